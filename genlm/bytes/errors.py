@@ -1,0 +1,82 @@
+"""Every exception that this library raises for its users.
+
+All derive from `GenlmBytesError`, so one `except` clause catches what is ours, and each also
+derives from the built-in exception that the documented API promises (`ValueError`, `TypeError`, …).
+A message names the argument, the value it had, the rule it broke and what to do instead.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = [
+    "EmptyBeamError",
+    "GenlmBytesError",
+    "ImpossibleByteError",
+    "InvalidTypeError",
+    "InvalidValueError",
+    "MissingDependencyError",
+    "ModelUnavailableError",
+    "NotMaterializedError",
+]
+
+
+class GenlmBytesError(Exception):
+    """Base class of all errors raised by `genlm.bytes`."""
+
+
+class InvalidValueError(GenlmBytesError, ValueError):
+    """An argument has the right type and a value that breaks a rule."""
+
+
+class InvalidTypeError(GenlmBytesError, TypeError):
+    """An argument has the wrong type, or two arguments exclude each other."""
+
+
+class NotMaterializedError(GenlmBytesError, ValueError):
+    """Masses were read from a state before `await state.materialize()`."""
+
+
+class EmptyBeamError(GenlmBytesError, ValueError):
+    """A question was asked of a beam in which no candidate is left."""
+
+
+class ImpossibleByteError(InvalidValueError):
+    """No candidate of the beam can read the next byte of a known context.
+
+    Attributes:
+        byte: the symbol that could not be read: 0..255, or a multi-byte atomic unit.
+        offset: its offset in the context, in bytes.
+        producible: whether any token of the model contains the byte at all.
+    """
+
+    def __init__(self, message: str, *, byte: int | bytes, offset: int, producible: bool) -> None:
+        super().__init__(message)
+        self.byte = byte
+        self.offset = offset
+        self.producible = producible
+
+
+class ModelUnavailableError(GenlmBytesError, RuntimeError):
+    """A model could not be fetched, verified, converted or loaded."""
+
+
+class MissingDependencyError(GenlmBytesError, ImportError):
+    """An optional package is needed for this call."""
+
+
+def bad_value(argument: str, value: Any, rule: str, instead: str = "") -> InvalidValueError:
+    """An `InvalidValueError` worded in the house style."""
+    return InvalidValueError(_sentence(argument, value, rule, instead))
+
+
+def bad_type(argument: str, value: Any, rule: str, instead: str = "") -> InvalidTypeError:
+    """An `InvalidTypeError` worded in the house style; the type of `value` is named too."""
+    return InvalidTypeError(_sentence(argument, value, rule, instead, f" (a {type(value).__name__})"))
+
+
+def _sentence(argument: str, value: Any, rule: str, instead: str, note: str = "") -> str:
+    shown = repr(value)
+    if len(shown) > 120:
+        shown = shown[:117] + "..."
+    return f"`{argument}` is {shown}{note}: {rule}." + (f" {instead}" if instead else "")
