@@ -1,0 +1,15 @@
+"""Byte-level language models from token-level ones."""
+
+from genlm.bytes.byte_lm import BeamParams, ByteBeamState, LazyTrieState, StatefulTokenizedLM
+from genlm.bytes.trie import AsyncTokenByteTrie, TokenByteTrie
+from genlm.bytes.util import Chart
+
+__all__ = [
+    "AsyncTokenByteTrie",
+    "BeamParams",
+    "ByteBeamState",
+    "Chart",
+    "LazyTrieState",
+    "StatefulTokenizedLM",
+    "TokenByteTrie",
+]

@@ -1,0 +1,249 @@
+"""`ByteBeamState`: a beam of tokenizations that together give the probability of a byte string.
+
+The probability that a token model writes a text beginning with the bytes `b` is a sum over the ways in
+which tokens can cover `b`. Each way that the beam keeps is a `LazyTrieState`; their weights are log
+probabilities of disjoint events, so `logZ`, the log of their sum, is a lower bound of the truth, and
+equal to it while nothing has been dropped. The distribution of the next byte is the candidates' mixture.
+
+Reading a byte: a candidate inside a token moves on in the trie; one at a token's end also commits the
+token and starts the next. Committing costs a model call, all other work is arithmetic on the trie.
+(Phan et al., arXiv 2410.09303; Vieira et al., arXiv 2412.03719.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+
+from genlm.bytes.byte_lm.heal import TokenHealer
+from genlm.bytes.byte_lm.lm_state import Context, StatefulByteLM, StatefulTokenizedLM
+from genlm.bytes.byte_lm.params import BeamParams
+from genlm.bytes.byte_lm.prefill import read_context
+from genlm.bytes.byte_lm.trie_state import LazyTrieState, check_symbol
+from genlm.bytes.errors import EmptyBeamError, bad_type
+from genlm.bytes.trie.modes import EOS, EOT, TrieMode
+from genlm.bytes.util import LazyByteProbs, escape, logsumexp
+from genlm.bytes.vocab import shared_trie
+
+__all__ = ["BeamParams", "ByteBeamState"]
+
+logger = logging.getLogger(__name__)
+
+
+class ByteBeamState(StatefulByteLM):
+    """A beam of candidates after some bytes. A value: every operation makes a new beam.
+
+    Args:
+        states: the candidates; kept in order of descending weight.
+        params: the settings.
+
+    Typical use, in a notebook or a coroutine:
+
+        beam = await ByteBeamState.initial(llm, BeamParams(K=5, prune_threshold=0.05))
+        beam = await beam.prefill(b"An apple a day keeps the ")
+        (await beam.logp_next()).pretty().top(5)
+    """
+
+    def __init__(self, states: Sequence[LazyTrieState], params: BeamParams) -> None:
+        if not isinstance(params, BeamParams):
+            raise bad_type("params", params, "must be BeamParams", "Pass e.g. BeamParams(K=5).")
+        self.states = sorted(states, key=lambda state: -state.weight)
+        self.params = params
+
+    @classmethod
+    async def initial(
+        cls,
+        llm: Any,
+        params: BeamParams,
+        trie_opts: Mapping[str, Any] | None = None,
+        *,
+        initial_context: Sequence[int] | None = None,
+    ) -> Self:
+        """A beam that has read nothing: one materialized candidate at the root.
+
+        The trie of the model's vocabulary is built at the first call and shared by all later beams.
+
+        Args:
+            llm: a `genlm.backend` `AsyncLM`, or anything with its interface.
+            params: the settings.
+            trie_opts: keyword arguments of `AsyncTokenByteTrie.from_vocab`; never changed.
+            initial_context: token ids that precede the text; None means the tokenizer's
+                beginning-of-sequence token (see `StatefulTokenizedLM.initial`).
+
+        Raises:
+            ValueError: an EOS string is not in the vocabulary.
+            TypeError: `llm` is no model, or `params` are no `BeamParams`.
+        """
+        beam = cls([], params)
+        trie = shared_trie(llm, params.eos_byte_strings or (), trie_opts)
+        lm = StatefulTokenizedLM.initial(llm, initial_context)
+        state = LazyTrieState.initial(lm, trie)
+        return beam._with([await state.materialize()])
+
+    # -- looking --------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[LazyTrieState]:
+        return iter(self.states)
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    @cached_property
+    def logZ(self) -> float:
+        """Natural log of the candidates' total weight: the log prefix probability of the bytes read.
+
+        A lower bound while candidates have been dropped; minus infinity for an empty beam.
+        """
+        return logsumexp([state.weight for state in self.states])
+
+    def __repr__(self) -> str:
+        lines = [f"\x1b[1mZ: {self.logZ:.6g}\x1b[0m", "\x1b[1mCandidates:\x1b[0m"]
+        for state in self.states:
+            share = math.exp(state.weight - self.logZ) if self.logZ > -math.inf else 0.0
+            colour = 32 if share >= 1 / max(2, len(self)) else 31
+            rest = (
+                "\x1b[1mEOS\x1b[0m" if state.terminated else f"\x1b[32m{escape(bytes(state.partial))}\x1b[0m"
+            )
+            lines.append(
+                f"(\x1b[{colour}m{share:.4f}\x1b[0m) {state.weight:.2f}: \x1b[35m{state.lm_state!r}\x1b[0m|{rest}"
+            )
+        return "\n".join(lines)
+
+    # -- one step -------------------------------------------------------------------------------------
+
+    async def __lshift__(self, a: int | bytes) -> Self:
+        """The beam after one more symbol. Nothing is pruned: write `await (beam.prune() << a)`.
+
+        Args:
+            a: a byte 0..255, 257 for the end of the sequence, or an atomic unit of the trie.
+
+        Returns:
+            A beam; an empty one if no candidate can read the symbol and healing finds no other.
+
+        Raises:
+            ValueError: an integer that is no such symbol, or bytes that are no atomic unit.
+            TypeError: something else.
+        """
+        if not self.states:
+            return self
+        symbol = check_symbol(a, self.states[0].trie)
+        await self._materialized()
+        read = [after for state in self.states if (after := state << symbol) is not None]
+        extended = await self.extend(logsumexp([state.weight for state in read]))
+        read += [after for state in extended if (after := state << symbol) is not None]
+        if not read and self.params.heal:
+            read = await self._heal(symbol)
+        if self.params.verbose:
+            logger.info("after %r: %r", symbol, self._with(read))
+        return self._with(read)
+
+    async def extend(self, logZ: float) -> list[LazyTrieState]:
+        """The candidates that commit a token which ends here, materialized.
+
+        An extension is kept if its share of `logZ` and all extensions together exceeds
+        `prune_threshold`.
+
+        Args:
+            logZ: natural log of the weight that the extensions are compared with.
+        """
+        extensions = [extension for state in self.states for extension in state.extend_all()]
+        total = logsumexp([logZ, *(extension.weight for extension in extensions)])
+        kept = [e for e in extensions if e.weight - total > self.params.log_prune_threshold]
+        await asyncio.gather(*(state.materialize() for state in kept))
+        return kept
+
+    async def logp_next(self) -> LazyByteProbs:
+        """Natural log-probabilities of the next byte and of the end of the sequence, `[258]`.
+
+        They sum to 1 over bytes and EOS (and atomic units, where the trie has any). What tokens that
+        end here and were not extended would contribute is left out.
+
+        Raises:
+            EmptyBeamError: no candidate is left, or all have read the end of the sequence.
+        """
+        await self._materialized()
+        extended = await self.extend(self.logZ)
+        probs, units = np.zeros(258), dict[bytes, float]()
+        heaviest = max((state.weight for state in self.states), default=-math.inf)
+        for state in (*self.states, *extended):
+            if state.weight == -math.inf:
+                continue
+            share = math.exp(state.weight - heaviest)
+            next_bytes, next_units = state.next_probs()
+            probs += share * next_bytes
+            for unit, p in next_units.items():
+                units[unit] = units.get(unit, 0.0) + share * p
+        probs[EOT] = 0.0
+        total = probs.sum() + sum(units.values())
+        if not total > 0.0:
+            raise EmptyBeamError(self._why_empty())
+        with np.errstate(divide="ignore"):
+            logs = {u: math.log(p / total) if p > 0.0 else -math.inf for u, p in units.items()}
+            return LazyByteProbs(np.log(probs / total), units=logs)
+
+    def _why_empty(self) -> str:
+        if not self.states:
+            return (
+                "the beam is empty: no candidate could read the bytes so far. Read them with heal=True, a "
+                "larger K or a smaller prune_threshold."
+            )
+        if all(state.terminated for state in self.states):
+            return "the beam has read the end of the sequence: nothing follows it. Stop at EOS (257)."
+        return (
+            "no candidate of the beam has a next byte of positive probability. Use a smaller prune_threshold."
+        )
+
+    async def _materialized(self) -> None:
+        waiting = [state for state in self.states if not state.materialized]
+        if waiting:
+            await asyncio.gather(*(state.materialize() for state in waiting))
+
+    async def _heal(self, symbol: int | bytes) -> list[LazyTrieState]:
+        params = self.params
+        healer = TokenHealer(params.heal_max_backoff, params.heal_max_splits, params.verbose)
+        for state in self.states:
+            healed = await healer.try_heal(state, symbol)
+            if healed is not None:
+                return [healed]
+        return []
+
+    # -- the beam as a whole --------------------------------------------------------------------------
+
+    def prune(self) -> Self:
+        """The candidates whose share of the beam exceeds `prune_threshold`, at most K of them."""
+        least = self.params.log_prune_threshold
+        kept = [state for state in self.states if state.weight - self.logZ > least]
+        return self._with(kept[: self.params.K])
+
+    def with_mode(self, mode: TrieMode) -> Self:
+        """The same beam, reading end-of-sequence tokens in the given mode from now on."""
+        return self._with([state.with_mode(mode) for state in self.states])
+
+    async def prefill(self, bs: Context) -> Self:
+        """Read known bytes, with end-of-sequence strings as ordinary text, pruning before each byte.
+
+        The result reads end-of-sequence tokens specially again.
+
+        Args:
+            bs: bytes; an atomic unit of the trie is read as one symbol wherever its spelling occurs. Or
+                a sequence of byte values and units, which is read as it stands.
+
+        Raises:
+            ImpossibleByteError: a byte that no candidate can read, with its offset.
+            TypeError: `bs` is neither.
+        """
+        return await read_context(self, bs)
+
+    async def cleanup(self) -> None:
+        """Wait for what the beam's trie still works on. The trie is shared by other beams and stays."""
+        if self.states:
+            await self.states[0].cleanup()
+
+    def _with(self, states: Sequence[LazyTrieState]) -> Self:
+        return type(self)(states, self.params)

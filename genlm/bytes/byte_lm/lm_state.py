@@ -1,0 +1,154 @@
+"""A token model after a context, and what every byte-level model can do."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from copy import copy
+from typing import TYPE_CHECKING, Any, Self
+
+from jaxtyping import Float
+from torch import Tensor
+
+from genlm.bytes.errors import bad_value
+from genlm.bytes.trie.modes import EOS
+from genlm.bytes.util import LazyByteProbs, escape, sample_dict
+from genlm.bytes.vocab import check_token_ids, spell, start_context
+
+if TYPE_CHECKING:
+    from genlm.backend.llm import AsyncLM
+
+__all__ = ["Context", "StatefulByteLM", "StatefulTokenizedLM"]
+
+Context = bytes | Sequence[int | bytes]
+"""A text: bytes, or a sequence of byte values and multi-byte atomic units."""
+
+
+class StatefulTokenizedLM:
+    """A token-level model after the tokens `context`. A value: reading a token makes a new one.
+
+    Args:
+        model: the model.
+        context: the token ids read so far.
+        n_calls: model calls made on the way here.
+        max_context_length: keep at most this many tokens, the latest; None keeps all. It holds for
+            every descendant, and bounds what the model is asked, at the price of forgetting.
+
+    Raises:
+        ValueError: `max_context_length` below 1, or a token id below 0.
+        TypeError: `context` is not a sequence of token ids.
+    """
+
+    __slots__ = ("context", "max_context_length", "model", "n_calls")
+
+    def __init__(
+        self,
+        model: AsyncLM,
+        context: Sequence[int],
+        n_calls: int = 0,
+        max_context_length: int | None = None,
+    ) -> None:
+        if max_context_length is not None and max_context_length < 1:
+            raise bad_value(
+                "max_context_length", max_context_length, "must be at least 1, or None for no limit"
+            )
+        self.model = model
+        self.context = check_token_ids("context", context)
+        if max_context_length is not None:
+            self.context = self.context[-max_context_length:]
+        self.n_calls = n_calls
+        self.max_context_length = max_context_length
+
+    @classmethod
+    def initial(
+        cls,
+        model: AsyncLM,
+        initial_context: Sequence[int] | None = None,
+        max_context_length: int | None = None,
+    ) -> Self:
+        """The model before any text.
+
+        Args:
+            model: the model.
+            initial_context: token ids to start from. None means the tokenizer's beginning-of-sequence
+                token; where it has none, its end-of-sequence token; where it has neither, no token.
+            max_context_length: see the class.
+        """
+        context = start_context(model) if initial_context is None else initial_context
+        return cls(model, context, max_context_length=max_context_length)
+
+    def __lshift__(self, token: int) -> Self:
+        """The model after one more token."""
+        after = copy(self)  # the tokens read so far were checked when they were read
+        after.context = [*self.context, *check_token_ids("token", [token])]
+        if self.max_context_length is not None:
+            after.context = after.context[-self.max_context_length :]
+        return after
+
+    async def logp_next(self) -> Float[Tensor, " logits"]:
+        """Natural log-probabilities of the next token, indexed by token id."""
+        self.n_calls += 1
+        logps: Float[Tensor, " logits"] = await self.model.next_token_logprobs(list(self.context))
+        return logps
+
+    def __repr__(self) -> str:
+        return "|".join(escape(token) for token in spell(self.model, self.context))
+
+
+class StatefulByteLM(ABC):
+    """A byte-level model after some bytes. A value: reading a byte makes a new one."""
+
+    @abstractmethod
+    async def __lshift__(self, b: int) -> Self:
+        """The model after one more byte, 0..255, or after the end of the sequence, 257."""
+
+    @abstractmethod
+    def prune(self) -> Self:
+        """The model with its unlikely hypotheses dropped."""
+
+    @abstractmethod
+    async def logp_next(self) -> LazyByteProbs:
+        """Natural log-probabilities of the next byte and of the end."""
+
+    @abstractmethod
+    async def prefill(self, bs: Context) -> Self:
+        """The model after the known bytes `bs`."""
+
+    async def cleanup(self) -> None:
+        """Release what the model holds."""
+
+    async def greedy(self, context: Context, steps: int) -> bytes:
+        """Read `context`, then append the likeliest next byte up to `steps` times; stop at the end.
+
+        Returns:
+            `context` and the new bytes.
+        """
+        return await self._generate(context, steps, lambda chart: chart.argmax())
+
+    async def sample(self, context: Context, steps: int, draw: Callable[[Any], Any] = sample_dict) -> bytes:
+        """Read `context`, then append up to `steps` bytes, each drawn from its distribution.
+
+        Args:
+            context: bytes to start from.
+            steps: how many bytes to append at most; fewer where the end of the sequence is drawn.
+            draw: picks a key from a mapping of next bytes (and 257, the end) to probabilities.
+
+        Returns:
+            `context` and the new bytes.
+        """
+        return await self._generate(context, steps, lambda chart: draw(chart.map_values(math.exp)))
+
+    async def _generate(self, context: Context, steps: int, choose: Callable[[Any], Any]) -> bytes:
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+            raise bad_value("steps", steps, "must be a number of bytes, zero or more")
+        state = await self.prefill(context)
+        text = [*context]
+        for step in range(steps):
+            symbol = choose((await state.logp_next()).materialize())
+            if symbol == EOS:
+                break
+            text.append(symbol)
+            if step + 1 < steps:
+                state = await (state.prune() << symbol)
+        return b"".join(s if isinstance(s, bytes) else bytes([s]) for s in text)

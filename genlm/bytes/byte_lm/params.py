@@ -1,0 +1,106 @@
+"""`BeamParams`: what a beam keeps, and what ends a sequence."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from genlm.bytes.byte_lm.heal import check_limit
+from genlm.bytes.errors import bad_type, bad_value
+
+__all__ = ["BeamParams"]
+
+
+@dataclass
+class BeamParams:
+    """Settings of a `ByteBeamState`.
+
+    Args:
+        K: the most candidates that `prune` keeps.
+        prune_threshold: the smallest share of the beam's probability that a candidate may have and be
+            kept, or be extended; 0 keeps all. At least 0 and below 1.
+        verbose: log what the beam does, at level INFO.
+        eos_byte_strings: spellings of the tokens that end a sequence. Stored as a set.
+        heal: whether to heal candidates when none can read the next byte.
+        heal_max_backoff: see `TokenHealer`.
+        heal_max_splits: see `TokenHealer`.
+        eos_tokens: older name of `eos_byte_strings`, with a `DeprecationWarning`.
+
+    Raises:
+        ValueError: a value out of range.
+        TypeError: a value of the wrong type; both `eos_byte_strings` and `eos_tokens` given.
+
+    >>> BeamParams(K=5, prune_threshold=0.25).log_prune_threshold
+    -1.3862943611198906
+    """
+
+    K: int
+    prune_threshold: float = 0.0
+    verbose: bool = False
+    eos_byte_strings: Iterable[bytes] | None = None
+    heal: bool = True
+    heal_max_backoff: int | None = None
+    heal_max_splits: int | None = None
+    eos_tokens: Iterable[bytes] | None = None
+
+    def __post_init__(self) -> None:
+        self.K = _check_K(self.K)
+        _check_threshold(self.prune_threshold)
+        check_limit("heal_max_backoff", self.heal_max_backoff)
+        check_limit("heal_max_splits", self.heal_max_splits)
+        # `dataclasses.replace` hands both names the set they share: that is no contradiction.
+        if self.eos_tokens is not None and self.eos_tokens is not self.eos_byte_strings:
+            if self.eos_byte_strings is not None:
+                raise bad_type(
+                    "eos_tokens",
+                    self.eos_tokens,
+                    "Cannot specify both 'eos_byte_strings' and its older name 'eos_tokens'",
+                    "Give `eos_byte_strings` alone.",
+                )
+            warnings.warn(
+                "'eos_tokens' is deprecated, use 'eos_byte_strings' instead.",
+                DeprecationWarning,
+                stacklevel=3,
+            )
+            self.eos_byte_strings = self.eos_tokens
+        self.eos_byte_strings = self.eos_tokens = _check_eos(self.eos_byte_strings)
+
+    @property
+    def log_prune_threshold(self) -> float:
+        """Natural log of `prune_threshold`; minus infinity at 0."""
+        return math.log(self.prune_threshold) if self.prune_threshold > 0 else -math.inf
+
+
+def _check_K(K: Any) -> int:
+    if isinstance(K, bool) or not hasattr(K, "__index__"):
+        raise bad_type("K", K, "must be an integer of at least 1", "Pass e.g. K=5.")
+    if K < 1:
+        raise bad_value("K", K, "must be at least 1", "Pass e.g. K=5.")
+    return int(K.__index__())
+
+
+def _check_threshold(threshold: Any) -> None:
+    try:
+        value = float(threshold)
+    except (TypeError, ValueError):
+        raise bad_type(
+            "prune_threshold", threshold, "must be a number from 0 up to, not including, 1"
+        ) from None
+    if not 0.0 <= value < 1.0:
+        rule = "must be non-negative and below 1" if value == value else "must be a number, not NaN"
+        raise bad_value("prune_threshold", threshold, rule, "Pass 0 to keep everything, or e.g. 0.01.")
+
+
+def _check_eos(strings: Iterable[bytes] | None) -> set[bytes]:
+    if isinstance(strings, bytes | str):
+        raise bad_type("eos_byte_strings", strings, "must be a collection of bytes", f"Pass [{strings!r}].")
+    found = set(strings or ())
+    for string in found:
+        if not isinstance(string, bytes):
+            raise bad_type("eos_byte_strings", string, "each entry must be bytes", "Use b'...'.")
+        if not string:
+            raise bad_value("eos_byte_strings", string, "an entry must not be empty")
+    return found

@@ -1,0 +1,299 @@
+"""One candidate: tokens committed so far, a position inside the next token, and a log weight.
+
+With `P` the probability that the model gives the committed tokens and `m` the mass of the tokens that
+begin with the bytes read since (`partial`), the weight is `log P + log m`: the log-probability that the
+model continues with *some* token beginning so. At a token boundary `m` is 1 and the weight `log P`.
+Summed over candidates that differ in their committed tokens, weights give the probability of the text.
+
+Reading a byte moves to a child node; where tokens end at the node, `extend_all` commits each of them
+and starts again from the root, with one model call each. States are values: both make new states.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+from jaxtyping import Float, Float64
+
+from genlm.bytes.byte_lm.lm_state import StatefulTokenizedLM
+from genlm.bytes.errors import NotMaterializedError, bad_type, bad_value
+from genlm.bytes.trie.arrays import ROOT
+from genlm.bytes.trie.masses import NodeMasses
+from genlm.bytes.trie.modes import EOS, EOT, TrieMode
+from genlm.bytes.trie.service import AsyncTokenByteTrie
+from genlm.bytes.util import LazyByteProbs
+
+__all__ = ["EOS", "LazyTrieState", "TrieMode", "check_symbol"]
+
+
+class LazyTrieState:
+    """A candidate of a beam.
+
+    "Lazy": the model is asked for the distribution after `lm_state` only by `await materialize()`, and
+    its masses are summed only at the nodes that are looked at.
+
+    Args:
+        lm_state: the model after the committed tokens.
+        trie: the trie service of its vocabulary.
+        node: the position inside the next token.
+        weight: natural log weight.
+        mass: log mass of every node, `[nodes]`, if known; None leaves the state unmaterialized.
+        mode: how the bytes read from now on treat end-of-sequence tokens.
+        terminated: whether the end of the sequence has been read.
+    """
+
+    def __init__(
+        self,
+        lm_state: StatefulTokenizedLM,
+        trie: AsyncTokenByteTrie,
+        node: int,
+        weight: float,
+        mass: Float[np.ndarray, " nodes"] | None = None,
+        mode: TrieMode = TrieMode.WITH_EOS,
+        terminated: bool = False,
+    ) -> None:
+        if not isinstance(mode, TrieMode):
+            raise bad_type(
+                "mode", mode, "must be a TrieMode", "Pass TrieMode.WITH_EOS or TrieMode.WITHOUT_EOS."
+            )
+        self.lm_state = lm_state
+        self.trie = trie
+        self.node = node
+        self.weight = weight
+        self.mode = mode
+        self.terminated = terminated
+        # The mode in which the last byte was read: it governs the tokens that end here (see masses.py).
+        self._ended = mode
+        self._masses = None if mass is None else NodeMasses.from_log_masses(trie.trie, mass)
+        # log P of the committed tokens. For a state that a caller places inside a token it follows from
+        # the weight once the masses are known.
+        self._committed = weight if node == ROOT else None
+
+    @classmethod
+    def initial(cls, lm: Any, trie: AsyncTokenByteTrie, mode: TrieMode = TrieMode.WITH_EOS) -> Self:
+        """A candidate that has read nothing, of weight log 1.
+
+        Args:
+            lm: a `StatefulTokenizedLM`, or a model to start one on.
+            trie: the trie service of its vocabulary.
+            mode: how end-of-sequence tokens are read.
+        """
+        lm_state = lm if isinstance(lm, StatefulTokenizedLM) else StatefulTokenizedLM.initial(lm)
+        return cls(lm_state, trie, trie.trie.root, 0.0, mode=mode)
+
+    # -- masses ---------------------------------------------------------------------------------------
+
+    async def materialize(self) -> Self:
+        """Ask the model for the next token's distribution, once; return the state itself."""
+        if self._masses is None:
+            logps = await self.lm_state.logp_next()
+            self._masses = NodeMasses.from_logprobs(self.trie.trie, logps)
+        return self
+
+    @property
+    def materialized(self) -> bool:
+        """Whether the model has been asked."""
+        return self._masses is not None
+
+    @property
+    def masses(self) -> NodeMasses:
+        """The masses, summed on demand. `NotMaterializedError` before `materialize()`."""
+        if self._masses is None:
+            raise NotMaterializedError(
+                "the state's `mass` is not yet materialized: the model has not been asked for the next "
+                "token. Call `await state.materialize()` first."
+            )
+        return self._masses
+
+    @cached_property
+    def _mass_here(self) -> float:
+        """Mass of the tokens that begin with `partial`, as the weight counts it: 1 at a boundary."""
+        return 1.0 if self.node == ROOT else self.masses.node(self.node, self.mode, self._ended)
+
+    @cached_property
+    def mass(self) -> Float64[np.ndarray, " nodes"]:
+        """Log mass of every node of the trie under the state's mode.
+
+        Raises:
+            ValueError: "not yet materialized" before `await materialize()`.
+        """
+        return self.masses.log_masses(self.mode)
+
+    # -- looking --------------------------------------------------------------------------------------
+
+    @property
+    def partial(self) -> list[int]:
+        """The bytes read since the last token ended."""
+        trie = self.trie.trie
+        if self.node >= trie.eos_node:
+            return []
+        return list(trie.arrays.prefix(self.node, trie.decode))
+
+    def actions(self) -> Mapping[Any, int]:
+        """Each edge that can be followed here, and the node it leads to; nothing after the end."""
+        return {} if self.terminated else self.trie.trie.children[self.node]
+
+    def get_all_EOT(self) -> list[tuple[int, int]]:
+        """`(leaf, token_id)` of each token that ends here and may be committed."""
+        trie = self.trie.trie
+        if self.terminated or self.node == ROOT:
+            return []
+        ending = trie.tokens_ending_at(self.node)
+        if self._ended is TrieMode.WITHOUT_EOS:
+            return ending
+        return [(leaf, token_id) for leaf, token_id in ending if token_id not in trie.eos_token_id_set]
+
+    def get_EOT(self) -> int | None:
+        """The leaf of the first token that ends here, or None. Older form of `get_all_EOT`."""
+        return next((leaf for leaf, _ in self.get_all_EOT()), None)
+
+    @cached_property
+    def logp_next(self) -> LazyByteProbs:
+        """Natural log-probabilities, given this candidate, of the next byte, of the token's end, of EOS.
+
+        After the end of the sequence, nothing has any probability.
+        """
+        ps, units = self.next_probs()
+        with np.errstate(divide="ignore"):
+            logs = {u: math.log(p) if p > 0 else -math.inf for u, p in units.items()}
+            return LazyByteProbs(np.log(ps), units=logs)
+
+    def next_probs(self) -> tuple[Float64[np.ndarray, " 258"], dict[bytes, float]]:
+        """`logp_next` as probabilities: of bytes, end of token and EOS; and of atomic units."""
+        ps = np.zeros(258)
+        masses, trie = self.masses, self.trie.trie
+        here = 0.0 if self.terminated else self._mass_here
+        if here <= 0.0:
+            return ps, {}
+        labels, sums = masses.children(self.node, self.mode)
+        ps[labels] = sums / here
+        ps[EOT] = masses.ending(self.node, self._ended) / here
+        if self.node != ROOT:
+            return ps, {}
+        if self.mode is TrieMode.WITH_EOS:
+            ps[EOS] = masses.eos() / here
+        units = trie.arrays.unit_node
+        return ps, {unit: masses.node(node, self.mode, self.mode) / here for unit, node in units.items()}
+
+    # -- moving ---------------------------------------------------------------------------------------
+
+    def __lshift__(self, b: int | bytes) -> Self | None:
+        """The state after one more symbol, or None if no token can go on so.
+
+        Args:
+            b: a byte 0..255, 257 for the end of the sequence, or an atomic unit.
+        """
+        symbol = check_symbol(b, self.trie)
+        masses = self.masses
+        if self.terminated:
+            return None
+        if symbol == EOS:
+            if self.node != ROOT or self.mode is not TrieMode.WITH_EOS:
+                return None
+            return self._moved(self.trie.trie.eos_node, masses.eos(), terminated=True)
+        node = self.trie.trie.arrays.child(self.node, symbol)
+        return None if node < 0 else self._moved(node, masses.node(node, self.mode, self.mode))
+
+    def extend_all(self) -> list[Self]:
+        """One state per token that ends here: the token committed, the next one not begun.
+
+        The states are not materialized. Asked again, the same states are returned, so that a
+        distribution that was looked at is not computed twice.
+        """
+        return list(self._extensions)
+
+    def extend(self) -> Self | None:
+        """The first of `extend_all`, or None. Older form."""
+        return next(iter(self._extensions), None)
+
+    @cached_property
+    def _extensions(self) -> list[Self]:
+        return [] if self.terminated or self.node == ROOT else self.commit(self.node)
+
+    @property
+    def committed(self) -> float:
+        """log P of the committed tokens."""
+        if self._committed is None:
+            mass = self._mass_here
+            self._committed = self.weight - math.log(mass) if mass > 0.0 else -math.inf
+        return self._committed
+
+    def commit(self, node: int) -> list[Self]:
+        """One state per token spelled by the path to `node`, likeliest first, with that token committed.
+
+        Tokens of probability zero give none, which covers end-of-sequence tokens read as such.
+        """
+        trie, masses = self.trie.trie, self.masses
+        found = []
+        for leaf, token_id in trie.tokens_ending_at(node):
+            mass = masses.token(leaf - trie.eos_node - 1, self._ended)
+            if mass > 0.0:
+                weight = self.committed + math.log(mass)
+                found.append(type(self)(self.lm_state << token_id, self.trie, ROOT, weight, mode=self.mode))
+        return sorted(found, key=lambda state: -state.weight)
+
+    def _moved(self, node: int, mass: float, terminated: bool = False) -> Self | None:
+        if mass <= 0.0:
+            return None
+        return self._derived(node, self.committed + math.log(mass), self.mode, self.mode, terminated)
+
+    def _derived(self, node: int, weight: float, mode: TrieMode, ended: TrieMode, terminated: bool) -> Self:
+        """A state after the same committed tokens, with the same masses."""
+        state = type(self)(self.lm_state, self.trie, node, weight, mode=mode, terminated=terminated)
+        state._ended = ended
+        state._masses = self._masses
+        state._committed = self._committed
+        return state
+
+    def with_mode(self, mode: TrieMode) -> Self:
+        """The same candidate, reading end-of-sequence tokens in the given mode from now on.
+
+        What has been read stays as it was read: a token that has just been spelled in full counts as
+        text if its last byte was read as text. The weight is that of the new mode: tokens that go on
+        past this point count as the new mode says.
+        """
+        if mode is self.mode:
+            return self
+        if self.node == ROOT or self.terminated:
+            weight = self.weight
+        else:
+            committed = self.committed
+            mass = self.masses.node(self.node, mode, self._ended)
+            weight = committed + math.log(mass) if mass > 0.0 else -math.inf
+        return self._derived(self.node, weight, mode, self._ended, self.terminated)
+
+    async def cleanup(self) -> None:
+        """Wait for what the state's trie still works on. The trie itself is shared and stays."""
+        await self.trie.cleanup()
+
+    def __repr__(self) -> str:
+        partial = "EOS" if self.terminated else repr(bytes(self.partial))
+        return f"{type(self).__name__}({self.weight:.2f}: {self.lm_state!r}|{partial})"
+
+
+def check_symbol(symbol: Any, trie: AsyncTokenByteTrie) -> int | bytes:
+    """A symbol that can be read: a byte 0..255, EOS, or an atomic unit of the trie.
+
+    Raises:
+        ValueError: an integer outside that range, or a byte string that is no atomic unit.
+        TypeError: something else.
+    """
+    units = trie.trie.arrays.unit_node
+    if isinstance(symbol, bytes):
+        if bytes(symbol) in units:
+            return bytes(symbol)
+        known = f"the units are {sorted(units)}" if units else "this trie has none"
+        raise bad_value(
+            "b", symbol, f"a byte string must be an atomic unit, and {known}", "Read its bytes one by one."
+        )
+    try:
+        value = int(symbol.__index__())
+    except AttributeError:
+        raise bad_type("b", symbol, "must be a byte as an integer 0..255, or 257 for the end") from None
+    if not (0 <= value <= 255 or value == EOS):
+        raise bad_value("b", symbol, "must be a byte 0..255, or 257 for the end of the sequence")
+    return value

@@ -1,0 +1,133 @@
+"""Masses of one token distribution, summed only where someone looks.
+
+A beam visits a handful of nodes of each distribution: the root's children, and a path below them. So
+the weights are put into sorted order once, where every node is an interval, and a node's mass is summed
+over its interval when it is first asked for. Reading 49,152 log-probabilities costs one pass; nothing
+is ever computed for the 10⁵ nodes that nobody visits. All sums are float64.
+
+A mass has two readings (`TrieMode`), decided by how the end-of-sequence tokens count. Those that end
+*at* a node were read with the byte that led there; those that go on *below* it will be read by later
+bytes. A text can switch its reading between the two (a prompt is read as plain text, what follows is
+not), so the two are told apart: `ended` is the reading of the former, `mode` of the latter.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, UInt8
+
+from genlm.bytes.trie.arrays import ROOT
+from genlm.bytes.trie.modes import TrieMode
+
+if TYPE_CHECKING:
+    from genlm.bytes.trie.token_trie import TokenByteTrie
+
+__all__ = ["NodeMasses"]
+
+
+class NodeMasses:
+    """The masses of one distribution over the tokens of a trie.
+
+    Args:
+        trie: the trie.
+        weights: the probability of each token, in the trie's sorted order.
+    """
+
+    __slots__ = ("_sums", "_text", "_weights", "trie")
+
+    def __init__(self, trie: TokenByteTrie, weights: Float64[np.ndarray, " tokens"]) -> None:
+        self.trie = trie
+        self._weights = weights
+        self._text = weights
+        if len(trie.eos_leaves):
+            self._text = weights.copy()
+            self._text[trie.eos_leaves] = 0.0
+        self._sums: dict[tuple[int, TrieMode], Float64[np.ndarray, " children"]] = {}
+
+    @classmethod
+    def from_logprobs(cls, trie: TokenByteTrie, logps: Float[torch.Tensor, " logits"]) -> NodeMasses:
+        """Masses of a model's log-probabilities, indexed by token id.
+
+        Ids without a token are ignored; tokens without a log-probability have probability zero.
+        """
+        ids = trie.sorted_ids
+        if ids.device != logps.device:
+            ids = ids.to(logps.device)
+        if len(logps) <= trie.largest_id:
+            logps = torch.nn.functional.pad(logps, (0, trie.largest_id + 1 - len(logps)), value=-torch.inf)
+        weights = torch.exp(logps.detach().index_select(0, ids).double())
+        return cls(trie, weights.cpu().numpy())
+
+    @classmethod
+    def from_log_masses(cls, trie: TokenByteTrie, mass: Float[np.ndarray, " columns"]) -> NodeMasses:
+        """Masses from an array of one log mass per documented node, as `LazyTrieState` accepts.
+
+        Only the leaves carry information. Where the array was made for `WITH_EOS`, the
+        end-of-sequence node's mass goes to one of the tokens that spell an end of sequence.
+        """
+        columns = np.asarray(mass, np.float64)
+        leaves = np.exp(columns[trie.eos_node + 1 :])
+        eos_mass = math.exp(columns[trie.eos_node])
+        if eos_mass > 0.0 and len(trie.eos_leaves):
+            leaves[trie.eos_leaves] = 0.0
+            leaves[trie.eos_leaves[0]] = eos_mass
+        return cls(trie, leaves)
+
+    def _under(self, mode: TrieMode) -> Float64[np.ndarray, " tokens"]:
+        return self._text if mode is TrieMode.WITH_EOS else self._weights
+
+    def token(self, leaf: int, ended: TrieMode) -> float:
+        """Probability of the token at a sorted position."""
+        return float(self._under(ended)[leaf])
+
+    def ending(self, node: int, ended: TrieMode) -> float:
+        """Probability of the tokens that end at `node`. Empty tokens, at the root, spell nothing: 0."""
+        arrays = self.trie.arrays
+        if node == ROOT or not arrays.ends[node]:
+            return 0.0
+        first = int(arrays.lo[node])
+        return float(self._under(ended)[first : first + int(arrays.ends[node])].sum())
+
+    def eos(self) -> float:
+        """Probability of the tokens that spell an end of sequence."""
+        return float(self._weights[self.trie.eos_leaves].sum())
+
+    def node(self, node: int, mode: TrieMode, ended: TrieMode) -> float:
+        """Probability of all tokens that begin with the prefix of `node`, those ending there included."""
+        arrays = self.trie.arrays
+        if mode is ended:
+            return float(self._under(mode)[arrays.lo[node] : arrays.hi[node]].sum())
+        return self.ending(node, ended) + float(self.children(node, mode)[1].sum())
+
+    def children(
+        self, node: int, mode: TrieMode
+    ) -> tuple[UInt8[np.ndarray, " children"], Float64[np.ndarray, " children"]]:
+        """The bytes that can be read at `node`, and the mass of the node that each leads to."""
+        arrays = self.trie.arrays
+        labels, nodes = arrays.byte_children(node)
+        sums = self._sums.get((node, mode))
+        if sums is None:
+            if len(nodes):
+                # Children are adjacent: each interval stops where the next begins.
+                first, stop = int(arrays.lo[nodes[0]]), int(arrays.hi[nodes[-1]])
+                sums = np.add.reduceat(self._under(mode)[first:stop], arrays.lo[nodes] - first)
+            else:
+                sums = np.zeros(0)
+            self._sums[node, mode] = sums
+        return labels, sums
+
+    def log_masses(self, mode: TrieMode) -> Float64[np.ndarray, " columns"]:
+        """The log mass of every documented node: the whole array, for those who want it."""
+        arrays = self.trie.arrays
+        text = self._under(mode)
+        eos = self.eos() if mode is TrieMode.WITH_EOS else 0.0
+        # One more entry lets an interval stop at the end; pairs (lo, hi) use every second sum.
+        bounds = np.stack([arrays.lo, arrays.hi], axis=1).ravel()
+        sums = np.add.reduceat(np.append(text, 0.0), bounds)[::2]
+        sums[ROOT] += eos
+        with np.errstate(divide="ignore"):
+            return np.log(np.concatenate([sums, [eos], text]))

@@ -1,0 +1,122 @@
+"""From any model to its tokens as bytes, once per model; and one trie per vocabulary.
+
+A model is anything with the interface of `genlm.backend`'s `AsyncLM`. Its `byte_vocab` may have
+duplicate spellings, holes (ids that no entry has), empty byte strings, and more or fewer entries than
+the model has logits; its tokenizer may have no beginning-of-sequence token. What the rest of the
+library needs to know about that is answered here.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from genlm.bytes.errors import bad_type, bad_value
+from genlm.bytes.trie.service import AsyncTokenByteTrie
+
+if TYPE_CHECKING:
+    from genlm.backend.tokenization import Token
+
+__all__ = ["byte_vocab", "check_token_ids", "producible_bytes", "shared_trie", "spell", "start_context"]
+
+_Key = tuple[frozenset[bytes], tuple[tuple[str, Any], ...]]
+_tries: weakref.WeakKeyDictionary[Any, dict[_Key, AsyncTokenByteTrie]] = weakref.WeakKeyDictionary()
+
+
+def byte_vocab(llm: Any) -> Sequence[Token]:
+    """The model's tokens.
+
+    Raises:
+        TypeError: `llm` has no `byte_vocab`.
+    """
+    vocab: Sequence[Token] | None = getattr(llm, "byte_vocab", None)
+    if vocab is None:
+        raise bad_type(
+            "llm",
+            llm,
+            "must be a model with a `byte_vocab`, a `tokenizer` and `next_token_logprobs`",
+            "Load one with genlm.backend.load_model_by_name(name).",
+        )
+    return vocab
+
+
+def shared_trie(
+    llm: Any, eos_byte_strings: Iterable[bytes], trie_opts: Mapping[str, Any] | None
+) -> AsyncTokenByteTrie:
+    """The trie of the model's vocabulary with these options: the same object for the same question.
+
+    Tries are kept as long as their model lives. Options that cannot be compared build a new one.
+    """
+    opts = {"eos_byte_strings": frozenset(eos_byte_strings), **(trie_opts or {})}
+    vocab = byte_vocab(llm)
+    try:
+        known = _tries.setdefault(llm, {})
+        key = (
+            frozenset(opts["eos_byte_strings"] or ()),
+            tuple(sorted((k, _hashable(v)) for k, v in opts.items() if k != "eos_byte_strings")),
+        )
+        trie = known.get(key)
+    except TypeError:  # the model cannot be weakly referenced, or an option cannot be compared
+        return AsyncTokenByteTrie.from_vocab(vocab, **opts)
+    if trie is None or not _spells(trie, vocab):
+        trie = known[key] = AsyncTokenByteTrie.from_vocab(vocab, **opts)
+    return trie
+
+
+def _spells(trie: AsyncTokenByteTrie, vocab: Sequence[Token]) -> bool:
+    """Whether a kept trie still belongs to this vocabulary: its list can be replaced under a model."""
+    decode = trie.trie.decode
+    return len(decode) == len(vocab) and (decode[0] is vocab[0] and decode[-1] is vocab[-1])
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, str | bytes | int | None):
+        return (type(value).__name__, value)
+    return ("set", frozenset(value))
+
+
+def start_context(llm: Any) -> list[int]:
+    """Where a text starts: after the beginning-of-sequence token if the tokenizer has one.
+
+    A tokenizer without one starts after its end-of-sequence token, which is what separates documents
+    in the training of such models (Qwen, GPT-NeoX), or, with neither, from the empty context.
+    """
+    tokenizer = getattr(llm, "tokenizer", None)
+    for name in ("bos_token_id", "eos_token_id"):
+        token_id = getattr(tokenizer, name, None)
+        if isinstance(token_id, list | tuple):
+            token_id = token_id[0] if token_id else None
+        if token_id is not None:
+            return [int(token_id)]
+    return []
+
+
+def spell(llm: Any, token_ids: Iterable[int]) -> list[bytes]:
+    """The byte string of each token id; `b"?"` for an id without a token."""
+    vocab, ids = byte_vocab(llm), list(token_ids)
+    if all(i < len(vocab) and getattr(vocab[i], "token_id", i) == i for i in ids):
+        return [bytes(vocab[i]) for i in ids]
+    wanted = set(ids)
+    found = {token.token_id: bytes(token) for token in vocab if token.token_id in wanted}
+    return [found.get(i, b"?") for i in ids]
+
+
+def producible_bytes(vocab: Sequence[bytes]) -> frozenset[int]:
+    """The bytes that occur in any token at all."""
+    return frozenset(b"".join(map(bytes, vocab)))
+
+
+def check_token_ids(argument: str, ids: Sequence[int]) -> list[int]:
+    """A context as a list of token ids, or an error that names the entry that is not one."""
+    if isinstance(ids, str | bytes):
+        raise bad_type(argument, ids, "must be a list of token ids", "Tokenize text first.")
+    checked = []
+    for i, token_id in enumerate(ids):
+        try:
+            checked.append(token_id.__index__())
+        except AttributeError:
+            raise bad_type(f"{argument}[{i}]", token_id, "must be a token id, an integer") from None
+        if checked[-1] < 0:
+            raise bad_value(f"{argument}[{i}]", token_id, "must be a token id, zero or more")
+    return checked

@@ -1,0 +1,89 @@
+"""Small models with random conditional distributions, exact in float64, and awkward vocabularies.
+
+The hand-checkable one, `TOY`, and its trie (node numbers as the library gives them; `.n` marks a token
+that ends there):
+
+    0 ─a─ 1 .0 .4        tokens:  0 a    1 ab   2 abc   3 b
+      │   └─b─ 2 .1               4 a    5 c    6 <e>
+      │        └─c─ 3 .2
+      ├─b─ 4 .3
+      ├─c─ 5 .5
+      └─<─ 6                      (in byte order, '<' comes first: see test_trie)
+           └─e─ 7
+                └─>─ 8 .6
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from genlm.backend.tokenization import Token
+from hypothesis import strategies as st
+
+TOY = [b"a", b"ab", b"abc", b"b", b"a", b"c", b"<e>"]
+EOS_STRING = b"<e>"
+
+
+@dataclass
+class ToyTokenizer:
+    bos_token_id: int | None = None
+    eos_token_id: int | None = None
+
+
+@dataclass(eq=False)
+class ToyLM:
+    """A model with the interface of `AsyncLM`: `p(· | context)` is a random function of the context."""
+
+    words: Sequence[bytes]
+    seed: int = 0
+    bos: int | None = None
+    eos: int | None = None
+    ids: Sequence[int] | None = None  # token ids, where they are not 0, 1, 2 …
+    logits: int | None = None  # how many logits the model has, where not one per id
+    zeros: float = 0.0  # share of tokens that have probability zero after a context
+    dtype: torch.dtype = torch.float64
+    asked: list[tuple[int, ...]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        ids = range(len(self.words)) if self.ids is None else self.ids
+        self.byte_vocab = [Token(i, w) for i, w in zip(ids, self.words, strict=True)]
+        self.tokenizer = ToyTokenizer(self.bos, self.eos)
+        self.size = self.logits or max(t.token_id for t in self.byte_vocab) + 1
+
+    def probs(self, context: Sequence[int]) -> np.ndarray:
+        rng = np.random.default_rng([self.seed, *(i + 1 for i in context)])
+        p = rng.dirichlet(np.full(self.size, 0.7)) + 1e-6
+        if self.zeros:
+            p[rng.random(self.size) < self.zeros] = 0.0
+            p[rng.integers(self.size)] += 1e-3
+        return p / p.sum()
+
+    async def next_token_logprobs(self, token_ids: Sequence[int], lora_name: None = None) -> torch.Tensor:
+        self.asked.append(tuple(token_ids))
+        return torch.log(torch.from_numpy(self.probs(token_ids))).to(self.dtype)
+
+    async def batch_next_token_logprobs(self, token_ids_list: Sequence[Sequence[int]]) -> torch.Tensor:
+        return torch.stack([await self.next_token_logprobs(ids) for ids in token_ids_list])
+
+
+@dataclass(eq=False)
+class FixedLM(ToyLM):
+    """A toy whose distributions come from a function of the context."""
+
+    rule: Callable[[Sequence[int]], Sequence[float]] = lambda context: [1.0]
+
+    def probs(self, context: Sequence[int]) -> np.ndarray:
+        return np.asarray(self.rule(context), np.float64)
+
+
+def vocabularies(
+    alphabet: bytes = b"abc", most: int = 9, longest: int = 4, complete: bool = True
+) -> st.SearchStrategy[list[bytes]]:
+    """Vocabularies with awkward overlaps and repeated spellings; with every single byte if `complete`."""
+    byte = st.sampled_from([bytes([b]) for b in alphabet])
+    word = st.lists(byte, min_size=1, max_size=longest).map(b"".join)
+    singles = [bytes([b]) for b in alphabet] if complete else []
+    return st.lists(word, min_size=0 if complete else 1, max_size=most).map(lambda ws: singles + ws)
