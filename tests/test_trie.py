@@ -179,7 +179,7 @@ class TestArguments:
         trie = make(TOY, eos_tokens=[b"<e>"], atomic_tokens=[b"ab"], eot_token=0)
         assert trie.eos_byte_strings == {b"<e>"} and trie.atomic_byte_strings == {b"ab"}
         assert trie.eot_sentinel == 0
-        with pytest.raises(TypeError, match="eos_tokens.*eos_byte_strings"):
+        with pytest.raises(TypeError, match=r"eos_tokens.*eos_byte_strings"):
             make(TOY, eos_tokens=[b"<e>"], eos_byte_strings=[b"<e>"])
 
     def test_plain_bytes(self):

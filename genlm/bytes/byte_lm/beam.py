@@ -27,7 +27,7 @@ from genlm.bytes.byte_lm.params import BeamParams
 from genlm.bytes.byte_lm.prefill import read_context
 from genlm.bytes.byte_lm.trie_state import LazyTrieState, check_symbol
 from genlm.bytes.errors import EmptyBeamError, bad_type
-from genlm.bytes.trie.modes import EOS, EOT, TrieMode
+from genlm.bytes.trie.modes import EOT, TrieMode
 from genlm.bytes.util import LazyByteProbs, escape, logsumexp
 from genlm.bytes.vocab import shared_trie
 
@@ -107,12 +107,9 @@ class ByteBeamState(StatefulByteLM):
         for state in self.states:
             share = math.exp(state.weight - self.logZ) if self.logZ > -math.inf else 0.0
             colour = 32 if share >= 1 / max(2, len(self)) else 31
-            rest = (
-                "\x1b[1mEOS\x1b[0m" if state.terminated else f"\x1b[32m{escape(bytes(state.partial))}\x1b[0m"
-            )
-            lines.append(
-                f"(\x1b[{colour}m{share:.4f}\x1b[0m) {state.weight:.2f}: \x1b[35m{state.lm_state!r}\x1b[0m|{rest}"
-            )
+            here = "\x1b[1mEOS" if state.terminated else f"\x1b[32m{escape(bytes(state.partial))}"
+            tokens = f"\x1b[35m{state.lm_state!r}\x1b[0m|{here}\x1b[0m"
+            lines.append(f"(\x1b[{colour}m{share:.4f}\x1b[0m) {state.weight:.2f}: {tokens}")
         return "\n".join(lines)
 
     # -- one step -------------------------------------------------------------------------------------

@@ -126,7 +126,7 @@ class _Splits:
     def _walk(self, start: int) -> tuple[list[tuple[int, int]], bool]:
         """Read from the root from `start` on: where tokens end, at which node; whether all was read."""
         arrays, node = self.trie.arrays, ROOT
-        ends = []
+        ends: list[tuple[int, int]] = []
         for at in range(start, len(self.symbols)):
             symbol = self.symbols[at]
             if symbol == EOS:

@@ -115,7 +115,7 @@ class StatefulByteLM(ABC):
     async def prefill(self, bs: Context) -> Self:
         """The model after the known bytes `bs`."""
 
-    async def cleanup(self) -> None:
+    async def cleanup(self) -> None:  # noqa: B027 — a model that holds nothing has nothing to do
         """Release what the model holds."""
 
     async def greedy(self, context: Context, steps: int) -> bytes:

@@ -130,4 +130,5 @@ class NodeMasses:
         sums = np.add.reduceat(np.append(text, 0.0), bounds)[::2]
         sums[ROOT] += eos
         with np.errstate(divide="ignore"):
-            return np.log(np.concatenate([sums, [eos], text]))
+            logs: Float64[np.ndarray, " columns"] = np.log(np.concatenate([sums, [eos], text]))
+        return logs

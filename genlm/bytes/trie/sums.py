@@ -29,6 +29,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from threading import Lock
 from typing import Any
 
@@ -213,7 +214,7 @@ class Levels:
         self.end_node = put(end_node)
         by_depth = np.argsort(trie.depth, kind="stable")
         bounds = np.cumsum(np.bincount(trie.depth))
-        levels = [by_depth[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+        levels = [by_depth[a:b] for a, b in pairwise(bounds.tolist())]
         self.upwards = [(put(nodes), put(trie.parent[nodes])) for nodes in reversed(levels)]
 
 
@@ -245,7 +246,8 @@ def below_torch(
 
 def _counting(counts: Int[np.ndarray, " n"]) -> Int[np.ndarray, " total"]:
     """0 … c-1 for each count c, one run after another."""
-    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    run: Int[np.ndarray, " total"] = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return run
 
 
 _KEEP_BYTES = 64 << 20

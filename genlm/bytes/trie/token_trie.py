@@ -236,7 +236,7 @@ class TokenByteTrie:
         leaves = torch.as_tensor(eos, device=self.device)
         parts = [
             below_torch(self._levels, part.to(self.device), leaves, op)
-            for part in weights.split(self.max_batch_size)
+            for part in torch.split(weights, self.max_batch_size)
         ]
         return torch.cat(parts) if parts else weights.new_zeros(0, self.node_count).float()
 
