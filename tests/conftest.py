@@ -1,11 +1,27 @@
-"""What all tests share: one loaded real model, and its vocabulary."""
+"""What all tests share: annotations that are enforced, and one loaded real model."""
 
 from __future__ import annotations
 
+import doctest
+import inspect
 import os
+from typing import Any
 
+import annotations as enforced
 import pytest
 from hypothesis import settings
+
+enforced.install()
+
+# doctest takes a function for imported, and passes it over, unless it is the very one of the module.
+_from_module = doctest.DocTestFinder._from_module  # type: ignore[attr-defined]
+
+
+def _unwrapped_from_module(self: doctest.DocTestFinder, module: Any, thing: Any) -> bool:
+    return bool(_from_module(self, module, inspect.unwrap(thing) if callable(thing) else thing))
+
+
+doctest.DocTestFinder._from_module = _unwrapped_from_module  # type: ignore[attr-defined]
 
 # The first example of a test may load or compile something; a deadline would time that, not us.
 settings.register_profile("here", deadline=None)

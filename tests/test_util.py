@@ -23,7 +23,16 @@ from hypothesis import strategies as st
 from genlm.bytes import util
 from genlm.bytes.errors import GenlmBytesError, InvalidTypeError, InvalidValueError, MissingDependencyError
 from genlm.bytes.trie.modes import EOS, EOT
-from genlm.bytes.util import Chart, LazyByteProbs, escape, format_byte, format_table, logsumexp, sample_dict
+from genlm.bytes.util import (
+    Chart,
+    LazyByteProbs,
+    escape,
+    format_byte,
+    format_table,
+    logsumexp,
+    probs,
+    sample_dict,
+)
 
 INF, NAN = math.inf, math.nan
 
@@ -521,7 +530,7 @@ class Drawn:
         (Drawn("_repr_html_"), "<i>_repr_html_</i>"),
         (Drawn("_repr_svg_"), "<i>_repr_svg_</i>"),
         (Drawn("_repr_image_svg_xml"), "<i>_repr_image_svg_xml</i>"),
-        (Chart, "<pre>&lt;class &#x27;genlm.bytes.util.Chart&#x27;&gt;</pre>"),
+        (Chart, "<pre>&lt;class &#x27;genlm.bytes.util.chart.Chart&#x27;&gt;</pre>"),
     ],
 )
 def test_cells_draw_themselves_or_are_escaped(cell: Any, want: str) -> None:
@@ -611,7 +620,7 @@ def test_the_documented_names_are_exported() -> None:
         "sample_dict",
     }
     assert issubclass(InvalidValueError, GenlmBytesError) and issubclass(InvalidValueError, ValueError)
-    assert (util._EOT, util._EOS) == (EOT, EOS)
+    assert (probs._EOT, probs._EOS) == (EOT, EOS)
 
 
 def test_the_module_loads_numpy_and_nothing_else() -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "MissingDependencyError",
     "ModelUnavailableError",
     "NotMaterializedError",
+    "UnsupportedModelError",
 ]
 
 
@@ -59,6 +60,10 @@ class ImpossibleByteError(InvalidValueError):
 
 class ModelUnavailableError(GenlmBytesError, RuntimeError):
     """A model could not be fetched, verified, converted or loaded."""
+
+
+class UnsupportedModelError(GenlmBytesError, ValueError):
+    """The engine cannot run this model over a tree of contexts."""
 
 
 class MissingDependencyError(GenlmBytesError, ImportError):

@@ -64,6 +64,7 @@ class ByteBeamState(StatefulByteLM):
         trie_opts: Mapping[str, Any] | None = None,
         *,
         initial_context: Sequence[int] | None = None,
+        engine: bool = True,
     ) -> Self:
         """A beam that has read nothing: one materialized candidate at the root.
 
@@ -75,6 +76,8 @@ class ByteBeamState(StatefulByteLM):
             trie_opts: keyword arguments of `AsyncTokenByteTrie.from_vocab`; never changed.
             initial_context: token ids that precede the text; None means the tokenizer's
                 beginning-of-sequence token (see `StatefulTokenizedLM.initial`).
+            engine: run a `genlm-backend` `AsyncTransformer` through `genlm.bytes.engine`, which shares
+                its weights and computes no context twice. False runs the model as it is.
 
         Raises:
             ValueError: an EOS string is not in the vocabulary.
@@ -82,9 +85,13 @@ class ByteBeamState(StatefulByteLM):
         """
         beam = cls([], params)
         trie = shared_trie(llm, params.eos_byte_strings or (), trie_opts)
+        if engine:
+            from genlm.bytes.engine import adopt  # brings transformers, which importing us should not
+
+            llm = adopt(llm)
         lm = StatefulTokenizedLM.initial(llm, initial_context)
         state = LazyTrieState.initial(lm, trie)
-        return beam._with([await state.materialize()])
+        return beam.with_states([await state.materialize()])
 
     # -- looking --------------------------------------------------------------------------------------
 
@@ -137,8 +144,8 @@ class ByteBeamState(StatefulByteLM):
         if not read and self.params.heal:
             read = await self._heal(symbol)
         if self.params.verbose:
-            logger.info("after %r: %r", symbol, self._with(read))
-        return self._with(read)
+            logger.info("after %r: %r", symbol, self.with_states(read))
+        return self.with_states(read)
 
     async def extend(self, logZ: float) -> list[LazyTrieState]:
         """The candidates that commit a token which ends here, materialized.
@@ -149,11 +156,15 @@ class ByteBeamState(StatefulByteLM):
         Args:
             logZ: natural log of the weight that the extensions are compared with.
         """
-        extensions = [extension for state in self.states for extension in state.extend_all()]
-        total = logsumexp([logZ, *(extension.weight for extension in extensions)])
-        kept = [e for e in extensions if e.weight - total > self.params.log_prune_threshold]
+        kept = self.extensions(logZ)
         await asyncio.gather(*(state.materialize() for state in kept))
         return kept
+
+    def extensions(self, logZ: float) -> list[LazyTrieState]:
+        """What `extend` will materialize."""
+        found = [extension for state in self.states for extension in state.extend_all()]
+        total = logsumexp([logZ, *(extension.weight for extension in found)])
+        return [e for e in found if e.weight - total > self.params.log_prune_threshold]
 
     async def logp_next(self) -> LazyByteProbs:
         """Natural log-probabilities of the next byte and of the end of the sequence, `[258]`.
@@ -216,11 +227,11 @@ class ByteBeamState(StatefulByteLM):
         """The candidates whose share of the beam exceeds `prune_threshold`, at most K of them."""
         least = self.params.log_prune_threshold
         kept = [state for state in self.states if state.weight - self.logZ > least]
-        return self._with(kept[: self.params.K])
+        return self.with_states(kept[: self.params.K])
 
     def with_mode(self, mode: TrieMode) -> Self:
         """The same beam, reading end-of-sequence tokens in the given mode from now on."""
-        return self._with([state.with_mode(mode) for state in self.states])
+        return self.with_states([state.with_mode(mode) for state in self.states])
 
     async def prefill(self, bs: Context) -> Self:
         """Read known bytes, with end-of-sequence strings as ordinary text, pruning before each byte.
@@ -242,5 +253,6 @@ class ByteBeamState(StatefulByteLM):
         if self.states:
             await self.states[0].cleanup()
 
-    def _with(self, states: Sequence[LazyTrieState]) -> Self:
+    def with_states(self, states: Sequence[LazyTrieState]) -> Self:
+        """A beam of other candidates under the same settings."""
         return type(self)(states, self.params)

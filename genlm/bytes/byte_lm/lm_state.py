@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from copy import copy
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from jaxtyping import Float
 from torch import Tensor
@@ -16,9 +16,6 @@ from genlm.bytes.trie.modes import EOS
 from genlm.bytes.util import LazyByteProbs, escape, sample_dict
 from genlm.bytes.vocab import check_token_ids, spell, start_context
 
-if TYPE_CHECKING:
-    from genlm.backend.llm import AsyncLM
-
 __all__ = ["Context", "StatefulByteLM", "StatefulTokenizedLM"]
 
 Context = bytes | Sequence[int | bytes]
@@ -27,6 +24,9 @@ Context = bytes | Sequence[int | bytes]
 
 class StatefulTokenizedLM:
     """A token-level model after the tokens `context`. A value: reading a token makes a new one.
+
+    Where the model keeps its contexts in a tree (`genlm.bytes.engine`), a state is a handle to its node,
+    and a long context costs no more to extend than a short one.
 
     Args:
         model: the model.
@@ -40,11 +40,11 @@ class StatefulTokenizedLM:
         TypeError: `context` is not a sequence of token ids.
     """
 
-    __slots__ = ("context", "max_context_length", "model", "n_calls")
+    __slots__ = ("_context", "_node", "max_context_length", "model", "n_calls")
 
     def __init__(
         self,
-        model: AsyncLM,
+        model: Any,
         context: Sequence[int],
         n_calls: int = 0,
         max_context_length: int | None = None,
@@ -54,16 +54,20 @@ class StatefulTokenizedLM:
                 "max_context_length", max_context_length, "must be at least 1, or None for no limit"
             )
         self.model = model
-        self.context = check_token_ids("context", context)
-        if max_context_length is not None:
-            self.context = self.context[-max_context_length:]
         self.n_calls = n_calls
         self.max_context_length = max_context_length
+        self._place(check_token_ids("context", context))
+
+    def _place(self, context: list[int]) -> None:
+        if self.max_context_length is not None:
+            context = context[-self.max_context_length :]
+        self._context: list[int] | None = context
+        self._node: Any = self.model.node(context) if hasattr(self.model, "node") else None
 
     @classmethod
     def initial(
         cls,
-        model: AsyncLM,
+        model: Any,
         initial_context: Sequence[int] | None = None,
         max_context_length: int | None = None,
     ) -> Self:
@@ -78,18 +82,43 @@ class StatefulTokenizedLM:
         context = start_context(model) if initial_context is None else initial_context
         return cls(model, context, max_context_length=max_context_length)
 
+    @property
+    def context(self) -> list[int]:
+        """The token ids read so far."""
+        if self._context is None:
+            self._context = self._node.tokens()
+        return self._context
+
     def __lshift__(self, token: int) -> Self:
         """The model after one more token."""
-        after = copy(self)  # the tokens read so far were checked when they were read
-        after.context = [*self.context, *check_token_ids("token", [token])]
-        if self.max_context_length is not None:
-            after.context = after.context[-self.max_context_length :]
+        (token,) = check_token_ids("token", [token])  # the tokens before it were checked when they were read
+        after = copy(self)
+        if self._node is None or self._full():
+            after._place([*self.context, token])
+        else:
+            after._context, after._node = None, self._node.child(token)
         return after
+
+    def _full(self) -> bool:
+        return self.max_context_length is not None and self._node.depth >= self.max_context_length
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the model keeps what it has computed, so that asking ahead of time pays."""
+        return self._node is not None
+
+    @property
+    def known(self) -> bool:
+        """Whether `logp_next` answers at once, without running the model."""
+        return self._node is not None and self._node.logps is not None
 
     async def logp_next(self) -> Float[Tensor, " logits"]:
         """Natural log-probabilities of the next token, indexed by token id."""
         self.n_calls += 1
-        logps: Float[Tensor, " logits"] = await self.model.next_token_logprobs(list(self.context))
+        if self._node is not None:
+            logps: Float[Tensor, " logits"] = await self.model.logprobs(self._node)
+        else:
+            logps = await self.model.next_token_logprobs(list(self.context))
         return logps
 
     def __repr__(self) -> str:

@@ -1,16 +1,31 @@
-"""Reading a known context, byte by byte, and saying clearly where that is impossible."""
+"""Reading a known context, and saying clearly where that is impossible.
+
+Byte by byte, the model would be asked for a few contexts at each token's end, and mostly wait for the
+next question. But the bytes are known, so the questions can be guessed. A model that remembers what it
+has computed (`genlm.bytes.engine`) is first asked for the whole tokenization that its tokenizer would
+choose, in one forward. Then the beam reads on with the candidates whose contexts are known, noting each
+context that it needs and lacks, at whatever offset, with the tokens that would come next after it; all
+these are asked for together; and the reading is taken up again at the first offset where one was
+lacking. What comes out is the beam that reading byte by byte gives: guesses only decide which contexts
+are computed early. Where the first byte of a pass lacks something the step is taken in full, so each
+pass reads at least one byte, however small the model's memory.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterable
+from itertools import accumulate
 from typing import TYPE_CHECKING, TypeVar
 
-from genlm.bytes.byte_lm.lm_state import Context
-from genlm.bytes.byte_lm.trie_state import check_symbol
+from genlm.bytes.byte_lm.guess import guess_tokens
+from genlm.bytes.byte_lm.lm_state import Context, StatefulTokenizedLM
+from genlm.bytes.byte_lm.trie_state import LazyTrieState, check_symbol
 from genlm.bytes.errors import EmptyBeamError, ImpossibleByteError, bad_type
 from genlm.bytes.trie.modes import EOS, TrieMode
 from genlm.bytes.trie.service import AsyncTokenByteTrie
+from genlm.bytes.util import logsumexp
 from genlm.bytes.vocab import producible_bytes
 
 if TYPE_CHECKING:
@@ -21,6 +36,10 @@ __all__ = ["read_context"]
 _Beam = TypeVar("_Beam", bound="ByteBeamState")
 
 
+LOOKAHEAD = 3
+"""Tokens guessed after a context that was lacking: 2 to 4 wasted least in prose."""
+
+
 async def read_context(beam: _Beam, bs: Context) -> _Beam:
     """`ByteBeamState.prefill`."""
     if not len(beam):
@@ -29,14 +48,103 @@ async def read_context(beam: _Beam, bs: Context) -> _Beam:
     if not symbols:
         return beam
     reading = beam.with_mode(TrieMode.WITHOUT_EOS)
-    offset = 0
-    for symbol in symbols:
-        after = await (reading.prune() << symbol)
+    guesses = _Guesses(reading, symbols)
+    if guesses.useful:
+        await guesses.ask_for_whole(reading.states[0])
+    at = 0
+    while at < len(symbols):
+        after = await (reading.prune() << symbols[at])
         if not len(after):
-            raise _impossible(reading, symbol, symbols, offset)
-        reading = after
-        offset += len(symbol) if isinstance(symbol, bytes) else 1
+            raise _impossible(reading, symbols[at], symbols, _length(symbols[:at]))
+        reading, at = after, at + 1
+        if guesses.useful:
+            reading, at = await _read_known(reading, symbols, at, guesses)
     return reading.with_mode(TrieMode.WITH_EOS)
+
+
+async def _read_known(
+    beam: _Beam, symbols: list[int | bytes], at: int, guesses: _Guesses
+) -> tuple[_Beam, int]:
+    """Read on from offset `at` while every context needed is known; ask for those that were lacking.
+
+    Returns:
+        The beam before the first symbol for which a context was lacking, and that symbol's index.
+    """
+    exact, exact_at = beam, at
+    lacking: list[tuple[LazyTrieState, int]] = []
+    while at < len(symbols):
+        beam = beam.prune()
+        read = [after for state in beam if (after := state << symbols[at]) is not None]
+        for extension in beam.extensions(logsumexp([state.weight for state in read])):
+            if extension.materialized or extension.lm_state.known:
+                await extension.materialize()
+                after = extension << symbols[at]
+                if after is not None:
+                    read.append(after)
+            else:
+                lacking.append((extension, at))
+        if not read:
+            break
+        beam, at = beam.with_states(read), at + 1
+        if not lacking:
+            exact, exact_at = beam, at
+    if lacking:
+        await guesses.ask_for(lacking)
+    return exact, exact_at
+
+
+class _Guesses:
+    """Contexts that reading some symbols will probably need."""
+
+    def __init__(self, beam: ByteBeamState, symbols: list[int | bytes]) -> None:
+        state = beam.states[0]
+        self.useful = state.lm_state.remembers
+        self._trie = state.trie.trie
+        self._text = b"".join(s if isinstance(s, bytes) else bytes([s]) for s in symbols)
+        self._offset = _offsets(symbols)
+        self._after: dict[int, list[int]] = {}
+
+    async def ask_for_whole(self, state: LazyTrieState) -> None:
+        """The contexts along one tokenization of the whole text."""
+        partial = bytes(state.partial)
+        tokens = guess_tokens(state.lm_state.model, self._trie, partial + self._text)
+        at = -len(partial)
+        for i, token in enumerate(tokens):
+            self._after[at] = tokens[i : i + LOOKAHEAD]
+            at += len(self._trie.spelling_of_id[token])
+        await _ask(_path(state.lm_state, tokens))
+
+    async def ask_for(self, lacking: list[tuple[LazyTrieState, int]]) -> None:
+        """The contexts of some candidates at a token's end, each with a few tokens more."""
+        contexts = []
+        for state, index in lacking:
+            offset = self._offset[index]
+            if offset not in self._after:
+                ahead = self._text[offset : offset + 16 * LOOKAHEAD]
+                tokens = guess_tokens(state.lm_state.model, self._trie, ahead)
+                self._after[offset] = tokens[:LOOKAHEAD]
+            contexts += _path(state.lm_state, self._after[offset])
+        await _ask(contexts)
+
+
+def _path(start: StatefulTokenizedLM, tokens: list[int]) -> list[StatefulTokenizedLM]:
+    path = [start]
+    for token in tokens:
+        path.append(path[-1] << token)
+    return path
+
+
+async def _ask(contexts: list[StatefulTokenizedLM]) -> None:
+    await asyncio.gather(*(context.logp_next() for context in contexts if not context.known))
+
+
+def _offsets(symbols: list[int | bytes]) -> list[int]:
+    """Where each symbol begins, in bytes."""
+    return list(accumulate((len(s) if isinstance(s, bytes) else 1 for s in symbols), initial=0))
+
+
+def _length(symbols: list[int | bytes]) -> int:
+    return _offsets(symbols)[-1]
 
 
 def split_symbols(bs: Context, trie: AsyncTokenByteTrie) -> list[int | bytes]:

@@ -156,6 +156,11 @@ class TokenByteTrie:
         ids = np.fromiter((t.token_id for t in self.decode), np.int64, len(self.decode))
         return np.stack([ids, self.leaf_of_position], axis=1)
 
+    @cached_property
+    def spelling_of_id(self) -> dict[int, bytes]:
+        """The byte string of each token id."""
+        return {token.token_id: bytes(token) for token in self.decode}
+
     @property
     def leaf_of_position(self) -> Int[np.ndarray, " tokens"]:
         """The leaf of each entry of `decode`."""

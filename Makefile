@@ -1,0 +1,80 @@
+# Two commands do all of their own set-up, inside this folder:
+#
+#   make demo    install into .venv, run the quick start on the embedded model
+#   make test    install into .venv, run every check that CI runs; pytest's summary comes last
+#
+# PYTHON=python3.12 make demo picks another interpreter. Works with GNU make 3.81 (macOS) and later.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
+
+# A .venv whose interpreter is gone (or was never there) makes every stamp below stale.
+STALE := $(shell test -x $(BIN)/python || echo no-venv)
+NEEDS := Makefile pyproject.toml constraints.txt $(STALE)
+
+STAGES := lint types docs pytest
+
+.PHONY: help demo test lint format types docs pytest bench clean no-venv
+
+help:
+	@echo "make demo   the quick start, on a real model"
+	@echo "make test   every check: $(STAGES)"
+	@echo "make lint types docs pytest   one of them at a time"
+	@echo "make format | bench | clean"
+
+demo: $(VENV)/.stamp-demo
+	@$(BIN)/python -m genlm.bytes demo
+
+# Every stage runs, so that one run reports all there is to repair; the last is the tests.
+test: $(VENV)/.stamp-test
+	@failed=""; \
+	for stage in $(STAGES); do \
+	  echo "== make $$stage"; \
+	  $(MAKE) --no-print-directory $$stage || failed="$$failed $$stage"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "make test: failed in:$$failed"; exit 1; fi
+
+lint: $(VENV)/.stamp-test
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: $(VENV)/.stamp-test
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+types: $(VENV)/.stamp-test
+	@$(BIN)/mypy
+
+docs: $(VENV)/.stamp-test
+	@$(BIN)/mkdocs build --strict --quiet --site-dir site
+
+pytest: $(VENV)/.stamp-test
+	@$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+
+bench: $(VENV)/.stamp-demo
+	@$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) .venv-* build dist site htmlcov .coverage .coverage.* \
+	  .mypy_cache .pytest_cache .ruff_cache .hypothesis benchmarks/.venvs
+
+no-venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or later is needed, and \`$(PYTHON)\` is not that."; \
+	  echo "Install one, or name it: PYTHON=python3.12 make ..."; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); \
+	  echo "\`$(PYTHON) -m venv\` failed. On Debian or Ubuntu: sudo apt-get install python3-venv"; \
+	  echo "On macOS: brew install python. On Fedora: sudo dnf install python3"; exit 1; }
+
+# What `make demo` installs is part of what `make test` installs.
+$(VENV)/.stamp-demo: $(NEEDS)
+	@echo "Installing into $(VENV) (minutes the first time)"
+	@$(PIP) -e ".[demo]"
+	@touch $@
+
+$(VENV)/.stamp-test: $(NEEDS)
+	@echo "Installing into $(VENV), with what the tests and the docs need (minutes the first time)"
+	@$(PIP) -e ".[demo,test,docs]"
+	@touch $(VENV)/.stamp-demo $@

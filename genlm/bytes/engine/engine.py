@@ -1,0 +1,297 @@
+"""`Engine`: a Hugging Face model behind the `AsyncLM` interface that never computes a context twice.
+
+A search asks for many contexts that differ in their last few tokens. Evaluating a hundred of them in
+one forward costs about five times one alone (`benchmarks/RESULTS.md`), and every prefix they share is
+computed once. So the engine keeps all contexts in a prefix tree, keeps keys and values for its nodes,
+and evaluates everything that is waiting in one forward.
+
+**Batching without a timer.** The first request on an event loop schedules a callback; while a pass of
+the loop brings new requests the callback steps aside for another pass; then everything that waits is
+run. Requests from beams in any number of tasks of the loop join.
+
+**Guarantees.** Results do not depend on what else is in the batch or what was evicted (round-off
+aside). A cancelled request harms no other. An exception in the model reaches those whose contexts were
+in that forward. The engine belongs to no event loop, and loops in several threads take turns.
+
+Memory is bounded by `max_cache_bytes`, shared by keys and values and by log-probabilities, each given
+up in order of last use; what is asked for again is computed again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from threading import RLock
+from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float32
+
+from genlm.bytes.engine.forward import TreeModel
+from genlm.bytes.engine.tree import Node, Tree
+from genlm.bytes.errors import bad_value
+
+if TYPE_CHECKING:
+    from genlm.backend.llm import AsyncTransformer
+
+__all__ = ["Engine", "Statistics"]
+
+MOST_NEW = 512
+"""New nodes in one forward: beyond this nothing is gained, and the logits' memory (200 kB a node at a
+vocabulary of 49k) is."""
+
+_Logps = Float32[torch.Tensor, " logits"]
+
+
+class Statistics(NamedTuple):
+    """What an engine has done so far, and what it holds."""
+
+    forwards: int
+    tokens_run: int
+    tokens_reused: int
+    slots: int
+    cache_bytes: int
+    evictions: int
+
+
+class Engine:
+    """An `AsyncLM` over the weights of a `genlm-backend` `AsyncTransformer`.
+
+    Args:
+        llm: the model to share weights with. It stays usable by itself.
+        max_cache_bytes: the most memory for keys, values and log-probabilities; None takes a quarter of
+            what is free on the model's device.
+
+    Raises:
+        UnsupportedModelError: the model cannot be run over a tree of contexts.
+    """
+
+    def __init__(self, llm: AsyncTransformer, max_cache_bytes: int | None = None) -> None:
+        if max_cache_bytes is not None and max_cache_bytes < 1:
+            raise bad_value("max_cache_bytes", max_cache_bytes, "must be a number of bytes above 0, or None")
+        self.tokenizer = llm.tokenizer
+        self.byte_vocab, self.str_vocab = llm.byte_vocab, llm.str_vocab
+        self.model = llm.model
+        self.max_cache_bytes = max_cache_bytes or _free_bytes(llm.model.device) // 4
+        # Log-probabilities of a context take several times the room of its keys and values.
+        self._tree_model = TreeModel(llm.model, self.max_cache_bytes // 2)
+        self._tree_model.check()
+        self._most_logps_bytes = self.max_cache_bytes - self.max_cache_bytes // 2
+        self._activate = llm._activate
+        self._trees: dict[str | None, Tree] = {}
+        self._with_logps: OrderedDict[Node, None] = OrderedDict()
+        self._logps_bytes = 0
+        self._lock = RLock()
+        self._waiting: WeakKeyDictionary[
+            asyncio.AbstractEventLoop, dict[Node, list[asyncio.Future[_Logps]]]
+        ] = WeakKeyDictionary()
+        self._clock = self._forwards = self._tokens_run = self._tokens_reused = 0
+
+    # -- the AsyncLM interface ------------------------------------------------------------------------
+
+    async def next_token_logprobs(self, token_ids: Sequence[int], lora_name: str | None = None) -> _Logps:
+        """Natural log-probabilities of the next token after a context."""
+        return await self.logprobs(self.node(token_ids, lora_name))
+
+    async def batch_next_token_logprobs(
+        self, token_ids_list: Sequence[Sequence[int]], lora_name: str | None = None
+    ) -> Float32[torch.Tensor, "contexts logits"]:
+        """`next_token_logprobs` of each context, in one forward."""
+        return torch.stack(
+            await asyncio.gather(*(self.next_token_logprobs(ids, lora_name) for ids in token_ids_list))
+        )
+
+    def next_token_logprobs_sync(self, token_ids: Sequence[int], lora_name: str | None = None) -> _Logps:
+        """`next_token_logprobs` without an event loop."""
+        node = self.node(token_ids, lora_name)
+        return self._evaluate([node])[node]
+
+    def batch_next_token_logprobs_sync(
+        self, token_ids_list: Sequence[Sequence[int]], lora_name: str | None = None
+    ) -> Float32[torch.Tensor, "contexts logits"]:
+        """`batch_next_token_logprobs` without an event loop."""
+        nodes = [self.node(ids, lora_name) for ids in token_ids_list]
+        found = self._evaluate(nodes)
+        return torch.stack([found[node] for node in nodes])
+
+    def clear_cache(self) -> None:
+        """Forget everything computed so far; needed after the model's weights have changed."""
+        with self._lock:
+            self._tree_model.cache.clear()
+            for node in self._with_logps:
+                node.logps = None
+            self._with_logps.clear()
+            self._logps_bytes = 0
+
+    # -- contexts as nodes ----------------------------------------------------------------------------
+
+    def node(self, token_ids: Sequence[int], lora_name: str | None = None) -> Node:
+        """The node of a context. `node.child(token)` is the context with one more token."""
+        with self._lock:
+            tree = self._trees.get(lora_name)
+            if tree is None:
+                tree = self._trees[lora_name] = Tree(lora_name)
+            return tree.find(token_ids)
+
+    async def logprobs(self, node: Node) -> _Logps:
+        """Natural log-probabilities of the next token after a node's context.
+
+        Raises:
+            ValueError: the context is empty, longer than the model can read, or has an unknown token.
+        """
+        logps = node.logps
+        if logps is not None:
+            self._touch(node)
+            return logps
+        self._check(node)
+        loop = asyncio.get_running_loop()
+        waiting = self._waiting.setdefault(loop, {})
+        answer = loop.create_future()
+        waiting.setdefault(node, []).append(answer)
+        if len(waiting) == 1 and len(waiting[node]) == 1:
+            loop.call_soon(self._answer_when_quiet, loop, waiting, 1)
+        return await answer
+
+    def statistics(self) -> Statistics:
+        """Forwards, tokens run through the model and tokens reused, slots, bytes and evictions."""
+        cache = self._tree_model.cache
+        return Statistics(
+            self._forwards,
+            self._tokens_run,
+            self._tokens_reused,
+            cache.used,
+            cache.nbytes + self._logps_bytes,
+            cache.evictions,
+        )
+
+    # -- evaluation -----------------------------------------------------------------------------------
+
+    def _answer_when_quiet(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        waiting: dict[Node, list[asyncio.Future[_Logps]]],
+        seen: int,
+    ) -> None:
+        count = sum(map(len, waiting.values()))
+        if count > seen:
+            loop.call_soon(self._answer_when_quiet, loop, waiting, count)
+            return
+        requests = {node: live for node, fs in waiting.items() if (live := [f for f in fs if not f.done()])}
+        waiting.clear()
+        by_tree: dict[Tree, list[Node]] = {}
+        for node in requests:
+            by_tree.setdefault(node.tree, []).append(node)
+        for nodes in by_tree.values():
+            self._answer([(node, requests[node]) for node in nodes])
+
+    def _answer(self, requests: list[tuple[Node, list[asyncio.Future[_Logps]]]]) -> None:
+        """Answer requests under one set of weights, a forward's worth at a time."""
+        requests.sort(key=lambda request: request[0].depth)
+        for first in range(0, len(requests), MOST_NEW):
+            part = requests[first : first + MOST_NEW]
+            try:
+                found = self._evaluate([node for node, _ in part])
+            except Exception as error:
+                for _, answers in part:
+                    for answer in answers:
+                        answer.set_exception(error)
+            else:
+                for node, answers in part:
+                    for answer in answers:
+                        answer.set_result(found[node])
+
+    def _evaluate(self, nodes: Iterable[Node]) -> dict[Node, _Logps]:
+        """The log-probabilities at `nodes`, which share a tree, running what is missing."""
+        with self._lock:
+            wanted = dict.fromkeys(nodes)
+            found = {node: node.logps for node in wanted if node.logps is not None}
+            missing = [node for node in wanted if node.logps is None]
+            if missing:
+                self._check(*missing)
+                self._activate(missing[0].tree.lora_name)
+                found |= self._run(missing)
+            return found
+
+    def _run(self, wanted: list[Node]) -> dict[Node, _Logps]:
+        self._clock += 1
+        old, new = self._plan(wanted)
+        self._tokens_reused += len(old)
+        ask = set(wanted)
+        found: dict[Node, _Logps] = {}
+        for first in range(0, len(new), MOST_NEW):
+            part = new[first : first + MOST_NEW]
+            at = [i for i, node in enumerate(part) if node in ask]
+            try:
+                rows = self._tree_model.run(old, part, at or [len(part) - 1])
+            except BaseException:
+                self._tree_model.cache.release(part)  # what was written there cannot be trusted
+                raise
+            self._forwards += 1
+            self._tokens_run += len(part)
+            if at:
+                for i, row in zip(at, rows, strict=True):
+                    found[part[i]] = row
+            old = sorted([*old, *part], key=lambda node: node.depth) if first + MOST_NEW < len(new) else old
+        for node, row in found.items():
+            self._keep(node, row if len(found) == 1 else row.clone())
+        return found
+
+    def _plan(self, wanted: list[Node]) -> tuple[list[Node], list[Node]]:
+        """The nodes whose keys and values are needed and held, and those to run; parents first."""
+        old: dict[Node, None] = {}
+        new: dict[Node, None] = dict.fromkeys(wanted)
+        for start in wanted:
+            node = start.parent
+            while node is not None and node.parent is not None and node.used != self._clock:
+                node.used = self._clock
+                if node.slot is None:
+                    new[node] = None
+                elif node not in new:
+                    old[node] = None
+                node = node.parent
+        for node in wanted:
+            node.used = self._clock
+            old.pop(node, None)
+        return sorted(old, key=lambda n: n.depth), sorted(new, key=lambda n: n.depth)
+
+    def _keep(self, node: Node, logps: _Logps) -> None:
+        node.logps = logps
+        self._with_logps[node] = None
+        self._logps_bytes += logps.numel() * logps.element_size()
+        while self._logps_bytes > self._most_logps_bytes and len(self._with_logps) > 1:
+            oldest, _ = self._with_logps.popitem(last=False)
+            assert oldest.logps is not None
+            self._logps_bytes -= oldest.logps.numel() * oldest.logps.element_size()
+            oldest.logps = None
+
+    def _touch(self, node: Node) -> None:
+        with self._lock:
+            if node in self._with_logps:
+                self._with_logps.move_to_end(node)
+
+    def _check(self, *nodes: Node) -> None:
+        longest, size = self._tree_model.longest, self._tree_model.config.vocab_size
+        for node in nodes:
+            if node.depth == 0:
+                raise bad_value(
+                    "token_ids", [], "the model needs at least one token", "Start from a BOS token."
+                )
+            if longest is not None and node.depth > longest:
+                raise bad_value(
+                    "token_ids",
+                    f"{node.depth} tokens",
+                    f"this model reads at most {longest} tokens",
+                    "Shorten the text, or give `max_context_length` to keep the latest tokens only.",
+                )
+            if node.token >= size:
+                raise bad_value("token_ids", node.token, f"this model's tokens are 0..{size - 1}")
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    import psutil
+
+    return int(psutil.virtual_memory().available)

@@ -1,0 +1,179 @@
+"""One forward of a Hugging Face model over any set of nodes of a prefix tree.
+
+New nodes' tokens are the sequence, a node's position is its depth, and a mask lets each node attend to
+its ancestors and itself. Whatever else shares the forward, each node then computes exactly what it
+would compute at the end of its own context. Layers with a sliding window see only the ancestors that
+are near enough.
+
+Whether a model takes such a mask is not guessed from its name: `TreeModel.check` runs a small tree and
+compares with plain forwards.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32
+
+from genlm.bytes.engine.slots import SlotCache
+from genlm.bytes.engine.tree import Node, Tree
+from genlm.bytes.errors import UnsupportedModelError
+
+__all__ = ["TreeModel"]
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+
+class TreeModel:
+    """A causal language model that evaluates nodes of a prefix tree.
+
+    Args:
+        model: the Hugging Face model, in evaluation mode.
+        most_bytes: see `SlotCache`.
+
+    Raises:
+        UnsupportedModelError: from what the model's configuration says, it cannot work.
+    """
+
+    def __init__(self, model: Any, most_bytes: int) -> None:
+        self.model = model
+        self.config = model.config.get_text_config(decoder=True)
+        self.kinds = _layer_kinds(self.config)
+        self.window: int = getattr(self.config, "sliding_window", None) or 0
+        attention = getattr(self.config, "_attn_implementation", "eager")
+        if attention not in ("sdpa", "eager"):
+            raise UnsupportedModelError(f"attention implementation {attention!r} takes no tree mask")
+        self.boolean = attention == "sdpa"
+        parameters = inspect.signature(model.forward).parameters
+        if "position_ids" not in parameters or "past_key_values" not in parameters:
+            raise UnsupportedModelError("its forward takes no position_ids and past_key_values")
+        self._keeps_logits = "logits_to_keep" in parameters
+        self.device: torch.device = model.device
+        self.cache = SlotCache(len(self.kinds), self.device, most_bytes)
+        self.longest: int | None = getattr(self.config, "max_position_embeddings", None)
+
+    @torch.no_grad()
+    def run(
+        self, old: list[Node], new: list[Node], wanted: Sequence[int]
+    ) -> Float32[torch.Tensor, "wanted v"]:
+        """Evaluate `new`; return the next token's log-probabilities at some of them.
+
+        Args:
+            old: the nodes with slots that new ones descend from, parents first.
+            new: the nodes to evaluate, parents first.
+            wanted: positions in `new`.
+        """
+        self.cache.expose(old, new)
+        put = {"device": self.device, "dtype": torch.long}
+        kwargs: dict[str, Any] = {"logits_to_keep": torch.tensor(wanted, **put)} if self._keeps_logits else {}
+        output = self.model(
+            input_ids=torch.tensor([[node.token for node in new]], **put),
+            position_ids=torch.tensor([[node.depth - 1 for node in new]], **put),
+            attention_mask=self._masks(old, new),
+            past_key_values=self.cache,
+            use_cache=True,
+            **kwargs,
+        )
+        logits = output.logits[0]
+        if not self._keeps_logits:
+            logits = logits[list(wanted)]
+        return torch.log_softmax(logits.float(), dim=-1)
+
+    def _masks(self, old: list[Node], new: list[Node]) -> Any:
+        if not old and all(n.parent is p for n, p in zip(new[1:], new[:-1], strict=True)):
+            return None  # one chain from the root: the model's own causal mask is this mask, and faster
+        full = ancestors(old, new)
+        masks = {FULL: full}
+        if SLIDING in self.kinds:
+            depth = np.fromiter((n.depth for n in (*old, *new)), np.int64, len(old) + len(new))
+            near = depth[None, :] > depth[len(old) :, None] - self.window
+            masks[SLIDING] = full & near
+        tensors = {kind: self._tensor(masks[kind]) for kind in set(self.kinds)}
+        return tensors if len(tensors) > 1 else next(iter(tensors.values()))
+
+    def _tensor(self, mask: Bool[np.ndarray, "new all"]) -> torch.Tensor:
+        allowed = torch.from_numpy(mask).to(self.device)[None, None]
+        if self.boolean:
+            return allowed
+        dtype = self.model.dtype
+        return torch.zeros(allowed.shape, dtype=dtype, device=self.device).masked_fill(
+            ~allowed, torch.finfo(dtype).min
+        )
+
+    @torch.no_grad()
+    def check(self) -> None:
+        """Compare a small tree, evaluated in two forwards, with plain forwards of its paths.
+
+        Raises:
+            UnsupportedModelError: the model fails on it, or the results differ.
+        """
+        size = self.config.vocab_size
+        a, b, c, d, e = ((7 * i + 3) % size for i in range(1, 6))
+        tree = Tree()
+        trunk = [tree.find([a]), tree.find([a, b])]
+        leaves = [tree.find(path) for path in ([a, b, c], [a, b, d], [a, e], [a, b, d, e], [a, b, c, d])]
+        leaves.sort(key=lambda node: node.depth)
+        try:
+            self.run([], trunk, [1])
+            got = self.run(trunk, leaves, range(len(leaves)))
+            plain = torch.stack(
+                [self.model(torch.tensor([n.tokens()], device=self.device)).logits[0, -1] for n in leaves]
+            )
+        except Exception as error:
+            raise UnsupportedModelError(f"a trial run failed: {type(error).__name__}: {error}") from error
+        finally:
+            self.cache.release([*trunk, *leaves])
+        want = torch.log_softmax(plain.float(), dim=-1)
+        worst = float((got.exp() - want.exp()).abs().max())
+        # Round-off depends on the precision; a mask that is ignored moves probabilities far more, but on
+        # an untrained model all are near 1/size, so the allowance is relative to the largest.
+        allowed = {torch.float32: 1e-3, torch.float16: 2e-2}.get(self.model.dtype, 1e-1)
+        if not worst <= allowed * float(want.exp().max()):
+            raise UnsupportedModelError(f"a trial run with a tree mask is off by {worst:.2g}")
+
+
+def ancestors(old: list[Node], new: list[Node]) -> Bool[np.ndarray, "new all"]:
+    """`[i, j]`: whether exposed node `j` (old first, then new) is `new[i]` or an ancestor of it."""
+    column = {id(node): j for j, node in enumerate((*old, *new))}
+    mask = np.zeros((len(new), len(old) + len(new)), np.bool_)
+    row: dict[int, int] = {}
+    shared: dict[int, np.ndarray] = {}
+    for i, node in enumerate(new):
+        parent = node.parent
+        if id(parent) in row:
+            mask[i] = mask[row[id(parent)]]
+        elif parent is not None and parent.parent is not None:
+            if id(parent) not in shared:
+                shared[id(parent)] = _path_columns(parent, column)
+            mask[i, shared[id(parent)]] = True
+        mask[i, len(old) + i] = True
+        row[id(node)] = i
+    return mask
+
+
+def _path_columns(node: Node, column: dict[int, int]) -> np.ndarray:
+    found = []
+    at: Node | None = node
+    while at is not None and at.parent is not None:
+        found.append(column[id(at)])
+        at = at.parent
+    return np.array(found)
+
+
+def _layer_kinds(config: Any) -> list[str]:
+    """The attention of each layer. `UnsupportedModelError` for anything but full and sliding-window attention."""
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        window = getattr(config, "sliding_window", None)
+        if window and getattr(config, "use_sliding_window", True):
+            kinds = [SLIDING] * config.num_hidden_layers
+        else:
+            kinds = [FULL] * config.num_hidden_layers
+    unknown = set(kinds) - {FULL, SLIDING}
+    if unknown:
+        raise UnsupportedModelError(f"it has layers of {', '.join(sorted(unknown))}")
+    return list(kinds)

@@ -1,0 +1,87 @@
+"""The contexts that a search visits, as one prefix tree.
+
+A node is a context: its parent's tokens and one more. It may hold a *slot* (where the model's keys and
+values for its last token are kept) and *log-probabilities* (what the model says comes next). Both can be
+dropped to save memory and computed again, because the path to the root says how.
+
+The tree holds its nodes weakly; a node lives while a candidate stands on it, while it has a descendant
+that does, or while it holds a slot or log-probabilities. So nothing has to be freed by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from weakref import WeakValueDictionary
+
+import torch
+from jaxtyping import Float32
+
+__all__ = ["Node", "Tree"]
+
+
+class Node:
+    """A context of `depth` tokens. The root, of depth 0, has read nothing.
+
+    Attributes:
+        parent: the context without its last token; None for the root.
+        token: the last token's id; -1 for the root.
+        slot: where its keys and values are kept, or None.
+        logps: natural log-probabilities of the next token, or None.
+        used: when a forward last needed it; never less than a descendant's.
+    """
+
+    __slots__ = ("__weakref__", "depth", "logps", "parent", "slot", "token", "tree", "used")
+
+    def __init__(self, tree: Tree, parent: Node | None, token: int) -> None:
+        self.tree = tree
+        self.parent = parent
+        self.token = token
+        self.depth: int = 0 if parent is None else parent.depth + 1
+        self.slot: int | None = None
+        self.logps: Float32[torch.Tensor, " logits"] | None = None
+        self.used = 0
+
+    def child(self, token: int) -> Node:
+        """The context with one more token: the same object for the same token."""
+        return self.tree.child(self, token)
+
+    def tokens(self) -> list[int]:
+        """The token ids of the context."""
+        found: list[int] = []
+        node = self
+        while node.parent is not None:
+            found.append(node.token)
+            node = node.parent
+        found.reverse()
+        return found
+
+    def __repr__(self) -> str:
+        return f"Node(depth={self.depth}, token={self.token}, slot={self.slot})"
+
+
+class Tree:
+    """All contexts under one set of weights (the base model's, or one adapter's)."""
+
+    def __init__(self, lora_name: str | None = None) -> None:
+        self.lora_name = lora_name
+        self.root = Node(self, None, -1)
+        # A node keeps its parent alive, so no key here outlives the node whose identity it holds.
+        self._nodes: WeakValueDictionary[tuple[int, int], Node] = WeakValueDictionary()
+
+    def child(self, parent: Node, token: int) -> Node:
+        """The node of `parent`'s context and one more token."""
+        key = (id(parent), token)
+        node = self._nodes.get(key)
+        if node is None:
+            node = self._nodes[key] = Node(self, parent, token)
+        return node
+
+    def find(self, tokens: Sequence[int]) -> Node:
+        """The node of a whole context."""
+        node = self.root
+        for token in tokens:
+            node = self.child(node, token)
+        return node
+
+    def __len__(self) -> int:
+        return len(self._nodes)

