@@ -16,6 +16,7 @@ call fails with `AnnotationError`. Names that a module imports under `TYPE_CHECK
 from __future__ import annotations
 
 import inspect
+import random
 import sys
 import typing
 from collections.abc import Callable, Iterator
@@ -26,13 +27,23 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import FunctionType, ModuleType
 from typing import Any
 
-from beartype import BeartypeConf
+import beartype._check.code.codemain as generator
+import numpy as np
+from beartype import BeartypeConf, FrozenDict
 from beartype.door import is_bearable
 from beartype.roar import BeartypeException
 from jaxtyping import jaxtyped
 
 PACKAGE = "genlm.bytes"
-CONF = BeartypeConf(is_pep484_tower=True)  # an int is a float
+# numpy's scalars are numbers, and an int is a float. (An override that mentions its own key is a union.)
+CONF = BeartypeConf(
+    hint_overrides=FrozenDict({int: int | np.integer, float: float | int | np.floating | np.integer})
+)
+
+# beartype looks at one random item of a list. Drawn from the global `random`, that would change what a
+# seeded test draws next, and hypothesis refuses it inside strategies.
+assert hasattr(generator, "getrandbits")
+generator.getrandbits = random.Random(0).getrandbits  # type: ignore[attr-defined]
 
 counts = {"functions": 0, "annotations": 0}
 unchecked: list[str] = []
@@ -110,12 +121,12 @@ def checked(fn: Callable[..., Any], owner: type | None = None) -> Callable[..., 
             elif kind is inspect.Parameter.VAR_KEYWORD:
                 values = list(value.values())
             for one in values:
-                if not is_bearable(one, hints[name], conf=CONF):
+                if not _fits(one, hints[name], where):
                     return _complaint(where, f"argument `{name}`", one, hints[name])
         return None
 
     def check_result(result: Any) -> None:
-        if "return" in hints and not is_bearable(result, hints["return"], conf=CONF):
+        if "return" in hints and not _fits(result, hints["return"], where):
             raise AnnotationError(_complaint(where, "its result", result, hints["return"]))
 
     if inspect.iscoroutinefunction(fn):
@@ -171,13 +182,16 @@ def _hints(fn: Callable[..., Any], owner: type | None) -> dict[str, Any]:
         value = type(None) if value is None else value
         if value is Any or value in (typing.NoReturn, typing.Never):
             continue
-        try:
-            is_bearable(None, value, conf=CONF)
-        except (BeartypeException, NameError) as error:
-            unchecked.append(f"{where}: {hint}: {type(error).__name__}")
-            continue
         found[name] = value
     return found
+
+
+def _fits(value: Any, hint: Any, where: str) -> bool:
+    try:
+        return is_bearable(value, hint, conf=CONF)
+    except BeartypeException as error:  # such as a type variable bound to a name that is not there
+        unchecked.append(f"{where}: {hint}: {type(error).__name__}")
+        return True
 
 
 def _complaint(where: str, what: str, value: Any, hint: Any) -> str:

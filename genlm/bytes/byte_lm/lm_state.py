@@ -108,6 +108,16 @@ class StatefulTokenizedLM:
         return self._node is not None
 
     @property
+    def node(self) -> Any:
+        """The model's own handle of the context, for a model that remembers; else None."""
+        return self._node
+
+    @property
+    def parent_node(self) -> Any:
+        """The handle of the context without its last token, for a model that remembers; else None."""
+        return None if self._node is None else self._node.parent
+
+    @property
     def known(self) -> bool:
         """Whether `logp_next` answers at once, without running the model."""
         return self._node is not None and self._node.logps is not None

@@ -15,14 +15,17 @@ from __future__ import annotations
 
 import asyncio
 import re
+from bisect import bisect_left
 from collections.abc import Iterable
 from itertools import accumulate
-from typing import TYPE_CHECKING, TypeVar
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from genlm.bytes.byte_lm.guess import guess_tokens
 from genlm.bytes.byte_lm.lm_state import Context, StatefulTokenizedLM
 from genlm.bytes.byte_lm.trie_state import LazyTrieState, check_symbol
 from genlm.bytes.errors import EmptyBeamError, ImpossibleByteError, bad_type
+from genlm.bytes.trie.arrays import ROOT
 from genlm.bytes.trie.modes import EOS, TrieMode
 from genlm.bytes.trie.service import AsyncTokenByteTrie
 from genlm.bytes.util import logsumexp
@@ -37,7 +40,9 @@ _Beam = TypeVar("_Beam", bound="ByteBeamState")
 
 
 LOOKAHEAD = 3
-"""Tokens guessed after a context that was lacking: 2 to 4 wasted least in prose."""
+"""Tokens guessed after a context that was lacking: 2 to 4 wasted least in prose. A candidate that outlives
+its guess gets twice as many the next time, so that one which lives on beside the tokenizer's own path for
+n tokens costs log n passes, and at most as many wasted contexts as it used."""
 
 
 async def read_context(beam: _Beam, bs: Context) -> _Beam:
@@ -83,9 +88,13 @@ async def _read_known(
                     read.append(after)
             else:
                 lacking.append((extension, at))
-        if not read:
-            break
-        beam, at = beam.with_states(read), at + 1
+        if read:
+            beam, at = beam.with_states(read), at + 1
+        else:  # all that could go on is lacking: guess on along the tokenizer's own path
+            found = await guesses.rejoin(at, beam.states[0])
+            if found is None:
+                break
+            beam, at = beam.with_states([found[0]]), found[1]
         if not lacking:
             exact, exact_at = beam, at
     if lacking:
@@ -102,29 +111,55 @@ class _Guesses:
         self._trie = state.trie.trie
         self._text = b"".join(s if isinstance(s, bytes) else bytes([s]) for s in symbols)
         self._offset = _offsets(symbols)
-        self._after: dict[int, list[int]] = {}
+        self._tokens: list[int] = []  # the tokenizer's own path …
+        self._path: list[tuple[int, StatefulTokenizedLM]] = []  # … and where each of its tokens begins
+        self._reach: dict[Any, int] = {}
 
     async def ask_for_whole(self, state: LazyTrieState) -> None:
         """The contexts along one tokenization of the whole text."""
         partial = bytes(state.partial)
         tokens = guess_tokens(state.lm_state.model, self._trie, partial + self._text)
+        path = _path(state.lm_state, tokens)
         at = -len(partial)
-        for i, token in enumerate(tokens):
-            self._after[at] = tokens[i : i + LOOKAHEAD]
+        for token, lm_state in zip(tokens, path, strict=False):
+            self._path.append((at, lm_state))
             at += len(self._trie.spelling_of_id[token])
-        await _ask(_path(state.lm_state, tokens))
+        self._tokens = tokens
+        await _ask(path)
+
+    async def rejoin(self, index: int, model: LazyTrieState) -> tuple[LazyTrieState, int] | None:
+        """A candidate on the tokenizer's path where its next token begins, and that symbol's index.
+
+        Its weight means nothing: it only serves to see which contexts may be needed from there on.
+        """
+        i = self._place(self._offset[index])
+        if i == len(self._path) or not self._path[i][1].known:
+            return None
+        offset, lm_state = self._path[i]
+        state = LazyTrieState(lm_state, model.trie, ROOT, 0.0, mode=TrieMode.WITHOUT_EOS)
+        return await state.materialize(), bisect_left(self._offset, offset)
 
     async def ask_for(self, lacking: list[tuple[LazyTrieState, int]]) -> None:
         """The contexts of some candidates at a token's end, each with a few tokens more."""
         contexts = []
         for state, index in lacking:
-            offset = self._offset[index]
-            if offset not in self._after:
-                ahead = self._text[offset : offset + 16 * LOOKAHEAD]
-                tokens = guess_tokens(state.lm_state.model, self._trie, ahead)
-                self._after[offset] = tokens[:LOOKAHEAD]
-            contexts += _path(state.lm_state, self._after[offset])
+            length = 2 * self._reach.pop(state.lm_state.parent_node, 0) or LOOKAHEAD
+            path = _path(state.lm_state, self._guess(state, self._offset[index], length))
+            self._reach[path[-1].node] = length
+            contexts += path
         await _ask(contexts)
+
+    def _guess(self, state: LazyTrieState, offset: int, length: int) -> list[int]:
+        i = self._place(offset)
+        if i < len(self._path) and self._path[i][0] == offset:
+            return self._tokens[i : i + length]
+        # Not a boundary of the tokenizer's path: tokenize afresh.
+        ahead = self._text[offset : offset + 16 * length]
+        return guess_tokens(state.lm_state.model, self._trie, ahead)[:length]
+
+    def _place(self, offset: int) -> int:
+        """The first place of the tokenizer's path at or after an offset."""
+        return bisect_left(self._path, offset, key=itemgetter(0))
 
 
 def _path(start: StatefulTokenizedLM, tokens: list[int]) -> list[StatefulTokenizedLM]:

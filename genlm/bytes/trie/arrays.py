@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Int, UInt8, UInt16
@@ -80,9 +81,10 @@ class TrieArrays:
         # The root goes in front: it owns every spelling, at depth 0.
         lo = np.concatenate([np.zeros(1, np.int32), owner])
         depth = np.concatenate([np.zeros(1, np.int32), depth])
-        parent = _parents(depth)
-        edge_child = np.argsort(parent[1:], kind="stable").astype(np.int32) + 1
+        levels = _levels(depth)
+        parent = _parents(levels)
         edge_start = np.concatenate([[0], np.cumsum(np.bincount(parent[1:], minlength=len(lo)))])
+        edge_child = _children(levels, parent, edge_start)
 
         # A spelling ends at the node of its full depth: the last node it added, or, for a repeated
         # spelling, the one its predecessor ended at; a running maximum carries that forward.
@@ -91,7 +93,7 @@ class TrieArrays:
         trie = cls(
             order=order,
             lo=lo,
-            hi=_interval_ends(lo, depth, parent, len(order)),
+            hi=_interval_ends(lo, levels, parent, len(order)),
             ends=ends.astype(np.int32),
             depth=depth,
             parent=parent,
@@ -217,30 +219,49 @@ def _shared_prefix(
     return shared
 
 
-def _parents(depth: Int[np.ndarray, " nodes"]) -> Int[np.ndarray, " nodes"]:
+def _levels(depth: Int[np.ndarray, " nodes"]) -> list[Int[np.ndarray, " level"]]:
+    """The nodes of each depth, in order."""
+    deepest = int(depth.max())
+    # numpy sorts integers of 16 bits in linear time.
+    by_depth = np.argsort(depth.astype(np.uint16) if deepest < 1 << 16 else depth, kind="stable")
+    return np.split(by_depth, np.cumsum(np.bincount(depth))[:-1])
+
+
+def _parents(levels: list[Int[np.ndarray, " level"]]) -> Int[np.ndarray, " nodes"]:
     """In depth-first order a node's parent is the last node before it that is one less deep."""
-    n = len(depth)
-    key = depth.astype(np.int64) * n + np.arange(n)
-    ranked = np.argsort(key)
-    sorted_key = key[ranked]
-    parent = ranked[np.searchsorted(sorted_key, key - n) - 1].astype(np.int32)
+    parent = np.empty(sum(map(len, levels)), np.int32)
     parent[ROOT] = -1
+    for above, nodes in pairwise(levels):
+        parent[nodes] = above[np.searchsorted(above, nodes) - 1]
     return parent
+
+
+def _children(
+    levels: list[Int[np.ndarray, " level"]],
+    parent: Int[np.ndarray, " nodes"],
+    edge_start: Int[np.ndarray, " nodes_plus_1"],
+) -> Int[np.ndarray, " edges"]:
+    """Nodes by parent. In order of depth siblings stand together, so each has its rank from its run."""
+    nodes = np.concatenate(levels)[1:]
+    up = parent[nodes]
+    begins = np.append(True, up[1:] != up[:-1])[: len(up)]
+    run = np.flatnonzero(begins)
+    rank = np.arange(len(nodes)) - np.repeat(run, np.diff(np.append(run, len(nodes))))
+    child = np.empty(len(nodes), np.int32)
+    child[edge_start[up] + rank] = nodes
+    return child
 
 
 def _interval_ends(
     lo: Int[np.ndarray, " nodes"],
-    depth: Int[np.ndarray, " nodes"],
+    levels: list[Int[np.ndarray, " level"]],
     parent: Int[np.ndarray, " nodes"],
     tokens: int,
 ) -> Int[np.ndarray, " nodes"]:
     """A node's interval stops where its next sibling's starts, or else where its parent's stops."""
-    by_depth = np.argsort(depth, kind="stable")
-    level = np.concatenate([[0], np.cumsum(np.bincount(depth))])
     hi = np.empty(len(lo), np.int32)
     hi[ROOT] = tokens
-    for d in range(1, len(level) - 1):
-        nodes = by_depth[level[d] : level[d + 1]]
+    for nodes in levels[1:]:
         up = parent[nodes]
         follows = np.append(up[1:] == up[:-1], False)
         hi[nodes] = np.where(follows, np.append(lo[nodes[1:]], tokens), hi[up])

@@ -54,13 +54,12 @@ class NodeMasses:
 
         Ids without a token are ignored; tokens without a log-probability have probability zero.
         """
-        ids = trie.sorted_ids
-        if ids.device != logps.device:
-            ids = ids.to(logps.device)
         if len(logps) <= trie.largest_id:
             logps = torch.nn.functional.pad(logps, (0, trie.largest_id + 1 - len(logps)), value=-torch.inf)
-        weights = torch.exp(logps.detach().index_select(0, ids).double())
-        return cls(trie, weights.cpu().numpy())
+        # numpy on the CPU: for one row, waking torch's threads costs more than the work they share.
+        weights = logps.detach().cpu().numpy()[trie.token_ids].astype(np.float64)
+        np.exp(weights, out=weights)
+        return cls(trie, weights)
 
     @classmethod
     def from_log_masses(cls, trie: TokenByteTrie, mass: Float[np.ndarray, " columns"]) -> NodeMasses:

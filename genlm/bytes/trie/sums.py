@@ -2,17 +2,18 @@
 
 **Idea.** Only nodes where the vocabulary *branches* need arithmetic. A node with one token below it has
 that token's weight; a node on an unbranched chain has the total of the branch at the chain's end. So
-each row is worked in three sequential passes: gather the weights into sorted order, add every leaf and
-every branch into the branch above it (reverse depth-first order: descendants come first), and spread
-leaf weights and branch totals over all nodes. For a vocabulary of 49,152 byte-level tokens that is
-23,354 additions between branches where there are 100,439 nodes.
+each row is worked in three passes: write every leaf's weight to its column and add it to the branch
+above; write every branch's total to its column and add it to the branch above (reverse depth-first
+order: descendants come first); copy to every other column from the one it equals. For a vocabulary of
+49,152 byte-level tokens that is 23,354 additions between branches where there are 100,439 nodes.
 
 Totals are float64: children are added into parents, never subtracted from one running total, which
 would lose weights below 1e-16 of the whole.
 
 **CPU.** The passes are compiled by numba (a dependency of `genlm-backend`) and run without the
-interpreter's lock, rows shared among threads. A large result's memory is used again once nobody holds
-that result: having the system map fresh pages costs more than the arithmetic.
+interpreter's lock. The calling thread works rows itself and others join it, each taking the next few
+rows: a busy or dead helper delays nobody. A large result's memory is used again once nobody holds that
+result: having the system map fresh pages costs more than the arithmetic.
 
 **GPU.** The same totals with torch, level by level, deepest first: one `index_add` a level.
 
@@ -35,7 +36,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Float32, Int, UInt32
 
 from genlm.bytes.trie.arrays import ROOT, TrieArrays
 from genlm.bytes.trie.modes import TrieOp
@@ -49,13 +50,16 @@ class Branches:
 
     Attributes:
         leaf_up: the branch that each leaf adds to.
-        branch_up: the branch that each branch adds to; -1 for the topmost.
-        slot: where each node's value is found in the leaf weights followed by the branch totals.
+        branch_up: the branch that each branch adds to; that of branch 0, the topmost, means nothing.
+        branch_node: the node that each branch is.
+        source: the column that each node's value equals: a branch's or a leaf's, never one further left.
     """
 
-    leaf_up: Int[np.ndarray, " tokens"]
-    branch_up: Int[np.ndarray, " branches"]
-    slot: Int[np.ndarray, " nodes"]
+    # Unsigned: numba checks signed indices for counting from the end, a fifth of the whole time.
+    leaf_up: UInt32[np.ndarray, " tokens"]
+    branch_up: UInt32[np.ndarray, " branches"]
+    branch_node: UInt32[np.ndarray, " branches"]
+    source: UInt32[np.ndarray, " nodes"]
 
     @classmethod
     def of(cls, trie: TrieArrays) -> Branches:
@@ -71,7 +75,7 @@ class Branches:
         above = trie.parent.clip(min=0)
         top = np.flatnonzero(branches[above] | (np.arange(n) == ROOT))
         chain = top[np.searchsorted(top, at, side="right") - 1]
-        branch_up = np.where(chain == ROOT, -1, nearest[above[chain]])
+        branch_up = nearest[above[chain]]
 
         # A token adds to the node it ends at, or, where it is alone there, to the branch above it.
         owner = np.empty(tokens, np.int64)
@@ -81,9 +85,10 @@ class Branches:
         counts = trie.ends[ending]
         owner[np.repeat(trie.lo[ending], counts) + _counting(counts)] = np.repeat(ending, counts)
         return cls(
-            leaf_up=nearest[owner].astype(np.int32),
-            branch_up=branch_up.astype(np.int32),
-            slot=np.where(many, tokens + nearest, trie.lo).astype(np.int32),
+            leaf_up=nearest[owner].astype(np.uint32),
+            branch_up=branch_up.astype(np.uint32),
+            branch_node=at.astype(np.uint32),
+            source=np.where(many, at[nearest], n + 1 + trie.lo).astype(np.uint32),
         )
 
 
@@ -110,79 +115,72 @@ def below_cpu(
     batch = len(weights)
     out = _result_memory((batch, len(trie) + 1 + len(trie.order)))
     walk = _compiled()
+    order = trie.order.view(np.uint32)
+    share = max(_FEWEST_ROWS, 2 * -(-batch // (8 * _workers())))
+    starts = iter(range(0, batch, share))  # each thread takes the next; `next` is atomic
 
-    def rows(first: int, stop: int) -> None:
-        walk(
-            trie.order,
-            branches.leaf_up,
-            branches.branch_up,
-            branches.slot,
-            eos_leaves,
-            weights,
-            out,
-            first,
-            stop,
-            op is TrieOp.MAX,
-        )
+    def work() -> None:
+        for first in starts:
+            stop = min(first + share, batch)
+            walk(order, *vars(branches).values(), eos_leaves, weights, out, first, stop, op is TrieOp.MAX)
 
-    share = 2 * -(-batch // (2 * _workers()))
-    if share >= batch:
-        rows(0, batch)
-    else:
-        jobs = [_threads().submit(rows, i, min(i + share, batch)) for i in range(0, batch, share)]
-        for job in jobs:
+    helpers = min(_workers(), -(-batch // share)) - 1
+    jobs = [_threads().submit(work) for _ in range(helpers)]
+    work()
+    for job in jobs:
+        if not job.cancel():  # one that has not begun has nothing left to do
             job.result()
     return out
 
 
-def _rows(order, leaf_up, branch_up, slot, eos_leaves, weights, out, first, stop, maximum):  # type: ignore[no-untyped-def]
+def _rows(  # type: ignore[no-untyped-def]
+    order, leaf_up, branch_up, branch_node, source, eos_leaves, weights, out, first, stop, maximum
+):
     """The passes over rows `first … stop - 1`. Plain Python that numba compiles.
 
     Rows go two by two: each addition waits for the one before it into the same branch, and a second
-    row fills the wait (1.5× a row; four rows outgrow the second-level cache). An odd last row is its
-    own companion. Sum and maximum have loops of their own, so that nothing is decided inside a loop.
+    row fills the wait (120 against 151 µs a row, 49k vocabulary). An odd last row is its own companion.
+    Both are first copied side by side: reading a row from front to back brings it near, where fetching
+    it token by token in sorted order waits for memory each time. What is decided by `maximum` inside the
+    loops, the compiler decides before them.
     """
-    tokens, count, nodes = order.shape[0], branch_up.shape[0], slot.shape[0]
-    values = np.empty((tokens + count, 2), np.float32)
+    tokens, count, nodes = order.shape[0], branch_up.shape[0], source.shape[0]
+    near = np.empty((tokens, 2), weights.dtype)
     total = np.empty((count, 2), np.float64)
-    ended = np.empty(2, np.float64)
     for row in range(first, stop, 2):
-        rows = (row, min(row + 1, stop - 1))
-        for leaf in range(tokens):
-            for k in range(2):
-                values[leaf, k] = weights[rows[k], order[leaf]]
-        ended[:] = 0.0
+        second = min(row + 1, stop - 1)
+        w0, w1, out0, out1 = weights[row], weights[second], out[row], out[second]
+        for token in range(tokens):
+            near[token, 0] = w0[token]
+            near[token, 1] = w1[token]
+        ended0 = ended1 = 0.0
         for leaf in eos_leaves:
-            for k in range(2):
-                x = weights[rows[k], order[leaf]]
-                ended[k] = max(ended[k], x) if maximum else ended[k] + x
-                values[leaf, k] = 0.0
-        if maximum:
-            total[:] = -np.inf
-            for leaf in range(tokens):
-                for k in range(2):
-                    total[leaf_up[leaf], k] = max(total[leaf_up[leaf], k], values[leaf, k])
-            for branch in range(count - 1, 0, -1):
-                for k in range(2):
-                    total[branch_up[branch], k] = max(total[branch_up[branch], k], total[branch, k])
-        else:
-            total[:] = 0.0
-            for leaf in range(tokens):
-                for k in range(2):
-                    total[leaf_up[leaf], k] += values[leaf, k]
-            for branch in range(count - 1, 0, -1):
-                for k in range(2):
-                    total[branch_up[branch], k] += total[branch, k]
-        values[tokens:] = total
-        for node in range(nodes):
-            for k in range(2):
-                out[rows[k], node] = values[slot[node], k]
+            x, y = near[order[leaf], 0], near[order[leaf], 1]
+            ended0 = max(ended0, x) if maximum else ended0 + x
+            ended1 = max(ended1, y) if maximum else ended1 + y
+            near[order[leaf]] = 0.0
+
+        total[:] = -np.inf if maximum else 0.0
+        leaves0, leaves1 = out0[nodes + 1 :], out1[nodes + 1 :]
         for leaf in range(tokens):
-            for k in range(2):
-                out[rows[k], nodes + 1 + leaf] = values[leaf, k]
-        for k in range(2):
-            out[rows[k], nodes] = ended[k]
-            out[rows[k], 0] = max(total[0, k], ended[k]) if maximum else total[0, k] + ended[k]
+            up = leaf_up[leaf]
+            x, y = near[order[leaf], 0], near[order[leaf], 1]
+            leaves0[leaf], leaves1[leaf] = x, y
+            total[up, 0] = max(total[up, 0], x) if maximum else total[up, 0] + x
+            total[up, 1] = max(total[up, 1], y) if maximum else total[up, 1] + y
+        for branch in range(count - 1, 0, -1):
+            up, node = branch_up[branch], branch_node[branch]
+            x, y = total[branch, 0], total[branch, 1]
+            out0[node], out1[node] = x, y
+            total[up, 0] = max(total[up, 0], x) if maximum else total[up, 0] + x
+            total[up, 1] = max(total[up, 1], y) if maximum else total[up, 1] + y
+        x, y = total[0, 0], total[0, 1]
+        out0[branch_node[0]], out1[branch_node[0]] = x, y
+        for node in range(nodes):
+            out0[node], out1[node] = out0[source[node]], out1[source[node]]
+        out0[nodes], out1[nodes] = ended0, ended1
+        out0[0] = max(x, ended0) if maximum else x + ended0
+        out1[0] = max(y, ended1) if maximum else y + ended1
 
 
 @cache
@@ -201,7 +199,7 @@ def _compiled() -> Callable[..., None]:
 class Levels:
     """What `below_torch` needs of a trie, as index tensors on one device."""
 
-    def __init__(self, trie: TrieArrays, device: str) -> None:
+    def __init__(self, trie: TrieArrays, device: str | torch.device) -> None:
         def put(a: Int[np.ndarray, " n"]) -> torch.Tensor:
             return torch.as_tensor(a.astype(np.int64), device=device)
 
@@ -250,6 +248,8 @@ def _counting(counts: Int[np.ndarray, " n"]) -> Int[np.ndarray, " total"]:
     return run
 
 
+# Rows that a thread takes at once, at least: four of the 49k vocabulary take 0.5 ms.
+_FEWEST_ROWS = 4
 _KEEP_BYTES = 64 << 20
 _spare: list[Float32[np.ndarray, " floats"]] = []
 _spare_lock = Lock()
@@ -280,3 +280,7 @@ def _workers() -> int:
 @cache
 def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_workers(), thread_name_prefix="genlm-bytes-trie")
+
+
+if hasattr(os, "register_at_fork"):  # a forked child has no threads: its first batch starts its own
+    os.register_at_fork(after_in_child=_threads.cache_clear)

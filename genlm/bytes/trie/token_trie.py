@@ -82,7 +82,7 @@ class TokenByteTrie:
         self.eot_sentinel = _either("eot_sentinel", eot_sentinel, "eot_token", eot_token)
         self.decode: list[Token] = _tokens(decode)
         spellings = [bytes(token) for token in self.decode]
-        known = set(spellings)
+        known = set(spellings) if atomic or eos else set[bytes]()
         self.atomic_byte_strings = _spelled("atomic_byte_strings", "Atomic", atomic, known)
         self.eos_byte_strings = _spelled("eos_byte_strings", "EOS", eos, known)
         if b"" in self.atomic_byte_strings | self.eos_byte_strings:
@@ -98,7 +98,6 @@ class TokenByteTrie:
         ids = np.fromiter((token.token_id for token in self.decode), np.int64, len(self.decode))
         self.largest_id = int(ids.max())
         self.token_ids: Int[np.ndarray, " tokens"] = ids[self.arrays.order]
-        self.sorted_ids = torch.from_numpy(self.token_ids)
         ends = [i for i, s in enumerate(spellings) if s in self.eos_byte_strings]
         self.eos_token_ids: list[int] = ids[ends].tolist()
         self.eos_token_id_set = frozenset(self.eos_token_ids)

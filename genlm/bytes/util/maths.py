@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
+from math import exp, inf, isfinite, log, nan
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ __all__ = ["as_array", "logsumexp", "sample_dict"]
 _LOOP_MAX = 32
 
 
-def logsumexp(arr: Iterable[float]) -> float:
+def logsumexp(arr: Iterable[Any]) -> float:
     """The logarithm of the sum of exponentials, natural, without overflow.
 
     Args:
@@ -28,29 +28,32 @@ def logsumexp(arr: Iterable[float]) -> float:
     Raises:
         TypeError: something other than numbers.
 
-    >>> logsumexp([math.log(0.25), math.log(0.5)]) == math.log(0.75)
+    >>> logsumexp([log(0.25), log(0.5)]) == log(0.75)
     True
     >>> logsumexp([])
     -inf
     """
     if not isinstance(arr, list | tuple):
         if hasattr(arr, "__array__"):
-            arr = as_array("arr", arr)
-            if arr.size > _LOOP_MAX:
-                top = float(arr.max())
-                return top + math.log(np.exp(arr.astype(np.float64) - top).sum()) if top - top == 0.0 else top
-            arr = arr.ravel()
-        try:
-            arr = list(arr)
-        except TypeError as error:
-            raise bad_type("arr", arr, "must be numbers") from error
+            array = as_array("arr", arr)
+            if array.size > _LOOP_MAX:
+                top = float(array.max())
+                return top + log(np.exp(array.astype(np.float64) - top).sum()) if isfinite(top) else top
+            arr = array.ravel().tolist()
+        else:
+            try:
+                arr = list(arr)
+            except TypeError as error:
+                raise bad_type("arr", arr, "must be numbers") from error
+    if not arr:
+        return -inf
     try:
-        top = float(max(arr, default=-math.inf))
-        if top - top == 0.0:  # neither infinite nor NaN
-            return top + math.log(sum([math.exp(x - top) for x in arr]))
+        top = float(max(arr))
+        if isfinite(top):
+            return top + log(sum([exp(x - top) for x in arr]))
     except (TypeError, ValueError):
         return logsumexp(as_array("arr", arr))
-    return math.nan if any(x != x for x in arr) else top
+    return nan if any(x != x for x in arr) else top
 
 
 def sample_dict(x: Mapping[Any, float], *args: Any, **kwargs: Any) -> Any:

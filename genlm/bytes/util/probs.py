@@ -22,6 +22,7 @@ __all__ = ["LazyByteProbs"]
 # `trie.EOT` and `trie.EOS`, written out: importing `genlm.bytes.trie` would load torch.
 _EOT, _EOS = 256, 257
 _SIZE = 258
+_INTEGERS = (int, np.integer)
 
 _BYTE_KEYS = (*range(256), None, _EOS)
 _PRETTY_KEYS = (*(bytes([b]) for b in range(256)), "EOT", "EOS")
@@ -64,14 +65,17 @@ class LazyByteProbs:
         *,
         units: Mapping[bytes, float] | None = None,
     ) -> None:
-        self.ps = _numbers(ps)
+        self.ps = as_array("ps", ps)
+        if self.ps.shape != (_SIZE,):
+            rule = f"must be ({_SIZE},): 256 bytes, the end of the token, the end of the sequence"
+            raise bad_value("ps.shape", self.ps.shape, rule)
         self.log_space = log_space
-        self.units: dict[bytes, float] = {} if not units else _checked_units(units)
+        self.units: dict[bytes, float] = _checked(units) if units else {}
 
     def __getitem__(self, b: int | bytes | None) -> float:
         if b is None:
             return float(self.ps[_EOT])
-        if isinstance(b, int | np.integer) and not isinstance(b, bool) and 0 <= b < _SIZE:
+        if isinstance(b, _INTEGERS) and not isinstance(b, bool) and 0 <= b < _SIZE:
             return float(self.ps[b])
         if isinstance(b, bytes) and b in self.units:
             return self.units[b]
@@ -108,15 +112,7 @@ class LazyByteProbs:
         return f"<LazyByteProbs {'logp' if self.log_space else 'p'}: {shown or 'nothing possible'}>"
 
 
-def _numbers(ps: Any) -> np.ndarray:
-    array = as_array("ps", ps)
-    if array.shape != (_SIZE,):
-        rule = f"must be ({_SIZE},): 256 bytes, the end of the token, the end of the sequence"
-        raise bad_value("ps.shape", array.shape, rule)
-    return array
-
-
-def _checked_units(units: Mapping[bytes, float]) -> dict[bytes, float]:
+def _checked(units: Mapping[bytes, float]) -> dict[bytes, float]:
     if not isinstance(units, Mapping):
         raise bad_type("units", units, "must be a mapping from bytes to numbers")
     for unit in units:

@@ -32,7 +32,7 @@ def format_table(rows: Iterable[Iterable[Any]], headings: Iterable[Any] | None =
     return f"<table>{''.join(lines)}</table>"
 
 
-def escape(x: bytes | str | int) -> str:
+def escape(x: bytes | bytearray | str | int) -> str:
     r"""A text in one visible line: a space becomes `␣`, and what cannot be printed an escape sequence.
 
     Args:
@@ -56,7 +56,7 @@ def escape(x: bytes | str | int) -> str:
     raise bad_type("x", x, "must be bytes, a string, or a byte as its number")
 
 
-def format_byte(byte_val: int) -> str:
+def format_byte(byte_val: Any) -> str:
     r"""A byte as Python writes it; anything that is no byte, as `str` does.
 
     >>> print(format_byte(97), format_byte(10), format_byte(257))

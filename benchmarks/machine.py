@@ -1,0 +1,45 @@
+"""What a benchmark ran on, in words. No host names."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from pathlib import Path
+
+__all__ = ["machine"]
+
+
+def machine(ours: dict[str, str], theirs: dict[str, str] | None = None) -> list[str]:
+    """Lines that name the machine and the versions on each side (`worker.versions`)."""
+    load = ", ".join(f"{x:.1f}" for x in os.getloadavg()) if hasattr(os, "getloadavg") else "unknown"
+    lines = [
+        f"{datetime.date.today().isoformat()}; {_cpu()}, {_cores()} cores, {_memory()} RAM, "
+        f"{platform.system()}; load average at the end {load}",
+        "ours, this working tree: " + _versions(ours),
+    ]
+    return lines if theirs is None else [*lines, "theirs: " + _versions(theirs)]
+
+
+def _versions(found: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in found.items())
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cpu() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _memory() -> str:
+    try:
+        return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
+    except (AttributeError, ValueError, OSError):
+        return "unknown"

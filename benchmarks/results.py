@@ -1,0 +1,67 @@
+"""A benchmark's report: printed, and kept in its section of RESULTS.md."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+__all__ = ["Report", "Table", "keep", "show"]
+
+HEAD = "# Results\n\nEach section is written by the command it names, and replaced when that runs again.\n"
+
+
+@dataclass
+class Table:
+    """A table of strings. The first column is left-aligned, the others right."""
+
+    header: list[str]
+    rows: list[list[str]] = field(default_factory=list)
+
+
+@dataclass
+class Report:
+    """What one benchmark found. `missed` names the targets that were not met."""
+
+    title: str
+    machine: list[str]
+    table: Table
+    notes: list[str]
+    missed: list[str]
+
+
+def show(report: Report) -> None:
+    """Print a report."""
+    table = RichTable(title=report.title)
+    for i, name in enumerate(report.table.header):
+        table.add_column(name, justify="right" if i else "left", no_wrap=True)
+    for row in report.table.rows:
+        colour = {"pass": "green", "FAIL": "bold red"}.get(row[-1])
+        table.add_row(*row[:-1], f"[{colour}]{row[-1]}[/]" if colour else row[-1])
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(table)
+    for line in [*report.machine, *report.notes]:
+        console.print(f"· {line}", highlight=False, markup=False)
+    console.print(f"Targets missed: {', '.join(report.missed) or 'none'}", markup=False)
+
+
+def keep(report: Report, name: str, command: str, path: Path) -> None:
+    """Write a report into its section of a Markdown file, between its markers."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    section = f"{begin}\n## {report.title}\n\n{_markdown(report, command)}\n{end}"
+    text = path.read_text(encoding="utf-8") if path.exists() else HEAD
+    old = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    text = old.sub(lambda _: section, text) if old.search(text) else f"{text}\n{section}\n"
+    path.write_text(text, encoding="utf-8")
+
+
+def _markdown(report: Report, command: str) -> str:
+    header = report.table.header
+    rows = [header, ["---", *["---:"] * (len(header) - 1)], *report.table.rows]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    notes = "\n".join(f"- {line}" for line in [*report.machine, *report.notes])
+    return f"`{command}`\n\n{table}\n\n{notes}\n"
