@@ -327,7 +327,10 @@ class TestBeam:
     async def test_nothing_left_but_pruned_extensions(self):
         lm = FixedLM([b"a", b"b"], rule=lambda c: [1.0, 0.0])
         beam = await (await beam_on(lm, eos=(), threshold=0.9) << 97)
-        with pytest.raises(EmptyBeamError, match="smaller prune_threshold"):
+        assert (await beam.logp_next())[97] == 0.0
+        dead = FixedLM([b"a"], rule=lambda c: [0.0] if c else [1.0])
+        beam = await (await beam_on(dead, eos=()) << 97)
+        with pytest.raises(EmptyBeamError, match="no candidate of the beam has a next byte"):
             await beam.logp_next()
 
     async def test_greedy_and_sample_stop_at_the_end(self):
@@ -431,7 +434,7 @@ class TestPrefill:
         class Uniform(FixedLM):  # a context of thousands of tokens is not worth a random seed
             pass
 
-        lm = Uniform(words, rule=lambda c, p=np.full(len(words), 1 / len(words)): p)
+        lm = Uniform(words, rule=lambda c: np.full(len(words), 1 / len(words)))
         text = rng.bytes(4000) + ("漢字é\0\0\0\0" * 400).encode()[:6000]
         beam = await (await beam_on(lm, K=2, threshold=threshold, eos=())).prefill(text)
         assert len(beam) and math.isfinite(beam.logZ)

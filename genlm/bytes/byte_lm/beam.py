@@ -20,6 +20,7 @@ from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
+from jaxtyping import Float64
 
 from genlm.bytes.byte_lm.heal import TokenHealer
 from genlm.bytes.byte_lm.lm_state import Context, StatefulByteLM, StatefulTokenizedLM
@@ -170,30 +171,28 @@ class ByteBeamState(StatefulByteLM):
         """Natural log-probabilities of the next byte and of the end of the sequence, `[258]`.
 
         They sum to 1 over bytes and EOS (and atomic units, where the trie has any). What tokens that
-        end here and were not extended would contribute is left out.
+        end here and were not extended would contribute is left out, unless nothing else is left: then
+        the heaviest of them is extended.
 
         Raises:
             EmptyBeamError: no candidate is left, or all have read the end of the sequence.
         """
         await self._materialized()
-        extended = await self.extend(self.logZ)
-        probs, units = np.zeros(258), dict[bytes, float]()
-        heaviest = max((state.weight for state in self.states), default=-math.inf)
-        for state in (*self.states, *extended):
-            if state.weight == -math.inf:
-                continue
-            share = math.exp(state.weight - heaviest)
-            next_bytes, next_units = state.next_probs()
-            probs += share * next_bytes
-            for unit, p in next_units.items():
-                units[unit] = units.get(unit, 0.0) + share * p
-        probs[EOT] = 0.0
+        probs, units = _mixture([*self.states, *await self.extend(self.logZ)])
+        if not probs.any() and not any(units.values()):
+            probs, units = _mixture(await self._last_resort())
         total = probs.sum() + sum(units.values())
         if not total > 0.0:
             raise EmptyBeamError(self._why_empty())
         with np.errstate(divide="ignore"):
             logs = {u: math.log(p / total) if p > 0.0 else -math.inf for u, p in units.items()}
             return LazyByteProbs(np.log(probs / total), units=logs)
+
+    async def _last_resort(self) -> list[LazyTrieState]:
+        """The heaviest extension, where all candidates are at a token's end and pruning left none."""
+        extensions = [extension for state in self.states for extension in state.extend_all()]
+        heaviest = sorted(extensions, key=lambda state: -state.weight)[:1]
+        return [await state.materialize() for state in heaviest]
 
     def _why_empty(self) -> str:
         if not self.states:
@@ -256,3 +255,19 @@ class ByteBeamState(StatefulByteLM):
     def with_states(self, states: Sequence[LazyTrieState]) -> Self:
         """A beam of other candidates under the same settings."""
         return type(self)(states, self.params)
+
+
+def _mixture(states: Sequence[LazyTrieState]) -> tuple[Float64[np.ndarray, " 258"], dict[bytes, float]]:
+    """The states' next symbols, each by its weight relative to the heaviest; token ends left out."""
+    probs, units = np.zeros(258), dict[bytes, float]()
+    heaviest = max((state.weight for state in states), default=-math.inf)
+    for state in states:
+        if state.weight == -math.inf:
+            continue
+        share = math.exp(state.weight - heaviest)
+        next_bytes, next_units = state.next_probs()
+        probs += share * next_bytes
+        for unit, p in next_units.items():
+            units[unit] = units.get(unit, 0.0) + share * p
+    probs[EOT] = 0.0
+    return probs, units

@@ -90,6 +90,8 @@ async def _read_known(
                 lacking.append((extension, at))
         if read:
             beam, at = beam.with_states(read), at + 1
+        elif not lacking:  # nothing reads on: the full step that comes next may heal
+            break
         else:  # all that could go on is lacking: guess on along the tokenizer's own path
             found = await guesses.rejoin(at, beam.states[0])
             if found is None:

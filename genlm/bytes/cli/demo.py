@@ -37,7 +37,8 @@ async def _show(llm: AsyncLM, console: Console) -> None:
     start = await ByteBeamState.initial(llm, params)
 
     beam = await start.prefill(QUESTION)
-    console.print(next_bytes(await beam.logp_next(), f"What comes after {QUESTION.decode()!r}?"))
+    console.print(Text(f"What comes after {QUESTION.decode()!r}?", style="bold"))
+    console.print(next_bytes(await beam.logp_next()))
 
     console.print(
         "\nA prompt that stops inside a word. A tokenizer cuts it where the model has never seen it cut;"
@@ -52,15 +53,15 @@ async def _show(llm: AsyncLM, console: Console) -> None:
         table.add_row(
             Text(prompt),
             Text(_one_line(by_bytes), style="green"),
-            Text(_one_line(token_completion(llm, prompt)), style="red"),
+            Text(_one_line(token_completion(start.states[0].lm_state.model, prompt)), style="red"),
         )
     console.print(table)
     await start.cleanup()
 
 
-def next_bytes(logp: LazyByteProbs, title: str, most: int = 5) -> Table:
+def next_bytes(logp: LazyByteProbs, most: int = 5) -> Table:
     """The likeliest next bytes as a table with bars."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     table.add_column("byte")
     table.add_column("probability", justify="right")
     table.add_column("")

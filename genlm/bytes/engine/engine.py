@@ -106,7 +106,8 @@ class Engine:
     def next_token_logprobs_sync(self, token_ids: Sequence[int], lora_name: str | None = None) -> _Logps:
         """`next_token_logprobs` without an event loop."""
         node = self.node(token_ids, lora_name)
-        return self._evaluate([node])[node]
+        found: _Logps = self._evaluate([node])[node]
+        return found
 
     def batch_next_token_logprobs_sync(
         self, token_ids_list: Sequence[Sequence[int]], lora_name: str | None = None
@@ -148,7 +149,7 @@ class Engine:
         self._check(node)
         loop = asyncio.get_running_loop()
         waiting = self._waiting.setdefault(loop, {})
-        answer = loop.create_future()
+        answer: asyncio.Future[_Logps] = loop.create_future()
         waiting.setdefault(node, []).append(answer)
         if len(waiting) == 1 and len(waiting[node]) == 1:
             loop.call_soon(self._answer_when_quiet, loop, waiting, 1)

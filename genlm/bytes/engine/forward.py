@@ -68,7 +68,7 @@ class TreeModel:
             wanted: positions in `new`.
         """
         self.cache.expose(old, new)
-        put = {"device": self.device, "dtype": torch.long}
+        put: dict[str, Any] = {"device": self.device, "dtype": torch.long}
         kwargs: dict[str, Any] = {"logits_to_keep": torch.tensor(wanted, **put)} if self._keeps_logits else {}
         output = self.model(
             input_ids=torch.tensor([[node.token for node in new]], **put),
@@ -165,7 +165,7 @@ def _path_columns(node: Node, column: dict[int, int]) -> np.ndarray:
 
 
 def _layer_kinds(config: Any) -> list[str]:
-    """The attention of each layer. `UnsupportedModelError` for anything but full and sliding-window attention."""
+    """The attention of each layer: full or within a sliding window; for others `UnsupportedModelError`."""
     kinds = getattr(config, "layer_types", None)
     if kinds is None:
         window = getattr(config, "sliding_window", None)
