@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -263,6 +264,14 @@ class TestAdoption:
         assert adopt("anything else") == "anything else"
         assert adopt(engine) is engine
 
+    def test_a_model_is_not_kept_alive(self):
+        llm = tiny.transformer("llama")
+        assert isinstance(adopt(llm), Engine)
+        gone = weakref.ref(llm)
+        del llm
+        gc.collect()
+        assert gone() is None
+
     @pytest.mark.parametrize("kind", ["mamba", "bloom"])
     async def test_models_that_cannot(self, llms, kind, caplog):
         llm = llms(kind)
@@ -349,11 +358,9 @@ class TestReadingKnownBytes:
             prefill.guess_tokens = real
 
     async def test_with_almost_no_memory(self, llama, monkeypatch):
-        from genlm.bytes.engine import adopt as adoption
-
         small = Engine(llama, max_cache_bytes=20_000)
-        monkeypatch.setitem(__import__("sys").modules["genlm.bytes.engine.adopt"]._engines, llama, small)
-        assert adoption(llama) is small
+        monkeypatch.setattr(llama, "_genlm_bytes_engine", small, raising=False)
+        assert adopt(llama) is small
         self.same(*await self.both(llama, self.TEXTS[0], 3, 0.0))
 
     async def test_few_forwards(self, llama):

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import logging
 from threading import RLock
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from typing import Any
 
+from genlm.bytes.engine.engine import Engine
 from genlm.bytes.errors import UnsupportedModelError
-
-if TYPE_CHECKING:
-    from genlm.bytes.engine.engine import Engine
 
 __all__ = ["adopt"]
 
 logger = logging.getLogger(__name__)
 
-_engines: WeakKeyDictionary[Any, Engine | None] = WeakKeyDictionary()
-_engines_lock = RLock()
+# On the model itself: an engine needs its model, so a table of engines, even one with weak keys, would
+# keep every model alive for good. A cycle of two is collected.
+_ATTRIBUTE = "_genlm_bytes_engine"
+_lock = RLock()
 
 
 def adopt(llm: Any) -> Any:
@@ -30,14 +29,12 @@ def adopt(llm: Any) -> Any:
     hf = getattr(llm, "model", None)
     if not (hasattr(llm, "walk_cache") and hasattr(hf, "config") and hasattr(llm, "_activate")):
         return llm
-    from genlm.bytes.engine.engine import Engine
-
-    with _engines_lock:
-        if llm not in _engines:
+    with _lock:
+        if _ATTRIBUTE not in vars(llm):
             try:
-                _engines[llm] = Engine(llm)
+                engine = Engine(llm)
             except UnsupportedModelError as why:
                 logger.warning("%s runs without the engine: %s", type(hf).__name__, why)
-                _engines[llm] = None
-        engine = _engines[llm]
-    return llm if engine is None else engine
+                engine = None
+            setattr(llm, _ATTRIBUTE, engine)
+        return getattr(llm, _ATTRIBUTE) or llm
