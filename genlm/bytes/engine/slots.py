@@ -61,14 +61,17 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
             return buffer, new
         return buffer, torch.cat([buffer.index_select(2, self._cache.old), new], dim=2)
 
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return len(self._cache.old) + query_length, 0
+    def get_mask_sizes(self, query_length: Any) -> tuple[int, int]:
+        # Earlier releases of transformers 5 pass the positions themselves; the new nodes say how many.
+        return len(self._cache.old) + len(self._cache.new), 0
 
     def get_seq_length(self) -> int:
         return len(self._cache.old)
 
     def get_max_length(self) -> int:
         return -1
+
+    get_max_cache_shape = get_max_length  # its name in earlier releases of transformers 5
 
     @property
     def bytes_per_slot(self) -> int:
