@@ -48,7 +48,7 @@ types: $(VENV)/.stamp-test
 	@$(BIN)/mypy
 
 docs: $(VENV)/.stamp-test
-	@$(BIN)/mkdocs build --strict --quiet --site-dir site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
 
 pytest: $(VENV)/.stamp-test
 	@$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
@@ -57,7 +57,7 @@ bench: $(VENV)/.stamp-demo
 	@$(BIN)/python benchmarks/run.py
 
 clean:
-	rm -rf $(VENV) .venv-* build dist site htmlcov .coverage .coverage.* \
+	rm -rf $(VENV) .venv-* build dist site htmlcov .cache .coverage .coverage.* \
 	  .mypy_cache .pytest_cache .ruff_cache .hypothesis benchmarks/.venvs
 
 no-venv:

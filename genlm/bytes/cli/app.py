@@ -48,7 +48,9 @@ def main() -> None:
     try:
         app()
     except GenlmBytesError as error:
-        Console(stderr=True, highlight=False).print(f"genlm-bytes: {error}", markup=False, soft_wrap=True)
+        Console(stderr=True, highlight=False, emoji=False).print(
+            f"genlm-bytes: {error}", markup=False, soft_wrap=True
+        )
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

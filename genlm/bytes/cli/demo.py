@@ -91,4 +91,6 @@ def token_completion(llm: Any, prompt: str, new_bytes: int = NEW_BYTES) -> str:
 
 
 def _one_line(text: str) -> str:
-    return text.replace("\n", "⏎")
+    """Text of a model's making, without the control characters that a terminal would obey."""
+    text = text.replace("\n", "⏎")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
