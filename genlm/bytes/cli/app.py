@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
@@ -45,6 +46,9 @@ def demo(
 
 def main() -> None:
     """Run the command line. A mistake of the user's is one line on stderr and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # bars and a model's text where stdout is no UTF-8
+            stream.reconfigure(errors="replace")
     try:
         app()
     except GenlmBytesError as error:

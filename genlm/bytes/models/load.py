@@ -129,8 +129,12 @@ def _resolve(name: str | os.PathLike[str] | None, progress: bool) -> Path | str:
         raise bad_type("name_or_path", name, "it must be a model's name or the path of its folder")
     if not os.fspath(name):
         raise bad_value("name_or_path", name, "it is empty", f"None means {DEFAULT_MODEL!r}.")
-    path = Path(name).expanduser()
-    if path.exists() or not isinstance(name, str):
+    try:
+        path = Path(name).expanduser()
+        exists = path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # no such user's home, too long, a NUL inside
+        raise ModelUnavailableError(f"{os.fspath(name)!r} is no possible path ({_short(error)}).") from None
+    if exists or not isinstance(name, str):
         if not (path / "config.json").is_file():
             raise ModelUnavailableError(f"{str(path)!r} is not a model's folder: it holds no config.json.")
         return path
@@ -169,14 +173,14 @@ def _ask_hub(name: str) -> Path | str:
 
 @contextmanager
 def _load_errors(place: Path | str) -> Iterator[None]:
-    # What transformers raises for a model it cannot load: OSError (files), ValueError (config),
-    # SafetensorError (weights). The chain behind it runs to pages and names nothing further.
-    from safetensors import SafetensorError
-
     try:
         yield
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ModelUnavailableError(f"Loading model {str(place)!r} failed: {_short(error)}") from None
+    except (ImportError, ModelUnavailableError):  # a backend that is not installed says so itself
+        raise
+    except Exception as error:  # transformers and its readers raise all kinds for files that do not fit
+        what = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+        # The chain behind it runs to pages and names nothing further.
+        raise ModelUnavailableError(f"Loading model {str(place)!r} failed: {what}{_short(error)}") from None
 
 
 def _short(error: BaseException) -> str:
