@@ -159,7 +159,6 @@ class TestDemo:
         console.print(demo.next_bytes(LazyByteProbs([math.log(p) if p else -math.inf for p in ps]), most=2))
         assert [symbol for symbol, _, _ in next_byte_rows(console.export_text())] == ["b'['", r"b'\n'"]
 
-    @pytest.mark.xfail(strict=True, reason="demo._one_line passes the model's control characters through")
     def test_a_model_cannot_drive_the_terminal(self) -> None:
         line = demo._one_line("a\x1b[31mb\rc\x07d\x9be\u2028f")
         assert not any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in line)
@@ -329,12 +328,10 @@ class TestMistakes:
         assert err.startswith("genlm-bytes: ") and repr(name) in err
         assert "Traceback" not in err and ESCAPE not in err
 
-    @pytest.mark.xfail(strict=True, reason="Console.print replaces `:name:` unless given emoji=False")
     def test_a_name_is_shown_as_typed(self, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
         no_network(monkeypatch)
         assert "'/data/:smile:/model'" in run("demo", "--model", "/data/:smile:/model")[2]
 
-    @pytest.mark.xfail(strict=True, reason="load._resolve lets the errors of Path through", raises=Exception)
     @pytest.mark.parametrize("name", ["~nobody-of-this-name/model", "long" * 100])
     def test_a_name_that_is_no_possible_path(
         self, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, name: str
@@ -343,7 +340,6 @@ class TestMistakes:
         code, out, err = run("demo", "--model", name)
         assert (code, out, err.count("\n")) == (1, "", 1) and repr(name) in err
 
-    @pytest.mark.xfail(strict=True, reason="load._load_errors lets them through", raises=Exception)
     @pytest.mark.parametrize("damage", ["no mapping", "other shapes"])
     def test_a_folder_whose_files_do_not_fit(
         self, run: Callable[..., Any], folder: Path, tmp_path: Path, damage: str
@@ -457,7 +453,6 @@ class TestProcess:
         text = done.stdout.decode()
         assert len(next_byte_rows(text)) == 5 and set(completions(text)) == set(demo.CUT_PROMPTS)
 
-    @pytest.mark.xfail(strict=True, reason="bars, ⏎ and the model's text where stdout cannot encode them")
     def test_piped_where_text_is_not_utf8(self, folder: Path) -> None:
         """As on Windows, where a pipe or a file gets the code page."""
         done = process("demo", "--model", str(folder), PYTHONUTF8="0", PYTHONIOENCODING="cp1252")

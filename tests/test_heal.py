@@ -121,6 +121,19 @@ def test_turning_back_is_bounded():
     run(go())
 
 
+@pytest.mark.parametrize("limit", [None, 5])
+def test_what_the_vocabulary_closes_is_not_tried(limit):
+    """No token begins with `z`: that is known without asking the model."""
+    lm = ToyLM([b"a" * n for n in range(1, 9)], seed=1)
+
+    async def go():
+        state = await state_after(lm, b"a" * 8)
+        assert await TokenHealer(max_splits=limit).try_heal(state, ord("z")) is None
+        assert len(lm.asked) == 1
+
+    run(go())
+
+
 def test_nothing_to_heal():
     lm = ToyLM([b"a", b"b", b"<e>"], seed=1)
 

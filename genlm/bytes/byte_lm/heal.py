@@ -119,7 +119,7 @@ class _Splits:
         """
         ends, _ = self._walk(start)
         for end, node in reversed(ends):
-            if end >= nearest and self.needed[end] <= most:
+            if end >= nearest and self.needed[end] <= min(most, len(self.symbols)):  # never infinitely many
                 for committed in state.commit(node):
                     yield committed, end
 

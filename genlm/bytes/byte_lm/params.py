@@ -33,8 +33,9 @@ class BeamParams:
         ValueError: a value out of range.
         TypeError: a value of the wrong type; both `eos_byte_strings` and `eos_tokens` given.
 
-    >>> BeamParams(K=5, prune_threshold=0.25).log_prune_threshold
-    -1.3862943611198906
+    Examples:
+        >>> BeamParams(K=5, prune_threshold=0.25).log_prune_threshold
+        -1.3862943611198906
     """
 
     K: int

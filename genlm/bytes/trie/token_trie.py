@@ -49,17 +49,20 @@ class TokenByteTrie:
         eot_sentinel: the first half of an end-of-token edge `(eot_sentinel, token_id)` in `children`.
         eos_byte_strings: spellings that end a sequence where the mode is `TrieMode.WITH_EOS`.
         max_batch_size: rows worked at once on a GPU, and requests that the async service batches.
-        atomic_tokens, eot_token, eos_tokens: older names of the three arguments above.
+        atomic_tokens: older name of `atomic_byte_strings`.
+        eot_token: older name of `eot_sentinel`.
+        eos_tokens: older name of `eos_byte_strings`.
 
     Raises:
         ValueError: `decode` is empty; an atomic or EOS string is not in it; an unknown device; a
             `max_batch_size` below 1.
         TypeError: an entry of another type; both names of one argument given.
 
-    >>> from genlm.backend.tokenization import Token
-    >>> trie = TokenByteTrie([Token(0, b"a"), Token(1, b"ab"), Token(2, b"b")], device="cpu")
-    >>> trie.weight_sum([0.5, 0.25, 0.25])[[trie.root, trie.children[trie.root][ord("a")]]]
-    tensor([1.0000, 0.7500])
+    Examples:
+        >>> from genlm.backend.tokenization import Token
+        >>> trie = TokenByteTrie([Token(0, b"a"), Token(1, b"ab"), Token(2, b"b")], device="cpu")
+        >>> trie.weight_sum([0.5, 0.25, 0.25])[[trie.root, trie.children[trie.root][ord("a")]]]
+        tensor([1.0000, 0.7500])
     """
 
     root = ROOT

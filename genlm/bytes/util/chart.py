@@ -31,11 +31,12 @@ class Chart(dict[Any, Any]):
         zero: the value of a missing key.
         vals: a mapping, or pairs of key and value.
 
-    >>> counts = Chart(0, {"a": 1, "b": 2})
-    >>> counts["c"], len(counts)
-    (0, 2)
-    >>> counts + {"b": 1, "c": 5}
-    {'a': 1, 'b': 3, 'c': 5}
+    Examples:
+        >>> counts = Chart(0, {"a": 1, "b": 2})
+        >>> counts["c"], len(counts)
+        (0, 2)
+        >>> counts + {"b": 1, "c": 5}
+        {'a': 1, 'b': 3, 'c': 5}
     """
 
     def __init__(self, zero: Any, vals: Mapping[Any, Any] | Iterable[tuple[Any, Any]] = ()) -> None:
@@ -79,8 +80,9 @@ class Chart(dict[Any, Any]):
     def normalize(self) -> Chart:
         """The values divided by their sum (also where they are logarithms); unchanged if the sum is 0.
 
-        >>> Chart(0, {"a": 1, "b": 3}).normalize()
-        {'a': 0.25, 'b': 0.75}
+        Examples:
+            >>> Chart(0, {"a": 1, "b": 3}).normalize()
+            {'a': 0.25, 'b': 0.75}
         """
         total = self.sum()
         return Chart(self.zero, {k: v / total for k, v in self.items()}) if total != 0 else self.copy()
@@ -106,8 +108,9 @@ class Chart(dict[Any, Any]):
     def project(self, f: Callable[[Any], Any]) -> Chart:
         """The values under the keys `f(key)`; those of keys that become equal are added.
 
-        >>> Chart(0, {"ant": 1, "bee": 2, "ape": 3}).project(lambda word: word[0])
-        {'a': 4, 'b': 2}
+        Examples:
+            >>> Chart(0, {"ant": 1, "bee": 2, "ape": 3}).project(lambda word: word[0])
+            {'a': 4, 'b': 2}
         """
         out = self.spawn()
         for k, v in self.items():
@@ -132,8 +135,9 @@ class Chart(dict[Any, Any]):
             ValueError: `k` is negative.
             TypeError: `k` is not an integer.
 
-        >>> Chart(0, {"a": 1, "b": 3, "c": 2}).top(2)
-        {'b': 3, 'c': 2}
+        Examples:
+            >>> Chart(0, {"a": 1, "b": 3, "c": 2}).top(2)
+            {'b': 3, 'c': 2}
         """
         if not isinstance(k, int | np.integer):
             raise bad_type("k", k, "must be an integer")
@@ -170,8 +174,9 @@ class Chart(dict[Any, Any]):
         Equal infinities differ by 0, and so do two NaNs; a NaN and a number differ by infinity. What a
         chart lacks is its `zero`; what a plain mapping lacks is the `zero` of this chart.
 
-        >>> Chart(0, {"a": 1, "b": 2}).metric({"b": 5})
-        3
+        Examples:
+            >>> Chart(0, {"a": 1, "b": 2}).metric({"b": 5})
+            3
         """
         other = self._as_chart(other)
         return max((_gap(self[k], other[k]) for k in _union(self, other)), default=0)
@@ -189,9 +194,10 @@ class Chart(dict[Any, Any]):
         Raises:
             ImportError: pandas is not installed.
 
-        >>> print(Chart(0, {"a": 1}).compare({"a": 3}))
-          key  self  other  metric
-        0   a     1      3       2
+        Examples:
+            >>> print(Chart(0, {"a": 1}).compare({"a": 3}))
+              key  self  other  metric
+            0   a     1      3       2
         """
         try:
             import pandas as pd
@@ -223,7 +229,8 @@ class Chart(dict[Any, Any]):
             AssertionError: a value differs; the message is a table of those that do, the worst first.
             ValueError: neither `verbose` nor `throw`, so that no one would learn the result.
 
-        >>> Chart(0.0, {"a": 0.5}).assert_equal({"a": 0.25}, tol=0.5)
+        Examples:
+            >>> Chart(0.0, {"a": 0.5}).assert_equal({"a": 0.25}, tol=0.5)
         """
         if not (verbose or throw):
             raise bad_value("throw", throw, "without `verbose` the result would be lost", "Set one of them.")

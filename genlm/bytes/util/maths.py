@@ -28,10 +28,11 @@ def logsumexp(arr: Iterable[Any]) -> float:
     Raises:
         TypeError: something other than numbers.
 
-    >>> logsumexp([log(0.25), log(0.5)]) == log(0.75)
-    True
-    >>> logsumexp([])
-    -inf
+    Examples:
+        >>> logsumexp([log(0.25), log(0.5)]) == log(0.75)
+        True
+        >>> logsumexp([])
+        -inf
     """
     if not isinstance(arr, list | tuple):
         if hasattr(arr, "__array__"):
@@ -63,11 +64,13 @@ def sample_dict(x: Mapping[Any, float], *args: Any, **kwargs: Any) -> Any:
 
     Args:
         x: a mapping from keys to weights.
-        *args, **kwargs: passed on: `size`, the number of draws; `u`, the uniform number(s) to use in
-            place of numpy's global random numbers.
+        *args: passed on, as are keywords.
+        **kwargs: `size`, the number of draws; `u`, the uniform number(s) to use in place of numpy's
+            global random numbers.
 
-    >>> sample_dict({"a": 0.25, "b": 0.75}, u=0.5)
-    'b'
+    Examples:
+        >>> sample_dict({"a": 0.25, "b": 0.75}, u=0.5)
+        'b'
     """
     from arsenal.maths import sample_dict as draw
 

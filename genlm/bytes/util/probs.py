@@ -49,13 +49,14 @@ class LazyByteProbs:
         ValueError: the number of numbers is not 258; an empty unit.
         TypeError: something other than numbers; a unit that is not `bytes`.
 
-    >>> ps = LazyByteProbs([0.75 if b == ord("a") else 0.0 for b in range(257)] + [0.25], log_space=False)
-    >>> ps
-    <LazyByteProbs p: b'a' 0.75, EOS 0.25>
-    >>> ps[97], ps[None], ps[257]
-    (0.75, 0.0, 0.25)
-    >>> ps.pretty().top(2)
-    {b'a': 0.75, 'EOS': 0.25}
+    Examples:
+        >>> ps = LazyByteProbs([0.75 if b == ord("a") else 0.0 for b in range(257)] + [0.25], log_space=False)
+        >>> ps
+        <LazyByteProbs p: b'a' 0.75, EOS 0.25>
+        >>> ps[97], ps[None], ps[257]
+        (0.75, 0.0, 0.25)
+        >>> ps.pretty().top(2)
+        {b'a': 0.75, 'EOS': 0.25}
     """
 
     def __init__(

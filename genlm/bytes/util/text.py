@@ -23,8 +23,9 @@ def format_table(rows: Iterable[Iterable[Any]], headings: Iterable[Any] | None =
         rows: the rows, each as its cells.
         headings: a bold first row, none if None or empty.
 
-    >>> format_table([["<b>", 1]])
-    '<table><tr><td><pre>&lt;b&gt;</pre></td><td><pre>1</pre></td></tr></table>'
+    Examples:
+        >>> format_table([["<b>", 1]])
+        '<table><tr><td><pre>&lt;b&gt;</pre></td><td><pre>1</pre></td></tr></table>'
     """
     head = "".join(f"<td>{html.escape(str(h))}</td>" for h in headings or ())
     lines = [f'<tr style="font-weight: bold;">{head}</tr>'] if head else []
@@ -42,8 +43,9 @@ def escape(x: bytes | bytearray | str | int) -> str:
         ValueError: a number that is no byte.
         TypeError: any other type.
 
-    >>> print(escape(b"a b\n\xff"), escape("\u00ff\t"), escape(97))
-    a␣b\n\xff ÿ\t a
+    Examples:
+        >>> print(escape(b"a b\n\xff"), escape("\u00ff\t"), escape(97))
+        a␣b\n\xff ÿ\t a
     """
     if isinstance(x, int | np.integer):
         if not 0 <= x < 256:
@@ -59,8 +61,9 @@ def escape(x: bytes | bytearray | str | int) -> str:
 def format_byte(byte_val: Any) -> str:
     r"""A byte as Python writes it; anything that is no byte, as `str` does.
 
-    >>> print(format_byte(97), format_byte(10), format_byte(257))
-    b'a' b'\n' 257
+    Examples:
+        >>> print(format_byte(97), format_byte(10), format_byte(257))
+        b'a' b'\n' 257
     """
     is_byte = isinstance(byte_val, int | np.integer) and 0 <= byte_val < 256
     return repr(bytes([byte_val])) if is_byte else str(byte_val)
