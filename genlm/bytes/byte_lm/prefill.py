@@ -76,6 +76,7 @@ async def _read_known(
         The beam before the first symbol for which a context was lacking, and that symbol's index.
     """
     exact, exact_at = beam, at
+    rejoined = -1
     lacking: list[tuple[LazyTrieState, int]] = []
     while at < len(symbols):
         beam = beam.prune()
@@ -93,10 +94,11 @@ async def _read_known(
         elif not lacking:  # nothing reads on: the full step that comes next may heal
             break
         else:  # all that could go on is lacking: guess on along the tokenizer's own path
-            found = await guesses.rejoin(at, beam.states[0])
+            found = await guesses.rejoin(max(at, rejoined + 1), beam.states[0])
             if found is None:
                 break
             beam, at = beam.with_states([found[0]]), found[1]
+            rejoined = at  # where that does not lead on either, the next time goes further
         if not lacking:
             exact, exact_at = beam, at
     if lacking:

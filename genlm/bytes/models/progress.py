@@ -58,6 +58,5 @@ def quiet(*, bars: bool) -> Iterator[None]:
         finally:
             logging.set_verbosity(level)
             if had_bars:
-                logging.enable_progress_bar()  # which turns those of the hub on too
-            if hub_had_none:
-                hub.disable_progress_bars()
+                logging.enable_progress_bar()  # this and its opposite do the same to the bars of the hub
+            (hub.disable_progress_bars if hub_had_none else hub.enable_progress_bars)()
