@@ -26,9 +26,11 @@ from genlm.bytes.byte_lm import prefill
 from genlm.bytes.byte_lm.guess import guess_tokens
 from genlm.bytes.engine import Engine, adopt
 from genlm.bytes.engine.engine import _free_bytes
+from genlm.bytes.engine.slots import SlotCache
 from genlm.bytes.engine.tree import Node, Tree
 from genlm.bytes.errors import (
     EmptyBeamError,
+    GenlmBytesError,
     ImpossibleByteError,
     ModelUnavailableError,
     UnsupportedModelError,
@@ -216,6 +218,16 @@ class TestEngine:
         assert _free_bytes(torch.device("cpu")) > 0
 
 
+def test_slots_before_the_first_forward() -> None:
+    """Nothing is known of the layers' shapes yet, so slots cost nothing and no bound applies."""
+    cache = SlotCache(2, torch.device("cpu"), most_bytes=1)
+    assert cache.nbytes == 0 and cache.get_max_length() == -1
+    tree = Tree()
+    cache.expose([], [tree.find([i]) for i in range(100)])
+    assert cache.used == 100 <= cache.capacity
+    assert cache.nbytes == 0 and cache.evictions == 0
+
+
 # --- the trie -------------------------------------------------------------------------------------
 
 
@@ -310,6 +322,20 @@ def test_another_process_built_it_meanwhile(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(embedded, "_build", lambda *_: pytest.fail("built twice"))
     assert embedded.default_model_path(progress=False).parent == tmp_path
     assert not list(answers)
+
+
+def test_a_backend_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What it says itself, an ImportError, is no failure of the model."""
+    import genlm.backend
+
+    def missing(*_: Any, **__: Any) -> None:
+        raise ImportError("To use the vLLM-based AsyncLM model, install vLLM.")
+
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setattr(genlm.backend, "load_model_by_name", missing)
+    with pytest.raises(ImportError, match="install vLLM") as caught:
+        load_model(tmp_path, backend="vllm")
+    assert not isinstance(caught.value, GenlmBytesError)
 
 
 def test_accelerate_may_choose_the_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -17,13 +17,15 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
-    help="Byte-level language models from token-level ones.",
 )
 
 
 @app.callback()
 def _commands() -> None:
-    """Byte-level language models from token-level ones."""
+    """Byte-level language models from token-level ones.
+
+    Example: genlm-bytes demo
+    """
 
 
 @app.command()
