@@ -1,16 +1,14 @@
 """Small models with random conditional distributions, exact in float64, and awkward vocabularies.
 
-The hand-checkable one, `TOY`, and its trie (node numbers as the library gives them; `.n` marks a token
-that ends there):
+The hand-checkable one is `TOY`. Its trie, with the library's node numbers (depth first, siblings in byte
+order) and, after a dot, the tokens that end at a node:
 
-    0 ─a─ 1 .0 .4        tokens:  0 a    1 ab   2 abc   3 b
-      │   └─b─ 2 .1               4 a    5 c    6 <e>
-      │        └─c─ 3 .2
-      ├─b─ 4 .3
-      ├─c─ 5 .5
-      └─<─ 6                      (in byte order, '<' comes first: see test_trie)
-           └─e─ 7
-                └─>─ 8 .6
+    0 ─<─ 1 ─e─ 2 ─>─ 3 .6          tokens:  0 a    1 ab   2 abc  3 b
+      ├─a─ 4 .0 .4                           4 a    5 c    6 <e>
+      │    └─b─ 5 .1
+      │         └─c─ 6 .2
+      ├─b─ 7 .3
+      └─c─ 8 .5
 """
 
 from __future__ import annotations
