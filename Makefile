@@ -48,7 +48,7 @@ types: $(VENV)/.stamp-test
 	@$(BIN)/mypy
 
 docs: $(VENV)/.stamp-test
-	@NO_MKDOCS_2_WARNING=1 PYTHONWARNINGS='ignore:IProgress not found' $(BIN)/mkdocs build --strict --quiet --site-dir site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
 
 pytest: $(VENV)/.stamp-test
 	@$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
