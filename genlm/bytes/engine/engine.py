@@ -5,13 +5,16 @@ one forward costs about five times one alone (`benchmarks/RESULTS.md`), and ever
 computed once. So the engine keeps all contexts in a prefix tree, keeps keys and values for its nodes,
 and evaluates everything that is waiting in one forward.
 
-**Batching without a timer.** The first request on an event loop schedules a callback; while a pass of
-the loop brings new requests the callback steps aside for another pass; then everything that waits is
-run. Requests from beams in any number of tasks of the loop join.
+**Nothing blocks the event loop.** Forwards run on one thread of the engine's own (`worker.py`). While one
+runs, requests from beams in any number of tasks, loops and threads gather for the next. There is no
+timer.
 
 **Guarantees.** Results do not depend on what else is in the batch or what was evicted (round-off
-aside). A cancelled request harms no other. An exception in the model reaches those whose contexts were
-in that forward. The engine belongs to no event loop, and loops in several threads take turns.
+aside). A cancelled request harms no other, also when it is cancelled while its forward runs. An exception
+in the model reaches those whose contexts were in that forward. The engine belongs to no event loop: loops
+may use it one after another, or at the same time in several threads, and one that is closed during a
+forward is forgotten. The `*_sync` methods may be called on any thread, whether a loop runs there or not.
+An engine that is dropped is collected, and its thread ends.
 
 Memory is bounded by `max_cache_bytes`, shared by keys and values and by log-probabilities, each given
 up in order of last use; what is asked for again is computed again.
@@ -21,16 +24,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from threading import RLock
+from collections.abc import Collection, Iterator, Sequence
+from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
-from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float32
 
 from genlm.bytes.engine.forward import TreeModel
 from genlm.bytes.engine.tree import Node, Tree
+from genlm.bytes.engine.worker import Worker
 from genlm.bytes.errors import bad_value
 
 if TYPE_CHECKING:
@@ -77,17 +80,16 @@ class Engine:
         self.max_cache_bytes = max_cache_bytes or _free_bytes(llm.model.device) // 4
         # Log-probabilities of a context take several times the room of its keys and values.
         self._tree_model = TreeModel(llm.model, self.max_cache_bytes // 2)
-        self._tree_model.check()
         self._most_logps_bytes = self.max_cache_bytes - self.max_cache_bytes // 2
         self._activate = llm._activate
         self._trees: dict[str | None, Tree] = {}
         self._with_logps: OrderedDict[Node, None] = OrderedDict()
         self._logps_bytes = 0
-        self._lock = RLock()
-        self._waiting: WeakKeyDictionary[
-            asyncio.AbstractEventLoop, dict[Node, list[asyncio.Future[_Logps]]]
-        ] = WeakKeyDictionary()
+        # Guards the trees and the log-probabilities, for moments. The slots belong to the worker's thread.
+        self._lock = Lock()
+        self._worker = Worker(_parts, self._evaluate)
         self._clock = self._forwards = self._tokens_run = self._tokens_reused = 0
+        self._worker.run(self._tree_model.check)
 
     # -- the AsyncLM interface ------------------------------------------------------------------------
 
@@ -104,23 +106,26 @@ class Engine:
         )
 
     def next_token_logprobs_sync(self, token_ids: Sequence[int], lora_name: str | None = None) -> _Logps:
-        """`next_token_logprobs` without an event loop."""
-        node = self.node(token_ids, lora_name)
-        found: _Logps = self._evaluate([node])[node]
+        """`next_token_logprobs` for callers that cannot await. It blocks the thread, and a loop on it."""
+        (found,) = self._logprobs_sync([self.node(token_ids, lora_name)])
         return found
 
     def batch_next_token_logprobs_sync(
         self, token_ids_list: Sequence[Sequence[int]], lora_name: str | None = None
     ) -> Float32[torch.Tensor, "contexts logits"]:
-        """`batch_next_token_logprobs` without an event loop."""
-        nodes = [self.node(ids, lora_name) for ids in token_ids_list]
-        found = self._evaluate(nodes)
-        return torch.stack([found[node] for node in nodes])
+        """`batch_next_token_logprobs` for callers that cannot await."""
+        return torch.stack(self._logprobs_sync([self.node(ids, lora_name) for ids in token_ids_list]))
 
     def clear_cache(self) -> None:
-        """Forget everything computed so far; needed after the model's weights have changed."""
+        """Forget everything computed so far; needed after the model's weights have changed.
+
+        A forward that is running is waited for.
+        """
+        self._worker.run(self._forget)
+
+    def _forget(self) -> None:
+        self._tree_model.cache.clear()
         with self._lock:
-            self._tree_model.cache.clear()
             for node in self._with_logps:
                 node.logps = None
             self._with_logps.clear()
@@ -147,13 +152,11 @@ class Engine:
             self._touch(node)
             return logps
         self._check(node)
-        loop = asyncio.get_running_loop()
-        waiting = self._waiting.setdefault(loop, {})
-        answer: asyncio.Future[_Logps] = loop.create_future()
-        waiting.setdefault(node, []).append(answer)
-        if len(waiting) == 1 and len(waiting[node]) == 1:
-            loop.call_soon(self._answer_when_quiet, loop, waiting, 1)
-        return await answer
+        return await self._worker.ask(node)
+
+    def _logprobs_sync(self, nodes: list[Node]) -> list[_Logps]:
+        self._check(*nodes)
+        return self._worker.ask_and_wait(nodes)
 
     def statistics(self) -> Statistics:
         """Forwards, tokens run through the model and tokens reused, slots, bytes and evictions."""
@@ -167,53 +170,17 @@ class Engine:
             cache.evictions,
         )
 
-    # -- evaluation -----------------------------------------------------------------------------------
+    # -- evaluation, on the worker's thread -----------------------------------------------------------
 
-    def _answer_when_quiet(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        waiting: dict[Node, list[asyncio.Future[_Logps]]],
-        seen: int,
-    ) -> None:
-        count = sum(map(len, waiting.values()))
-        if count > seen:
-            loop.call_soon(self._answer_when_quiet, loop, waiting, count)
-            return
-        requests = {node: live for node, fs in waiting.items() if (live := [f for f in fs if not f.done()])}
-        waiting.clear()
-        by_tree: dict[Tree, list[Node]] = {}
-        for node in requests:
-            by_tree.setdefault(node.tree, []).append(node)
-        for nodes in by_tree.values():
-            self._answer([(node, requests[node]) for node in nodes])
-
-    def _answer(self, requests: list[tuple[Node, list[asyncio.Future[_Logps]]]]) -> None:
-        """Answer requests under one set of weights, a forward's worth at a time."""
-        requests.sort(key=lambda request: request[0].depth)
-        for first in range(0, len(requests), MOST_NEW):
-            part = requests[first : first + MOST_NEW]
-            try:
-                found = self._evaluate([node for node, _ in part])
-            except Exception as error:
-                for _, answers in part:
-                    for answer in answers:
-                        answer.set_exception(error)
-            else:
-                for node, answers in part:
-                    for answer in answers:
-                        answer.set_result(found[node])
-
-    def _evaluate(self, nodes: Iterable[Node]) -> dict[Node, _Logps]:
+    def _evaluate(self, nodes: list[Node]) -> dict[Node, _Logps]:
         """The log-probabilities at `nodes`, which share a tree, running what is missing."""
-        with self._lock:
-            wanted = dict.fromkeys(nodes)
-            found = {node: node.logps for node in wanted if node.logps is not None}
-            missing = [node for node in wanted if node.logps is None]
-            if missing:
-                self._check(*missing)
-                self._activate(missing[0].tree.lora_name)
-                found |= self._run(missing)
-            return found
+        # A node's may be given up by the next, so they are read once.
+        found = {node: logps for node in nodes if (logps := node.logps) is not None}
+        missing = [node for node in nodes if node not in found]
+        if missing:
+            self._activate(missing[0].tree.lora_name)
+            found |= self._run(missing)
+        return found
 
     def _run(self, wanted: list[Node]) -> dict[Node, _Logps]:
         self._clock += 1
@@ -236,7 +203,11 @@ class Engine:
                     found[part[i]] = row
             old = sorted([*old, *part], key=lambda node: node.depth) if first + MOST_NEW < len(new) else old
         for node, row in found.items():
-            self._keep(node, row if len(found) == 1 else row.clone())
+            # A row of its own each: one that is kept must not keep all of them.
+            found[node] = row if len(found) == 1 else row.clone()
+        with self._lock:
+            for node, row in found.items():
+                self._keep(node, row)
         return found
 
     def _plan(self, wanted: list[Node]) -> tuple[list[Node], list[Node]]:
@@ -288,6 +259,16 @@ class Engine:
                 )
             if node.token >= size:
                 raise bad_value("token_ids", node.token, f"this model's tokens are 0..{size - 1}")
+
+
+def _parts(nodes: Collection[Node]) -> Iterator[list[Node]]:
+    """Nodes under one set of weights each, at most a forward's worth, short contexts first."""
+    by_tree: dict[Tree, list[Node]] = {}
+    for node in sorted(nodes, key=lambda node: node.depth):
+        by_tree.setdefault(node.tree, []).append(node)
+    for alike in by_tree.values():
+        for first in range(0, len(alike), MOST_NEW):
+            yield alike[first : first + MOST_NEW]
 
 
 def _free_bytes(device: torch.device) -> int:

@@ -11,6 +11,7 @@ that does, or while it holds a slot or log-probabilities. So nothing has to be f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Lock
 from weakref import WeakValueDictionary
 
 import torch
@@ -67,13 +68,15 @@ class Tree:
         self.root = Node(self, None, -1)
         # A node keeps its parent alive, so no key here outlives the node whose identity it holds.
         self._nodes: WeakValueDictionary[tuple[int, int], Node] = WeakValueDictionary()
+        self._lock = Lock()  # loops in several threads ask for the same child at once
 
     def child(self, parent: Node, token: int) -> Node:
         """The node of `parent`'s context and one more token."""
         key = (id(parent), token)
-        node = self._nodes.get(key)
-        if node is None:
-            node = self._nodes[key] = Node(self, parent, token)
+        with self._lock:
+            node = self._nodes.get(key)
+            if node is None:
+                node = self._nodes[key] = Node(self, parent, token)
         return node
 
     def find(self, tokens: Sequence[int]) -> Node:
