@@ -300,15 +300,6 @@ class TestAdoption:
         assert with_engine.logZ == pytest.approx(without.logZ, abs=1e-3)
 
 
-async def test_adapters(llama, monkeypatch):
-    """Each `lora_name` has a tree of its own, activated before its forwards."""
-    engine, active = Engine(llama), []
-    monkeypatch.setattr(engine, "_activate", active.append)
-    await asyncio.gather(engine.next_token_logprobs([1]), engine.next_token_logprobs([1], lora_name="x"))
-    assert sorted(map(str, active)) == ["None", "x"]
-    assert engine.node([1]) is not engine.node([1], "x")
-
-
 class TestReadingKnownBytes:
     """Prefill asks ahead, and gives exactly the beam that reading byte by byte gives."""
 

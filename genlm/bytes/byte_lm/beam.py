@@ -66,6 +66,7 @@ class ByteBeamState(StatefulByteLM):
         *,
         initial_context: Sequence[int] | None = None,
         engine: bool = True,
+        lora_name: str | None = None,
     ) -> Self:
         """A beam that has read nothing: one materialized candidate at the root.
 
@@ -79,9 +80,11 @@ class ByteBeamState(StatefulByteLM):
                 beginning-of-sequence token (see `StatefulTokenizedLM.initial`).
             engine: run a `genlm-backend` `AsyncTransformer` through `genlm.bytes.engine`, which shares
                 its weights and computes no context twice. False runs the model as it is.
+            lora_name: the LoRA adapter to use, as loaded by the model's `add_new_lora`; None is the model
+                without one.
 
         Raises:
-            ValueError: an EOS string is not in the vocabulary.
+            ValueError: an EOS string is not in the vocabulary; the model knows no such adapter.
             TypeError: `llm` is no model, or `params` are no `BeamParams`.
         """
         beam = cls([], params)
@@ -90,7 +93,7 @@ class ByteBeamState(StatefulByteLM):
             from genlm.bytes.engine import adopt  # brings transformers, which importing us should not
 
             llm = adopt(llm)
-        lm = StatefulTokenizedLM.initial(llm, initial_context)
+        lm = StatefulTokenizedLM.initial(llm, initial_context, lora_name=lora_name)
         state = LazyTrieState.initial(lm, trie)
         return beam.with_states([await state.materialize()])
 

@@ -81,7 +81,7 @@ class Engine:
         # Log-probabilities of a context take several times the room of its keys and values.
         self._tree_model = TreeModel(llm.model, self.max_cache_bytes // 2)
         self._most_logps_bytes = self.max_cache_bytes - self.max_cache_bytes // 2
-        self._activate = llm._activate
+        self._llm = llm
         self._trees: dict[str | None, Tree] = {}
         self._with_logps: OrderedDict[Node, None] = OrderedDict()
         self._logps_bytes = 0
@@ -131,15 +131,31 @@ class Engine:
             self._with_logps.clear()
             self._logps_bytes = 0
 
+    def add_new_lora(self, lora_path: str, lora_name: str = "lora_1") -> None:
+        """Load a LoRA adapter, as `genlm-backend` does. One of the same name is replaced.
+
+        A forward that is running is waited for. Contexts begun with the old adapter cannot be read on.
+        """
+        self._worker.run(lambda: self._llm.add_new_lora(lora_path, lora_name))
+
+    def remove_lora(self, lora_name: str) -> None:
+        """Remove a LoRA adapter. A forward that is running is waited for."""
+        self._worker.run(lambda: self._llm.remove_lora(lora_name))
+
     # -- contexts as nodes ----------------------------------------------------------------------------
 
     def node(self, token_ids: Sequence[int], lora_name: str | None = None) -> Node:
         """The node of a context. `node.child(token)` is the context with one more token."""
         with self._lock:
             tree = self._trees.get(lora_name)
-            if tree is None:
-                tree = self._trees[lora_name] = Tree(lora_name)
-            return tree.find(token_ids)
+            adapter = self._adapter(lora_name)
+            if tree is None or tree.adapter is not adapter:
+                tree = self._trees[lora_name] = Tree(lora_name, adapter)
+        return tree.find(token_ids)
+
+    def _adapter(self, lora_name: str | None) -> object:
+        """The configuration that came with an adapter's weights; None if there is no such adapter."""
+        return None if lora_name is None else getattr(self.model, "peft_config", {}).get(lora_name)
 
     async def logprobs(self, node: Node) -> _Logps:
         """Natural log-probabilities of the next token after a node's context.
@@ -178,9 +194,19 @@ class Engine:
         found = {node: logps for node in nodes if (logps := node.logps) is not None}
         missing = [node for node in nodes if node not in found]
         if missing:
-            self._activate(missing[0].tree.lora_name)
+            self._activate(missing[0].tree)
             found |= self._run(missing)
         return found
+
+    def _activate(self, tree: Tree) -> None:
+        self._llm._activate(tree.lora_name)
+        if tree.adapter is not self._adapter(tree.lora_name):
+            raise bad_value(
+                "lora_name",
+                tree.lora_name,
+                "another adapter has been loaded under that name since this context was begun",
+                "Start a new beam.",
+            )
 
     def _run(self, wanted: list[Node]) -> dict[Node, _Logps]:
         self._clock += 1

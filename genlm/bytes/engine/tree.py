@@ -61,10 +61,16 @@ class Node:
 
 
 class Tree:
-    """All contexts under one set of weights (the base model's, or one adapter's)."""
+    """All contexts under one set of weights (the base model's, or one adapter's).
 
-    def __init__(self, lora_name: str | None = None) -> None:
+    Args:
+        lora_name: the adapter's name; None for the model without one.
+        adapter: an object that is another one when another adapter has been loaded under that name.
+    """
+
+    def __init__(self, lora_name: str | None = None, adapter: object = None) -> None:
         self.lora_name = lora_name
+        self.adapter = adapter
         self.root = Node(self, None, -1)
         # A node keeps its parent alive, so no key here outlives the node whose identity it holds.
         self._nodes: WeakValueDictionary[tuple[int, int], Node] = WeakValueDictionary()
