@@ -105,8 +105,80 @@ def test_eviction_changes_nothing(seed, most_bytes, count):
     for _ in range(3):
         contexts = random_contexts(rng, count, longest=12)
         check(llm, contexts, engine.batch_next_token_logprobs_sync(contexts))
+        assert engine.statistics().cache_bytes <= most_bytes
     one = rng.integers(0, TOKENS, 40).tolist()
     check(llm, [one], [engine.next_token_logprobs_sync(one)])
+    assert engine.statistics().cache_bytes <= most_bytes
+
+
+@given(st.data(), st.sampled_from(["llama", "mistral", "gpt2"]), st.sampled_from([1, 3_000, 9_000, 25_000]))
+@settings(max_examples=15)
+def test_a_long_run_with_little_memory(data, kind, most_bytes):
+    """Candidates that grow, wait, come back or are forgotten, as a beam's do: as if all were kept.
+
+    From no room at all to a dozen log-probabilities and two dozen slots.
+    """
+    llm = _shared(kind)
+    engine = Engine(llm, max_cache_bytes=most_bytes)
+    alive = [engine.node([5])]
+    for _ in range(12):
+        grown = [
+            node.child(data.draw(st.integers(0, 3)))
+            for node in data.draw(st.lists(st.sampled_from(alive), max_size=4))
+        ]
+        again = data.draw(st.lists(st.sampled_from(alive), max_size=3))
+        asked = [*grown, *again]
+        if data.draw(st.booleans()):
+            asked += [engine.node(data.draw(st.lists(st.integers(0, 9), min_size=1, max_size=30)))]
+        found = asyncio.run(_gathered(engine.logprobs(node) for node in asked))
+        check(llm, [node.tokens() for node in asked], found)
+        assert engine.statistics().cache_bytes <= most_bytes
+        alive = [*alive[-3:], *grown] or alive
+    held = [node for node in engine._tree_model.cache._holders if node is not None]
+    assert len(held) == engine.statistics().slots == len({node.slot for node in held})
+    assert engine._logps_bytes == sum(node.logps.nbytes for node in engine._with_logps)
+
+
+async def _gathered(requests):
+    return await asyncio.gather(*requests)
+
+
+def test_what_was_evicted_is_computed_again(llama):
+    """The log-probabilities alone, the keys and values alone, and both."""
+    ids, bytes_a_row, bytes_a_slot = list(range(10, 18)), 4 * TOKENS, 512
+    cost = {}
+    for rows, slots in ((2, 400), (100, 8), (2, 8)):
+        # The bound is shared in halves; each case makes one half tight.
+        engine = Engine(llama, max_cache_bytes=10**6)
+        engine._most_logps_bytes = rows * bytes_a_row
+        engine._tree_model.cache.most_bytes = slots * bytes_a_slot
+        node = engine.node(ids)
+        check(llama, [ids], [engine.next_token_logprobs_sync(ids)])
+        for other in ([1, 2, 3, 4, 5], [6, 7, 8], [9, 10, 11, 12, 13, 14]):
+            engine.next_token_logprobs_sync(other)
+        before = engine.statistics()
+        assert (node.logps is None, node.slot is None) == (rows == 2, slots == 8)
+        check(llama, [ids], [engine.next_token_logprobs_sync(ids)])
+        check(llama, [[*ids, 3]], [engine.next_token_logprobs_sync([*ids, 3])])
+        cost[rows, slots] = engine.statistics().tokens_run - before.tokens_run
+    assert cost == {(2, 400): 2, (100, 8): 9, (2, 8): 8 + 1}
+
+
+def test_contexts_that_do_not_fit_beside_each_other(llama):
+    """They are run one after another; what only one forward needed is given back."""
+    engine = Engine(llama, max_cache_bytes=2 * 512 * 20)
+    contexts = [[i] * 12 for i in range(6)]
+    seen = []
+    run = engine._tree_model.run
+    engine._tree_model.run = lambda old, new, wanted: (
+        seen.append(len(old) + len(new)),
+        run(old, new, wanted),
+    )[1]
+    check(llama, contexts, engine.batch_next_token_logprobs_sync(contexts))
+    assert seen == [12] * 6
+    long = [3] * 30
+    check(llama, [long, long[:25]], engine.batch_next_token_logprobs_sync([long, long[:25]]))
+    assert seen[6:] == [25, 30] and engine._tree_model.cache.capacity == 20
 
 
 _kept = {}

@@ -17,7 +17,9 @@ forward is forgotten. The `*_sync` methods may be called on any thread, whether 
 An engine that is dropped is collected, and its thread ends.
 
 Memory is bounded by `max_cache_bytes`, shared by keys and values and by log-probabilities, each given
-up in order of last use; what is asked for again is computed again.
+up in order of last use; what is asked for again is computed again. Contexts that do not fit beside each
+other are run one after another; only a single context longer than the bound takes more, until its forward
+is done.
 """
 
 from __future__ import annotations
@@ -87,7 +89,7 @@ class Engine:
         self._logps_bytes = 0
         # Guards the trees and the log-probabilities, for moments. The slots belong to the worker's thread.
         self._lock = Lock()
-        self._worker = Worker(_parts, self._evaluate)
+        self._worker = Worker(self._parts, self._evaluate)
         self._clock = self._forwards = self._tokens_run = self._tokens_reused = 0
         self._worker.run(self._tree_model.check)
 
@@ -188,6 +190,26 @@ class Engine:
 
     # -- evaluation, on the worker's thread -----------------------------------------------------------
 
+    def _parts(self, nodes: Collection[Node]) -> Iterator[list[Node]]:
+        """Nodes that can be evaluated together, short contexts first.
+
+        They share their weights, make at most one forward's worth, and fit into the cache beside each other.
+        """
+        by_tree: dict[Tree, list[Node]] = {}
+        for node in sorted(nodes, key=lambda node: node.depth):
+            by_tree.setdefault(node.tree, []).append(node)
+        for alike in by_tree.values():
+            for first in range(0, len(alike), MOST_NEW):
+                yield from self._fitting(alike[first : first + MOST_NEW])
+
+    def _fitting(self, nodes: list[Node]) -> Iterator[list[Node]]:
+        most, half = self._tree_model.cache.most_slots or 0, len(nodes) // 2
+        if half and _path_nodes(nodes, most) > most:
+            yield from self._fitting(nodes[:half])
+            yield from self._fitting(nodes[half:])
+        else:
+            yield nodes
+
     def _evaluate(self, nodes: list[Node]) -> dict[Node, _Logps]:
         """The log-probabilities at `nodes`, which share a tree, running what is missing."""
         # A node's may be given up by the next, so they are read once.
@@ -195,7 +217,10 @@ class Engine:
         missing = [node for node in nodes if node not in found]
         if missing:
             self._activate(missing[0].tree)
-            found |= self._run(missing)
+            try:
+                found |= self._run(missing)
+            finally:
+                self._tree_model.cache.trim()
         return found
 
     def _activate(self, tree: Tree) -> None:
@@ -258,7 +283,7 @@ class Engine:
         node.logps = logps
         self._with_logps[node] = None
         self._logps_bytes += logps.numel() * logps.element_size()
-        while self._logps_bytes > self._most_logps_bytes and len(self._with_logps) > 1:
+        while self._logps_bytes > self._most_logps_bytes:
             oldest, _ = self._with_logps.popitem(last=False)
             assert oldest.logps is not None
             self._logps_bytes -= oldest.logps.numel() * oldest.logps.element_size()
@@ -287,14 +312,17 @@ class Engine:
                 raise bad_value("token_ids", node.token, f"this model's tokens are 0..{size - 1}")
 
 
-def _parts(nodes: Collection[Node]) -> Iterator[list[Node]]:
-    """Nodes under one set of weights each, at most a forward's worth, short contexts first."""
-    by_tree: dict[Tree, list[Node]] = {}
-    for node in sorted(nodes, key=lambda node: node.depth):
-        by_tree.setdefault(node.tree, []).append(node)
-    for alike in by_tree.values():
-        for first in range(0, len(alike), MOST_NEW):
-            yield alike[first : first + MOST_NEW]
+def _path_nodes(nodes: list[Node], most: int) -> int:
+    """How many nodes there are on the paths to `nodes`; counting stops above `most`."""
+    if sum(node.depth for node in nodes) <= most:
+        return most
+    seen: set[Node] = set()
+    for start in nodes:
+        node = start
+        while node.parent is not None and node not in seen and len(seen) <= most:
+            seen.add(node)
+            node = node.parent
+    return len(seen)
 
 
 def _free_bytes(device: torch.device) -> int:

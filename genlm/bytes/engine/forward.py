@@ -127,6 +127,7 @@ class TreeModel:
             raise UnsupportedModelError(f"a trial run failed: {type(error).__name__}: {error}") from error
         finally:
             self.cache.release([*trunk, *leaves])
+            self.cache.trim()
         want = torch.log_softmax(plain.float(), dim=-1)
         worst = float((got.exp() - want.exp()).abs().max())
         # Round-off depends on the precision; a mask that is ignored moves probabilities far more, but on
