@@ -67,6 +67,7 @@ class ByteBeamState(StatefulByteLM):
         initial_context: Sequence[int] | None = None,
         engine: bool = True,
         lora_name: str | None = None,
+        max_context_length: int | None = None,
     ) -> Self:
         """A beam that has read nothing: one materialized candidate at the root.
 
@@ -82,9 +83,13 @@ class ByteBeamState(StatefulByteLM):
                 its weights and computes no context twice. False runs the model as it is.
             lora_name: the LoRA adapter to use, as loaded by the model's `add_new_lora`; None is the model
                 without one.
+            max_context_length: ask the model about the latest so many tokens only, `initial_context`
+                included, and forget those before; None keeps all. A context longer than the model can
+                read is otherwise a `ValueError` where it is first needed.
 
         Raises:
-            ValueError: an EOS string is not in the vocabulary; the model knows no such adapter.
+            ValueError: an EOS string is not in the vocabulary; the model knows no such adapter;
+                `max_context_length` below 1.
             TypeError: `llm` is no model, or `params` are no `BeamParams`.
         """
         beam = cls([], params)
@@ -93,7 +98,7 @@ class ByteBeamState(StatefulByteLM):
             from genlm.bytes.engine import adopt  # brings transformers, which importing us should not
 
             llm = adopt(llm)
-        lm = StatefulTokenizedLM.initial(llm, initial_context, lora_name=lora_name)
+        lm = StatefulTokenizedLM.initial(llm, initial_context, max_context_length, lora_name)
         state = LazyTrieState.initial(lm, trie)
         return beam.with_states([await state.materialize()])
 

@@ -174,7 +174,9 @@ def _path(start: StatefulTokenizedLM, tokens: list[int]) -> list[StatefulTokeniz
 
 
 async def _ask(contexts: list[StatefulTokenizedLM]) -> None:
-    await asyncio.gather(*(context.logp_next() for context in contexts if not context.known))
+    """A guess that fails (longer than the model can read, say) costs nothing: who needs it asks again."""
+    asked = (context.logp_next() for context in contexts if not context.known)
+    await asyncio.gather(*asked, return_exceptions=True)
 
 
 def _offsets(symbols: list[int | bytes]) -> list[int]:

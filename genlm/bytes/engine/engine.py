@@ -66,8 +66,9 @@ class Engine:
 
     Args:
         llm: the model to share weights with. It stays usable by itself.
-        max_cache_bytes: the most memory for keys, values and log-probabilities; None takes a quarter of
-            what is free on the model's device.
+        max_cache_bytes: the most memory for keys and values (on the model's device) and log-probabilities
+            (in the host's memory), half for each. None takes an eighth of what is free for each half;
+            on a CUDA device a quarter for keys and values.
 
     Raises:
         UnsupportedModelError: the model cannot be run over a tree of contexts.
@@ -79,10 +80,12 @@ class Engine:
         self.tokenizer = llm.tokenizer
         self.byte_vocab, self.str_vocab = llm.byte_vocab, llm.str_vocab
         self.model = llm.model
-        self.max_cache_bytes = max_cache_bytes or _free_bytes(llm.model.device) // 4
-        # Log-probabilities of a context take several times the room of its keys and values.
-        self._tree_model = TreeModel(llm.model, self.max_cache_bytes // 2)
-        self._most_logps_bytes = self.max_cache_bytes - self.max_cache_bytes // 2
+        if max_cache_bytes is None:
+            slots_bytes, self._most_logps_bytes = default_bounds(llm.model.device)
+        else:
+            slots_bytes, self._most_logps_bytes = max_cache_bytes // 2, max_cache_bytes - max_cache_bytes // 2
+        self.max_cache_bytes = slots_bytes + self._most_logps_bytes
+        self._tree_model = TreeModel(llm.model, slots_bytes)
         self._llm = llm
         self._trees: dict[str | None, Tree] = {}
         self._with_logps: OrderedDict[Node, None] = OrderedDict()
@@ -325,9 +328,9 @@ def _path_nodes(nodes: list[Node], most: int) -> int:
     return len(seen)
 
 
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+def default_bounds(device: torch.device) -> tuple[int, int]:
+    """Bytes for keys and values, which live on `device`, and for log-probabilities, which the host holds."""
     import psutil
 
-    return int(psutil.virtual_memory().available)
+    host = int(psutil.virtual_memory().available) // 8
+    return (int(torch.cuda.mem_get_info(device)[0]) // 4 if device.type == "cuda" else host), host

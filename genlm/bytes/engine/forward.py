@@ -56,11 +56,22 @@ class TreeModel:
         self.cache = SlotCache(len(self.kinds), self.device, most_bytes)
         self.longest: int | None = getattr(self.config, "max_position_embeddings", None)
 
-    @torch.no_grad()
     def run(
         self, old: list[Node], new: list[Node], wanted: Sequence[int]
     ) -> Float32[torch.Tensor, "wanted v"]:
-        """Evaluate `new`; return the next token's log-probabilities at some of them.
+        """`forward`, with the result in the host's memory.
+
+        There beams read it, a few hundred bytes of each row; and there is more room for it than beside
+        the keys and values, of which a context has a fraction. All rows of a forward come in one copy,
+        which is also the only point at which a forward waits for its device.
+        """
+        return self.forward(old, new, wanted).cpu()
+
+    @torch.no_grad()
+    def forward(
+        self, old: list[Node], new: list[Node], wanted: Sequence[int]
+    ) -> Float32[torch.Tensor, "wanted v"]:
+        """Evaluate `new`; return the next token's log-probabilities at some of them, on the model's device.
 
         Args:
             old: the nodes with slots that new ones descend from, parents first.
@@ -128,7 +139,7 @@ class TreeModel:
         finally:
             self.cache.release([*trunk, *leaves])
             self.cache.trim()
-        want = torch.log_softmax(plain.float(), dim=-1)
+        want = torch.log_softmax(plain.float(), dim=-1).cpu()
         worst = float((got.exp() - want.exp()).abs().max())
         # Round-off depends on the precision; a mask that is ignored moves probabilities far more, but on
         # an untrained model all are near 1/size, so the allowance is relative to the largest.

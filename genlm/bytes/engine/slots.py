@@ -57,10 +57,11 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
             grown = buffer.new_empty(self._shape(buffer))
             grown[:, :, : buffer.shape[2]] = buffer
             buffer = grown
-        buffer.index_copy_(2, self._cache.new, new)
+        # A model may be spread over several devices; where it is on one, `to` does nothing.
+        buffer.index_copy_(2, self._cache.new.to(buffer.device), new)
         if not len(self._cache.old):
             return buffer, new
-        return buffer, torch.cat([buffer.index_select(2, self._cache.old), new], dim=2)
+        return buffer, torch.cat([buffer.index_select(2, self._cache.old.to(buffer.device)), new], dim=2)
 
     def move(self, slots: Int[torch.Tensor, " kept"]) -> None:
         """Buffers of the cache's capacity, with only some slots, side by side from the first on."""
