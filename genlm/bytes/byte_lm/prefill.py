@@ -40,9 +40,11 @@ _Beam = TypeVar("_Beam", bound="ByteBeamState")
 
 
 LOOKAHEAD = 3
-"""Tokens guessed after a context that was lacking: 2 to 4 wasted least in prose. A candidate that outlives
-its guess gets twice as many the next time, so that one which lives on beside the tokenizer's own path for
-n tokens costs log n passes, and at most as many wasted contexts as it used."""
+"""Tokens guessed after a context that was lacking and ends where a token of the tokenizer's path ends. One
+that outlives its guess gets twice as many the next time, so that a candidate which lives on beside that
+path for n tokens costs log n passes, and at most as many wasted contexts as it used. One that ends inside
+a token of that path mostly dies within a byte or two: nothing is guessed for it. (1,000 bytes of prose, K=5,
+threshold 0.05, 575 contexts needed: guessing 3 for all ran 1,300 contexts in 12 forwards, this 670 in 13.)"""
 
 
 async def read_context(beam: _Beam, bs: Context) -> _Beam:
@@ -147,19 +149,24 @@ class _Guesses:
         """The contexts of some candidates at a token's end, each with a few tokens more."""
         contexts = []
         for state, index in lacking:
-            length = 2 * self._reach.pop(state.lm_state.parent_node, 0) or LOOKAHEAD
+            rejoins = self._at_boundary(self._offset[index])
+            length = 2 * self._reach.pop(state.lm_state.parent_node, 0) or LOOKAHEAD * rejoins
             path = _path(state.lm_state, self._guess(state, self._offset[index], length))
             self._reach[path[-1].node] = length
             contexts += path
         await _ask(contexts)
 
     def _guess(self, state: LazyTrieState, offset: int, length: int) -> list[int]:
-        i = self._place(offset)
-        if i < len(self._path) and self._path[i][0] == offset:
+        if self._at_boundary(offset):
+            i = self._place(offset)
             return self._tokens[i : i + length]
         # Not a boundary of the tokenizer's path: tokenize afresh.
         ahead = self._text[offset : offset + 16 * length]
         return guess_tokens(state.lm_state.model, self._trie, ahead)[:length]
+
+    def _at_boundary(self, offset: int) -> bool:
+        i = self._place(offset)
+        return i < len(self._path) and self._path[i][0] == offset
 
     def _place(self, offset: int) -> int:
         """The first place of the tokenizer's path at or after an offset."""
