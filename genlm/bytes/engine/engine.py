@@ -34,6 +34,7 @@ import torch
 from jaxtyping import Float32
 
 from genlm.bytes.engine.forward import TreeModel
+from genlm.bytes.engine.plan import parts, plan
 from genlm.bytes.engine.tree import Node, Tree
 from genlm.bytes.engine.worker import Worker
 from genlm.bytes.errors import bad_value
@@ -194,24 +195,7 @@ class Engine:
     # -- evaluation, on the worker's thread -----------------------------------------------------------
 
     def _parts(self, nodes: Collection[Node]) -> Iterator[list[Node]]:
-        """Nodes that can be evaluated together, short contexts first.
-
-        They share their weights, make at most one forward's worth, and fit into the cache beside each other.
-        """
-        by_tree: dict[Tree, list[Node]] = {}
-        for node in sorted(nodes, key=lambda node: node.depth):
-            by_tree.setdefault(node.tree, []).append(node)
-        for alike in by_tree.values():
-            for first in range(0, len(alike), MOST_NEW):
-                yield from self._fitting(alike[first : first + MOST_NEW])
-
-    def _fitting(self, nodes: list[Node]) -> Iterator[list[Node]]:
-        most, half = self._tree_model.cache.most_slots or 0, len(nodes) // 2
-        if half and _path_nodes(nodes, most) > most:
-            yield from self._fitting(nodes[:half])
-            yield from self._fitting(nodes[half:])
-        else:
-            yield nodes
+        return parts(nodes, MOST_NEW, self._tree_model.cache.most_slots or 0)
 
     def _evaluate(self, nodes: list[Node]) -> dict[Node, _Logps]:
         """The log-probabilities at `nodes`, which share a tree, running what is missing."""
@@ -238,7 +222,7 @@ class Engine:
 
     def _run(self, wanted: list[Node]) -> dict[Node, _Logps]:
         self._clock += 1
-        old, new = self._plan(wanted)
+        old, new = plan(wanted, self._clock)
         self._tokens_reused += len(old)
         ask = set(wanted)
         found: dict[Node, _Logps] = {}
@@ -263,24 +247,6 @@ class Engine:
             for node, row in found.items():
                 self._keep(node, row)
         return found
-
-    def _plan(self, wanted: list[Node]) -> tuple[list[Node], list[Node]]:
-        """The nodes whose keys and values are needed and held, and those to run; parents first."""
-        old: dict[Node, None] = {}
-        new: dict[Node, None] = dict.fromkeys(wanted)
-        for start in wanted:
-            node = start.parent
-            while node is not None and node.parent is not None and node.used != self._clock:
-                node.used = self._clock
-                if node.slot is None:
-                    new[node] = None
-                elif node not in new:
-                    old[node] = None
-                node = node.parent
-        for node in wanted:
-            node.used = self._clock
-            old.pop(node, None)
-        return sorted(old, key=lambda n: n.depth), sorted(new, key=lambda n: n.depth)
 
     def _keep(self, node: Node, logps: _Logps) -> None:
         node.logps = logps
@@ -313,19 +279,6 @@ class Engine:
                 )
             if node.token >= size:
                 raise bad_value("token_ids", node.token, f"this model's tokens are 0..{size - 1}")
-
-
-def _path_nodes(nodes: list[Node], most: int) -> int:
-    """How many nodes there are on the paths to `nodes`; counting stops above `most`."""
-    if sum(node.depth for node in nodes) <= most:
-        return most
-    seen: set[Node] = set()
-    for start in nodes:
-        node = start
-        while node.parent is not None and node not in seen and len(seen) <= most:
-            seen.add(node)
-            node = node.parent
-    return len(seen)
 
 
 def default_bounds(device: torch.device) -> tuple[int, int]:
