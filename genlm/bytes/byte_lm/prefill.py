@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import re
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,13 +28,19 @@ from genlm.bytes.errors import EmptyBeamError, ImpossibleByteError, bad_type
 from genlm.bytes.trie.arrays import ROOT
 from genlm.bytes.trie.modes import EOS, TrieMode
 from genlm.bytes.trie.service import AsyncTokenByteTrie
-from genlm.bytes.util import logsumexp
 from genlm.bytes.vocab import producible_bytes
 
 if TYPE_CHECKING:
     from genlm.bytes.byte_lm.beam import ByteBeamState
 
 __all__ = ["read_context"]
+
+_Lacking = tuple["LazyTrieState", int, int]
+"""A candidate that is not known, the index of the symbol it reads next, and the one it was needed at: later
+than that for a candidate that waited."""
+
+BREATHE = 64
+"""Bytes of known contexts read before other tasks of the event loop get a turn: some milliseconds."""
 
 _Beam = TypeVar("_Beam", bound="ByteBeamState")
 
@@ -78,34 +84,45 @@ async def _read_known(
         The beam before the first symbol for which a context was lacking, and that symbol's index.
     """
     exact, exact_at = beam, at
+    start = beam.waiting.trail.at - at
     rejoined = -1
-    lacking: list[tuple[LazyTrieState, int]] = []
+    lacking: list[_Lacking] = []
     while at < len(symbols):
-        beam = beam.prune()
-        read = [after for state in beam if (after := state << symbols[at]) is not None]
-        for extension in beam.extensions(logsumexp([state.weight for state in read])):
-            if extension.materialized or extension.lm_state.known:
-                await extension.materialize()
-                after = extension << symbols[at]
-                if after is not None:
-                    read.append(after)
-            else:
-                lacking.append((extension, at))
-        if read:
-            beam, at = beam.with_states(read), at + 1
+        after, missing = _read_if_known(beam.prune(), symbols[at])
+        lacking += [(state, at if place is None else place - start, at) for state, place in missing]
+        if after.states:
+            beam, at = after, at + 1
         elif not lacking:  # nothing reads on: the full step that comes next may heal
             break
         else:  # all that could go on is lacking: guess on along the tokenizer's own path
             found = await guesses.rejoin(max(at, rejoined + 1), beam.states[0])
             if found is None:
                 break
-            beam, at = beam.with_states([found[0]]), found[1]
+            beam, at = beam.restarted(found[0], start + found[1]), found[1]
             rejoined = at  # where that does not lead on either, the next time goes further
         if not lacking:
             exact, exact_at = beam, at
+        if at % BREATHE == 0:
+            await asyncio.sleep(0)
     if lacking:
         await guesses.ask_for(lacking)
     return exact, exact_at
+
+
+def _read_if_known(beam: _Beam, symbol: int | bytes) -> tuple[_Beam, list[tuple[LazyTrieState, int | None]]]:
+    """One step without the model: candidates whose contexts are not known are left out, and listed."""
+    missing = list[tuple[LazyTrieState, int | None]]()
+    step = beam.reading(symbol)
+    try:
+        ask = next(step)
+        while True:
+            places: Sequence[int | None] = ask.places or [None] * len(ask.states)
+            known = [state.materialize_if_known() for state in ask.states]
+            missing += [(s, p) for s, p, k in zip(ask.states, places, known, strict=True) if not k]
+            ask = step.send([s for s, k in zip(ask.states, known, strict=True) if k])
+    except StopIteration as stop:
+        after: _Beam = stop.value
+        return after, missing
 
 
 class _Guesses:
@@ -145,24 +162,28 @@ class _Guesses:
         state = LazyTrieState(lm_state, model.trie, ROOT, 0.0, mode=TrieMode.WITHOUT_EOS)
         return await state.materialize(), bisect_left(self._offset, offset)
 
-    async def ask_for(self, lacking: list[tuple[LazyTrieState, int]]) -> None:
+    async def ask_for(self, lacking: list[_Lacking]) -> None:
         """The contexts of some candidates at a token's end, each with a few tokens more."""
         contexts = []
-        for state, index in lacking:
-            rejoins = self._at_boundary(self._offset[index])
-            length = 2 * self._reach.pop(state.lm_state.parent_node, 0) or LOOKAHEAD * rejoins
-            path = _path(state.lm_state, self._guess(state, self._offset[index], length))
+        for state, index, now in lacking:
+            offset = self._offset[index]
+            length = 2 * self._reach.pop(state.lm_state.parent_node, 0)
+            length = length or (LOOKAHEAD if self._at_boundary(offset) else 0)
+            path = _path(state.lm_state, self._guess(state, offset, length, self._offset[now]))
             self._reach[path[-1].node] = length
             contexts += path
         await _ask(contexts)
 
-    def _guess(self, state: LazyTrieState, offset: int, length: int) -> list[int]:
+    def _guess(self, state: LazyTrieState, offset: int, length: int, now: int) -> list[int]:
+        """Tokens from `offset` on: as many as reach `now` for one that waited since, and `length` more."""
         if self._at_boundary(offset):
             i = self._place(offset)
-            return self._tokens[i : i + length]
+            return self._tokens[i : max(i, self._place(now) - 1) + length]
         # Not a boundary of the tokenizer's path: tokenize afresh.
-        ahead = self._text[offset : offset + 16 * length]
-        return guess_tokens(state.lm_state.model, self._trie, ahead)[:length]
+        ahead = self._text[offset : now + 16 * length]
+        tokens = guess_tokens(state.lm_state.model, self._trie, ahead)
+        ends = accumulate(len(self._trie.spelling_of_id[token]) for token in tokens)
+        return tokens[: sum(offset + end < now for end in ends) + length]
 
     def _at_boundary(self, offset: int) -> bool:
         i = self._place(offset)
