@@ -31,13 +31,14 @@ from genlm.bytes.byte_lm.heal import TokenHealer
 from genlm.bytes.byte_lm.lm_state import Context, StatefulByteLM, StatefulTokenizedLM
 from genlm.bytes.byte_lm.params import BeamParams
 from genlm.bytes.byte_lm.prefill import read_context
+from genlm.bytes.byte_lm.progress import ReadingProgress
 from genlm.bytes.byte_lm.step import Ask, Opened, Step, drive, open_beam, read_symbol
 from genlm.bytes.byte_lm.trie_state import LazyTrieState, check_symbol
 from genlm.bytes.byte_lm.waiting import Trail, WaitingRoom
 from genlm.bytes.errors import BudgetExceededError, EmptyBeamError, bad_type
 from genlm.bytes.trie.modes import EOS, TrieMode
 from genlm.bytes.util import LazyByteProbs, escape, logsumexp
-from genlm.bytes.vocab import producible_bytes, shared_trie
+from genlm.bytes.vocab import shared_trie
 
 __all__ = ["BeamParams", "ByteBeamState"]
 
@@ -186,7 +187,7 @@ class ByteBeamState(StatefulByteLM):
         if not self.states:
             return self
         symbol = check_symbol(a, self.states[0].trie)
-        await self._materialized()
+        await self.materialize()
         after = await drive(self.reading(symbol))
         if not after.states and self.params.heal:
             after = after.with_states(await self._heal(symbol))
@@ -254,7 +255,7 @@ class ByteBeamState(StatefulByteLM):
         Raises:
             EmptyBeamError: no candidate is left, or all have read the end of the sequence.
         """
-        await self._materialized()
+        await self.materialize()
         if self.params.tolerance is not None:
             opened = await self._open()
             states, waiting = opened.states, opened.room
@@ -281,7 +282,7 @@ class ByteBeamState(StatefulByteLM):
         """A small share for every symbol that some token contains."""
         state = self.states[0]
         possible = np.zeros(258)
-        possible[list(producible_bytes(state.trie.trie.decode))] = 1.0
+        possible[list(state.trie.trie.producible)] = 1.0
         if state.mode is TrieMode.WITH_EOS and len(state.trie.trie.eos_leaves):
             possible[EOS] = 1.0
         possible *= FLOOR * slack.expected / possible.sum()
@@ -305,7 +306,8 @@ class ByteBeamState(StatefulByteLM):
             "no candidate of the beam has a next byte of positive probability. Use a smaller prune_threshold."
         )
 
-    async def _materialized(self) -> None:
+    async def materialize(self) -> None:
+        """Ask the model for what the candidates need, in one forward, if it has not been asked yet."""
         waiting = [state for state in self.states if not state.materialized]
         if waiting:
             await asyncio.gather(*(state.materialize() for state in waiting))
@@ -341,7 +343,9 @@ class ByteBeamState(StatefulByteLM):
         # Who waits will read in the mode that each symbol was read in, and goes on in that of the others.
         return self.with_states([state.with_mode(mode) for state in self.states])
 
-    async def prefill(self, bs: Context) -> Self:
+    async def prefill(
+        self, bs: Context, *, method: str = "beam", progress: bool | ReadingProgress = False
+    ) -> Self:
         """Read known bytes, with end-of-sequence strings as ordinary text, pruning before each byte.
 
         The result reads end-of-sequence tokens specially again.
@@ -349,12 +353,20 @@ class ByteBeamState(StatefulByteLM):
         Args:
             bs: bytes; an atomic unit of the trie is read as one symbol wherever its spelling occurs. Or
                 a sequence of byte values and units, which is read as it stands.
+            method: `"beam"` gives what reading byte by byte gives. `"tokenize"` reads along the tokenizer's
+                own path up to the last word, and the rest with the beam: the price of one plain forward,
+                for the weight of all other tokenizations of that part. `"heal"` reads along that path up
+                to the last token, of which it keeps the bytes without committing it, and heals where the
+                next byte does not fit. Where `bs` holds atomic units, or no path spells it, all are
+                `"beam"`.
+            progress: show a bar on stderr; or a function that is told the bytes read and their number.
 
         Raises:
             ImpossibleByteError: a byte that no candidate can read, with its offset.
+            ValueError: a `method` that is none of these.
             TypeError: `bs` is neither.
         """
-        return await read_context(self, bs)
+        return await read_context(self, bs, method, progress)
 
     async def cleanup(self) -> None:
         """Wait for what the beam's trie still works on. The trie is shared by other beams and stays."""

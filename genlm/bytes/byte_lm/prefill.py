@@ -16,19 +16,21 @@ from __future__ import annotations
 import asyncio
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from genlm.bytes.byte_lm.guess import guess_tokens
 from genlm.bytes.byte_lm.lm_state import Context, StatefulTokenizedLM
+from genlm.bytes.byte_lm.progress import ReadingProgress, reading_progress
+from genlm.bytes.byte_lm.shortcut import METHODS, read_path
 from genlm.bytes.byte_lm.trie_state import LazyTrieState, check_symbol
-from genlm.bytes.errors import EmptyBeamError, ImpossibleByteError, bad_type
+from genlm.bytes.byte_lm.waiting import spelled
+from genlm.bytes.errors import EmptyBeamError, ImpossibleByteError, bad_type, bad_value
 from genlm.bytes.trie.arrays import ROOT
 from genlm.bytes.trie.modes import EOS, TrieMode
 from genlm.bytes.trie.service import AsyncTokenByteTrie
-from genlm.bytes.vocab import producible_bytes
 
 if TYPE_CHECKING:
     from genlm.bytes.byte_lm.beam import ByteBeamState
@@ -53,25 +55,39 @@ a token of that path mostly dies within a byte or two: nothing is guessed for it
 threshold 0.05, 575 contexts needed: guessing 3 for all ran 1,300 contexts in 12 forwards, this 670 in 13.)"""
 
 
-async def read_context(beam: _Beam, bs: Context) -> _Beam:
+async def read_context(
+    beam: _Beam, bs: Context, method: str = "beam", progress: bool | ReadingProgress = False
+) -> _Beam:
     """`ByteBeamState.prefill`."""
+    if method not in METHODS:
+        raise bad_value("method", method, f"must be one of {', '.join(map(repr, METHODS))}")
     if not len(beam):
         raise EmptyBeamError("the beam is empty: it cannot read a context. Start with ByteBeamState.initial.")
     symbols = split_symbols(bs, beam.states[0].trie)
     if not symbols:
         return beam
-    reading = beam.with_mode(TrieMode.WITHOUT_EOS)
+    with reading_progress(progress, _length(symbols)) as report:
+        return await _read(beam, symbols, method, report)
+
+
+async def _read(beam: _Beam, text: list[int | bytes], method: str, report: Callable[[int], None]) -> _Beam:
+    reading, done = beam.with_mode(TrieMode.WITHOUT_EOS), 0
+    await reading.materialize()
+    if method != "beam" and all(isinstance(symbol, int) for symbol in text):
+        reading, done = await read_path(reading, spelled(text), method)
+        report(done)
+    symbols, at = text[done:], 0
     guesses = _Guesses(reading, symbols)
-    if guesses.useful:
+    if guesses.useful and symbols:
         await guesses.ask_for_whole(reading.states[0])
-    at = 0
     while at < len(symbols):
         after = await (reading.prune() << symbols[at])
         if not len(after):
-            raise _impossible(reading, symbols[at], symbols, _length(symbols[:at]))
+            raise _impossible(reading, symbols[at], text, done + guesses.offset(at))
         reading, at = after, at + 1
         if guesses.useful:
             reading, at = await _read_known(reading, symbols, at, guesses)
+        report(done + guesses.offset(at))
     return reading.with_mode(TrieMode.WITH_EOS)
 
 
@@ -132,11 +148,15 @@ class _Guesses:
         state = beam.states[0]
         self.useful = state.lm_state.remembers
         self._trie = state.trie.trie
-        self._text = b"".join(s if isinstance(s, bytes) else bytes([s]) for s in symbols)
+        self._text = spelled(symbols)
         self._offset = _offsets(symbols)
         self._tokens: list[int] = []  # the tokenizer's own path …
         self._path: list[tuple[int, StatefulTokenizedLM]] = []  # … and where each of its tokens begins
         self._reach: dict[Any, int] = {}
+
+    def offset(self, index: int) -> int:
+        """Where the symbol of an index begins, in bytes."""
+        return self._offset[index]
 
     async def ask_for_whole(self, state: LazyTrieState) -> None:
         """The contexts along one tokenization of the whole text."""
@@ -242,8 +262,8 @@ def _impossible(
 ) -> ImpossibleByteError:
     """Why `beam` could not read `symbol`: the vocabulary, or what the beam was allowed to keep."""
     trie = beam.states[0].trie.trie
-    producible = isinstance(symbol, bytes) or symbol in producible_bytes(trie.decode)
-    text = b"".join(s if isinstance(s, bytes) else bytes([s]) for s in symbols)
+    producible = isinstance(symbol, bytes) or symbol in trie.producible
+    text = spelled(symbols)
     shown = repr(symbol) if isinstance(symbol, bytes) else f"0x{symbol:02x} ({bytes([symbol])!r})"
     where = f"`bs` has byte {shown} at offset {offset}, after {text[max(0, offset - 20) : offset]!r}"
     if not producible:

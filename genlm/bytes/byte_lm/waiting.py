@@ -35,7 +35,7 @@ from weakref import WeakKeyDictionary
 
 from genlm.bytes.byte_lm.trie_state import LazyTrieState
 from genlm.bytes.trie.arrays import ROOT
-from genlm.bytes.trie.modes import TrieMode
+from genlm.bytes.trie.modes import EOS, TrieMode
 from genlm.bytes.trie.token_trie import TokenByteTrie
 from genlm.bytes.util import logsumexp
 
@@ -314,6 +314,9 @@ def _token_prior(trie: TokenByteTrie, symbols: tuple[int | bytes, ...]) -> float
             continue
         node = ROOT
         for at in range(start, n):
+            if symbols[at] == EOS:  # read by a token of its own: where tokens end, it can be
+                total += ends[start] * (at == start)
+                break
             node = arrays.child(node, symbols[at])
             if node < 0:
                 break
