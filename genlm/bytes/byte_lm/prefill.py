@@ -44,6 +44,11 @@ than that for a candidate that waited."""
 BREATHE = 64
 """Bytes of known contexts read before other tasks of the event loop get a turn: some milliseconds."""
 
+NEAR, FAR = 64, 8
+"""How many bytes beyond the first lacking context are looked at: so many times the bytes that the pass before
+gained, and at least so many. Where guesses fail at every byte, looking to the end each time would cost the
+square of the length."""
+
 _Beam = TypeVar("_Beam", bound="ByteBeamState")
 
 
@@ -99,11 +104,11 @@ async def _read_known(
     Returns:
         The beam before the first symbol for which a context was lacking, and that symbol's index.
     """
-    exact, exact_at = beam, at
+    exact, exact_at, begun = beam, at, at
     start = beam.waiting.trail.at - at
     rejoined = -1
     lacking: list[_Lacking] = []
-    while at < len(symbols):
+    while at < len(symbols) and at < exact_at + guesses.horizon:
         after, missing = _read_if_known(beam.prune(), symbols[at])
         lacking += [(state, at if place is None else place - start, at) for state, place in missing]
         if after.states:
@@ -120,6 +125,7 @@ async def _read_known(
             exact, exact_at = beam, at
         if at % BREATHE == 0:
             await asyncio.sleep(0)
+    guesses.horizon = max(NEAR, FAR * (exact_at - begun))
     if lacking:
         await guesses.ask_for(lacking)
     return exact, exact_at
@@ -150,6 +156,7 @@ class _Guesses:
         self._trie = state.trie.trie
         self._text = spelled(symbols)
         self._offset = _offsets(symbols)
+        self.horizon = len(symbols)
         self._tokens: list[int] = []  # the tokenizer's own path …
         self._path: list[tuple[int, StatefulTokenizedLM]] = []  # … and where each of its tokens begins
         self._reach: dict[Any, int] = {}

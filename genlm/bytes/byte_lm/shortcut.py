@@ -62,8 +62,16 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
     )
     if weight == -math.inf:
         return beam, 0
-    end = LazyTrieState(path[-1], state.trie, ROOT, weight, mode=state.mode)
-    after = beam.restarted(await end.materialize(), beam.waiting.trail.at + read)
+    end: LazyTrieState | None = LazyTrieState(path[-1], state.trie, ROOT, weight, mode=state.mode)
+    assert end is not None
+    await end.materialize()
+    if method == "heal":
+        read = len(text)
+        for byte in spelled[-1]:
+            end = end << byte if end is not None else None
+        if end is None:
+            return beam, 0
+    after = beam.restarted(end, beam.waiting.trail.at + read)
     # All that the beam held before bounds what the other tokenizations can contribute.
     others = [state.weight for state in beam.states] + beam.waiting.weights
     after.dropped = beam.dropped.more(others, math.inf)
