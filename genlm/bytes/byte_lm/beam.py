@@ -198,7 +198,7 @@ class ByteBeamState(StatefulByteLM):
     def reading(self, symbol: int | bytes) -> Step[Self]:
         """`<<` without healing, as a step (`step.py`). Of materialized candidates and a checked symbol."""
         if self.params.tolerance is not None:
-            opened = self._opened_before or (yield from open_beam(self))
+            opened = self._opened_before or (yield from open_beam(self, looking=False))
             before = self.logZ + self.absent
             states, room = yield from read_symbol(opened, before, self.params.log_tolerance, symbol)
             return self._after(states, room, self.dropped, opened.absent)
@@ -274,7 +274,7 @@ class ByteBeamState(StatefulByteLM):
     async def _open(self) -> Opened:
         if self._opened_before is not None:
             return self._opened_before
-        opened = await drive(open_beam(self))
+        opened = await drive(open_beam(self, looking=True))
         self._opened_before = opened
         return opened
 
@@ -331,12 +331,11 @@ class ByteBeamState(StatefulByteLM):
         total = self.logZ + self.absent
         least = self.params.log_least_share
         kept = [state for state in self.states if state.weight - total > least][: self.params.K]
+        dropped = self.dropped.more([ceiling(state) for state in self.states[len(kept) :]], total)
         if self.params.tolerance is None:
-            waiting, gone = self.waiting, -math.inf
-        else:
-            gone, waiting = self.waiting.drop(total + least)
-        weights = [*(ceiling(state) for state in self.states[len(kept) :]), gone]
-        return self._after(kept, waiting, self.dropped.more(weights, total), self.absent)
+            return self._after(kept, self.waiting, dropped, self.absent)
+        gone, waiting = self.waiting.drop(total + least)
+        return self._after(kept, waiting, dropped.more(gone.weights, total, gone.expected()), self.absent)
 
     def with_mode(self, mode: TrieMode) -> Self:
         """The same beam, reading end-of-sequence tokens in the given mode from now on."""
