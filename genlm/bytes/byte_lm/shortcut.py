@@ -78,9 +78,13 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
     return after, read
 
 
+LONGEST_WORD = 32
+"""Tokens: where no word begins within so many of the end (Chinese, a number of a thousand digits), the last
+`KEPT_OPEN` alone are left to the beam."""
+
+
 def _last_word(spelled: list[bytes]) -> int:
     """The number of tokens before the last word: `KEPT_OPEN` from the end, and back to a space."""
-    at = max(0, len(spelled) - KEPT_OPEN)
-    while at > 0 and not spelled[at][:1].isspace():
-        at -= 1
-    return at
+    last = max(0, len(spelled) - KEPT_OPEN)
+    starts = range(last, max(0, last - LONGEST_WORD), -1)
+    return next((at for at in starts if spelled[at][:1].isspace()), last if last > LONGEST_WORD else 0)
