@@ -114,7 +114,8 @@ class AsyncByteLM:
             context: see `complete`.
             method: how the context is read; see `complete`.
         """
-        return (await self._read(context, method=method)).beam
+        beam: ByteBeamState = (await self._read(context, method=method)).beam
+        return beam
 
     async def next(self, context: Any = b"", *, method: str = "beam") -> AsyncNextBytes:
         """Natural log-probabilities of the next byte, `[258]`, the end last; `.chars()` for characters.
@@ -235,9 +236,7 @@ class AsyncByteLM:
         from genlm.bytes.generate import Read, parse_context
 
         if self._closed:
-            raise GenlmBytesError(
-                "This model has been closed. Make a new one, or leave the `with` block later."
-            )
+            raise GenlmBytesError("this model has been closed: make a new one, or leave `with` later.")
         prompt = parse_context(self.llm, context)
         return Read(await self._read_prompt(prompt, method), prompt.spelled)
 

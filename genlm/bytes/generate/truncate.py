@@ -15,7 +15,7 @@ from jaxtyping import Float, Float64
 __all__ = ["Truncation", "draw"]
 
 _FEW = 512
-"""Entries sorted first for `top_p`: enough for most distributions of 50,000 tokens, at a tenth of the time."""
+"""Entries sorted first for `top_p`: enough for most distributions of 50,000 tokens, and ten times faster."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,7 @@ class Truncation:
             _keep_top_p(ps, self.top_p)
         if self.min_p is not None:
             ps[ps < self.min_p * ps.max()] = 0.0
-        ps /= ps.sum()
-        return ps
+        return np.asarray(ps / ps.sum())
 
 
 def _keep_top_p(ps: Float64[np.ndarray, " n"], top_p: float) -> None:

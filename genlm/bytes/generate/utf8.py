@@ -27,11 +27,9 @@ def transitions() -> Int8[np.ndarray, "states bytes"]:
     table[0, 0xE0:0xF0] = 2
     table[0, 0xF0:0xF5] = 3
     table[0, [0xE0, 0xED, 0xF0, 0xF4]] = [4, 5, 6, 7]
-    for state, (low, high, after) in enumerate(
-        [(0x80, 0xBF, 0), (0x80, 0xBF, 1), (0x80, 0xBF, 2)]
-        + [(0xA0, 0xBF, 1), (0x80, 0x9F, 1), (0x90, 0xBF, 2), (0x80, 0x8F, 2)],
-        start=1,
-    ):
+    one, two, three = (0x80, 0xBF, 0), (0x80, 0xBF, 1), (0x80, 0xBF, 2)
+    narrow = (0xA0, 0xBF, 1), (0x80, 0x9F, 1), (0x90, 0xBF, 2), (0x80, 0x8F, 2)
+    for state, (low, high, after) in enumerate([one, two, three, *narrow], start=1):
         table[state, low : high + 1] = after
     return table
 
@@ -53,7 +51,7 @@ def advance(state: int, text: bytes) -> int:
 
 def allowed(state: int) -> Bool[np.ndarray, " bytes"]:
     """Which of the 256 bytes can come next."""
-    return transitions()[state] != BROKEN
+    return np.not_equal(transitions()[state], BROKEN)
 
 
 def state_after(text: bytes) -> int:
