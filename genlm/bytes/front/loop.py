@@ -74,7 +74,7 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     if threading.current_thread() is background.thread:
         coroutine.close()
         raise GenlmBytesError(
-            "`ByteLM` was called from within its own event loop, by a mask for example. Use `AsyncByteLM` there."
+            "`ByteLM` was called from within its own event loop, by a mask perhaps. Use `AsyncByteLM` there."
         )
     future = asyncio.run_coroutine_threadsafe(coroutine, background.loop)
     try:

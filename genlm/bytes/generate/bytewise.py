@@ -76,7 +76,7 @@ class ByteDecoder:
             return Step(b"", "dead_end")
         return self._take(draw_index(self._truncation(logps_left), self._truncation, self._rng), logps, units)
 
-    def logprob(self, length: int) -> float:
+    async def logprob(self, length: int) -> float:
         """Natural log-probability of the first `length` new bytes."""
         return self._logps[length]
 

@@ -14,6 +14,7 @@ from genlm.bytes.generate.completion import Chunk, Completion, Usage
 from genlm.bytes.generate.limits import depth
 from genlm.bytes.generate.options import Options
 from genlm.bytes.generate.output import Output, to_text
+from genlm.bytes.generate.tokenwise import TokenDecoder
 
 __all__ = ["Read", "Stream", "complete"]
 
@@ -26,7 +27,7 @@ class Decoder(Protocol):
     async def step(self) -> Step:
         """Some new bytes, or the reason why there are none."""
 
-    def logprob(self, length: int) -> float:
+    async def logprob(self, length: int) -> float:
         """Natural log-probability of the first `length` new bytes."""
 
 
@@ -65,12 +66,13 @@ class Stream:
         read, options = self._read, self._options
         if not isinstance(read, Read):
             read = await read()
-        decoder: Decoder = ByteDecoder(read.beam, read.text, options, self._rng)
+        kind = ByteDecoder if options.by_byte else TokenDecoder
+        decoder: Decoder = kind(read.beam, read.text, options, self._rng)
         output = Output(read.text, options)
         while output.reason is None:
             chunk = output.add(await decoder.step(), decoder.tokens)
             if output.reason is not None:
-                self.completion = _completion(read, options, decoder, output)
+                self.completion = await _completion(read, options, decoder, output)
             if chunk is not None:
                 yield chunk
 
@@ -96,7 +98,7 @@ async def complete(read: Read, options: Options, n: int = 1, best_of: int | None
     return list(found[:n])
 
 
-def _completion(read: Read, options: Options, decoder: Decoder, output: Output) -> Completion:
+async def _completion(read: Read, options: Options, decoder: Decoder, output: Output) -> Completion:
     assert output.reason is not None
     new = bytes(output.text)
     text = to_text(read.text, new)
@@ -107,7 +109,7 @@ def _completion(read: Read, options: Options, decoder: Decoder, output: Output) 
     return Completion(
         text=text,
         bytes=read.text + new if options.echo else new,
-        logprob=decoder.logprob(len(new)),
+        logprob=await decoder.logprob(len(new)),
         finish_reason=output.reason,
         usage=usage,
         stop=output.stop,

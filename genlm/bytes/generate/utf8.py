@@ -51,7 +51,7 @@ def advance(state: int, text: bytes) -> int:
 
 def allowed(state: int) -> Bool[np.ndarray, " bytes"]:
     """Which of the 256 bytes can come next."""
-    return np.not_equal(transitions()[state], BROKEN)
+    return np.asarray(transitions()[state] != BROKEN)
 
 
 def state_after(text: bytes) -> int:
