@@ -10,12 +10,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from genlm.bytes.byte_lm import BeamParams, ByteBeamState
-from genlm.bytes.errors import GenlmBytesError
+from genlm.bytes.errors import GenlmBytesError, bad_value
+from genlm.bytes.trie import TokenByteTrie
+from genlm.bytes.vocab import byte_vocab, end_strings, shared_trie
 
 if TYPE_CHECKING:
     import torch
 
-    from genlm.bytes.generate import Completion, Mask, Prompt, Read, Stream
+    from genlm.bytes.generate import Completion, Mask, Read, Stream
     from genlm.bytes.generate.next_bytes import AsyncNextBytes
 
 __all__ = ["AsyncByteLM"]
@@ -49,8 +51,6 @@ class AsyncByteLM:
         trie_opts: Mapping[str, Any] | None = None,
         engine: bool = True,
     ) -> None:
-        from genlm.bytes.vocab import byte_vocab, end_strings
-
         byte_vocab(llm)
         params = BeamParams(DEFAULT_K, DEFAULT_THRESHOLD) if params is None else params
         if eos is not None or not params.eos_byte_strings:
@@ -61,6 +61,7 @@ class AsyncByteLM:
         self._trie_opts = trie_opts
         self._engine = engine
         self._start: ByteBeamState | None = None
+        self._trie: TokenByteTrie | None = None
         self._closed = False
 
     @classmethod
@@ -149,6 +150,8 @@ class AsyncByteLM:
         valid_utf8: bool = True,
         mask: Callable[[bytes], Any] | Mask | None = None,
         echo: bool = False,
+        suffix: str | bytes | None = None,
+        fim: Sequence[str | int | None] | None = None,
     ) -> Completion | list[Any]:
         """Continue a text from wherever it stops; or each of a list of texts, as one batch.
 
@@ -175,6 +178,10 @@ class AsyncByteLM:
             valid_utf8: forbid bytes that cannot continue a character.
             mask: what may come next; see `genlm.bytes.generate.constraint`.
             echo: give the prompt back before the new text.
+            suffix: what stands after the place that is to be filled, for models trained to fill in the
+                middle; the prompt is then what stands before, and str or bytes.
+            fim: names or ids of the model's prefix, suffix and middle tokens; None looks for those of a
+                known family.
 
         Returns:
             A `Completion`; a list of them if `n` is above 1; and for a list of prompts a list of these.
@@ -202,10 +209,12 @@ class AsyncByteLM:
             valid_utf8=valid_utf8,
             mask=mask,
             echo=echo,
+            suffix=suffix,
+            fim=fim,
         )
 
         async def one(single: Any) -> Completion | list[Completion]:
-            read = await self._read(single, method=options.method, healing=options.token_healing)
+            read = await self._read(single, **options.reading)
             found = await complete(read, options, n, best_of)
             return found if n > 1 else found[0]
 
@@ -226,28 +235,54 @@ class AsyncByteLM:
         from genlm.bytes.generate import Options, Stream
 
         checked = Options(**options)
-        return Stream(
-            lambda: self._read(prompt, method=checked.method, healing=checked.token_healing), checked
-        )
+        return Stream(lambda: self._read(prompt, **checked.reading), checked)
 
     # -- reading --------------------------------------------------------------------------------------
 
-    async def _read(self, context: Any, *, method: str = "beam", healing: bool = True) -> Read:
+    def special(self, name: str) -> int:
+        """The id of a special token by its name, for contexts of parts: `("…", lm.special("<s>"), "…")`.
+
+        Raises:
+            ValueError: the model has no such token.
+        """
+        from genlm.bytes.generate.context import special_token
+
+        found = special_token(self.llm, name)
+        if found is None:
+            raise bad_value("name", name, "this model has no such token")
+        return found
+
+    async def _read(
+        self,
+        context: Any,
+        *,
+        method: str = "beam",
+        healing: bool = True,
+        suffix: str | bytes | None = None,
+        fim: Sequence[str | int | None] | None = None,
+    ) -> Read:
         from genlm.bytes.generate import Read, parse_context
+        from genlm.bytes.generate.infill import infill
 
         if self._closed:
             raise GenlmBytesError("this model has been closed: make a new one, or leave `with` later.")
-        prompt = parse_context(self.llm, context)
-        return Read(await self._read_prompt(prompt, method), prompt.spelled)
-
-    async def _read_prompt(self, prompt: Prompt, method: str) -> ByteBeamState:
-        if prompt.ids is None:
-            if self._start is None:
-                self._start = await self._initial(None)
-            start = self._start
+        if self._trie is None:
+            self._trie = shared_trie(self.llm, self.params.eos_byte_strings or (), self._trie_opts).trie
+        trie = self._trie
+        if suffix is not None:
+            prompt = infill(self.llm, trie, context, suffix, fim, healing)
         else:
-            start = await self._initial(prompt.ids)
-        return await start.prefill(prompt.text)
+            prompt = parse_context(self.llm, trie, context)
+            prompt = prompt if healing else prompt.closed(self.llm, trie)
+        if prompt.ids is None and self._start is None:
+            self._start = await self._initial(None)
+        start = self._start if prompt.ids is None else await self._initial(prompt.ids)
+        assert start is not None
+        return Read(await self._read_text(start, prompt.text, method), prompt.spelled, prompt.stops)
+
+    async def _read_text(self, start: ByteBeamState, text: bytes, method: str) -> ByteBeamState:
+        """The one place where a context's text is read; `method` says how."""
+        return await start.prefill(text)
 
     async def _initial(self, ids: Sequence[int] | None) -> ByteBeamState:
         return await ByteBeamState.initial(

@@ -84,6 +84,10 @@ class ByteLM:
         """The settings of the beam."""
         return self.asynchronous.params
 
+    def special(self, name: str) -> int:
+        """The id of a special token by its name; see `AsyncByteLM.special`."""
+        return self.asynchronous.special(name)
+
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the background loop: `lm.run(beam << 97)`, `lm.run(beam.logp_next())`."""
         return run(coroutine)
@@ -125,6 +129,8 @@ class ByteLM:
         valid_utf8: bool = True,
         mask: Callable[[bytes], Any] | Mask | None = None,
         echo: bool = False,
+        suffix: str | bytes | None = None,
+        fim: Sequence[str | int | None] | None = None,
     ) -> Completion | list[Any]:
         """Continue a text from wherever it stops; or each of a list of texts, as one batch.
 
@@ -149,6 +155,8 @@ class ByteLM:
                 valid_utf8=valid_utf8,
                 mask=mask,
                 echo=echo,
+                suffix=suffix,
+                fim=fim,
             )
         )
 

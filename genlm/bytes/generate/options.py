@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -39,6 +39,8 @@ class Options:
     token_healing: bool = True
     method: str = "beam"
     echo: bool = False
+    suffix: str | bytes | None = None
+    fim: Sequence[str | int | None] | None = None
     several: bool = False
 
     def __post_init__(self) -> None:
@@ -71,6 +73,12 @@ class Options:
         if best_of is not None and best_of < count:
             raise bad_value("best_of", best_of, f"must be at least `n`, which is {count}")
         return cls(several=max(count, best_of or 1) > 1, **options), count, best_of
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How the prompt is read."""
+        names = {"method": self.method, "healing": self.token_healing, "suffix": self.suffix, "fim": self.fim}
+        return dict(names)
 
     @property
     def by_byte(self) -> bool:
@@ -123,7 +131,8 @@ def _stop_strings(stop: Any) -> tuple[bytes, ...]:
     if stop is None:
         return ()
     found = []
-    for string in [stop] if isinstance(stop, str | bytes) else list(stop):
+    strings = stop if isinstance(stop, Iterable) and not isinstance(stop, str | bytes) else [stop]
+    for string in strings:
         if not isinstance(string, str | bytes):
             raise bad_type("stop", string, "a stop string must be str or bytes")
         if not string:

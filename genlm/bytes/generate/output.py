@@ -19,6 +19,7 @@ class Output:
     Args:
         prompt: the bytes before; a character that they leave unfinished is given whole in `text`.
         options: stop strings and limits.
+        stops: further stop strings, the prompt's own.
 
     Attributes:
         reason: why the completion has ended; None while it goes on.
@@ -26,11 +27,11 @@ class Output:
         text: the new bytes; without the stop string once the completion has ended.
     """
 
-    def __init__(self, prompt: bytes, options: Options) -> None:
+    def __init__(self, prompt: bytes, options: Options, stops: tuple[bytes, ...] = ()) -> None:
         self.text = bytearray()
         self.reason: FinishReason | None = None
         self.stop: bytes | None = None
-        self._finder = StopFinder(options.stops)
+        self._finder = StopFinder((*options.stops, *stops))
         self._max_bytes = options.max_bytes
         self._max_tokens = options.max_tokens
         self._shown = 0

@@ -38,10 +38,12 @@ class Read:
     Attributes:
         beam: the beam after it.
         text: all of its bytes, special tokens spelled out.
+        stops: what ends a completion of it besides the user's stop strings.
     """
 
     beam: Any
     text: bytes
+    stops: tuple[bytes, ...] = ()
 
 
 class Stream:
@@ -68,7 +70,7 @@ class Stream:
             read = await read()
         kind = ByteDecoder if options.by_byte else TokenDecoder
         decoder: Decoder = kind(read.beam, read.text, options, self._rng)
-        output = Output(read.text, options)
+        output = Output(read.text, options, read.stops)
         while output.reason is None:
             chunk = output.add(await decoder.step(), decoder.tokens)
             if output.reason is not None:
