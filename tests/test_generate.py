@@ -173,9 +173,10 @@ class TestTokens:
         assert set(drawn.text) == {"a", "b"}
 
     async def test_an_end_that_the_prompt_spells_is_text(self):
-        lm = FixedLM(
-            [b"a", b"b", EOS_STRING], rule=lambda context: [0.5, 0.2, 0.3][:: len(context) % 2 * 2 - 1]
-        )
+        def rule(context):
+            return [0.5, 0.2, 0.3] if len(context) < 2 else [0.1, 0.1, 0.8]
+
+        lm = FixedLM([b"a", b"b", EOS_STRING], rule=rule)
         completion = await exact(lm, (EOS_STRING,)).complete("a<e>", max_bytes=5)
         assert completion.finish_reason == "eos" and completion.bytes == b""
         assert completion.logprob == pytest.approx(math.log(0.8))
