@@ -145,7 +145,7 @@ class TestChat:
         plain = copy.copy(llm)
         plain.tokenizer = copy.deepcopy(tiny.tokenizer())
         plain.tokenizer.chat_template = "{{ raise_exception('no such role') }}"
-        with pytest.raises(InvalidValueError, match="refuses these messages .*no such role"):
+        with pytest.raises(InvalidValueError, match=r"refuses these messages .*no such role"):
             parse(plain, [{"role": "user", "content": "the end"}])
 
     def test_messages_that_are_none(self, llm):
@@ -177,13 +177,13 @@ class TestInfill:
     def test_names_and_ids(self, llm):
         given = self.fill(llm, "a", "b", [llm.tokenizer.get_vocab()[name] for name in FIM])
         assert given.ids == self.fill(llm, "a", "b").ids
-        with pytest.raises(InvalidValueError, match="`fim` is .* no such tokens"):
+        with pytest.raises(InvalidValueError, match=r"`fim` is .* no such tokens"):
             self.fill(llm, "a", "b", ("<x>", "<y>", "<z>"))
         with pytest.raises(InvalidTypeError, match="`fim` is"):
             self.fill(llm, "a", "b", ("<x>", "<y>"))
 
     def test_a_model_without_such_tokens(self):
-        with pytest.raises(InvalidValueError, match="`suffix`.*no known tokens"):
+        with pytest.raises(InvalidValueError, match=r"`suffix`.*no known tokens"):
             self.fill(ToyLM([b"a", b"b"]), "a", "b")
 
     @pytest.mark.parametrize(("names", "ends"), FAMILIES)
@@ -216,7 +216,9 @@ class TestInfill:
 
     async def test_what_ends_a_middle_stops_it(self):
         words = [b"a", *(name.encode() for name in FIM), b"<|file_sep|>"]
-        lm = FixedLM(words, rule=lambda context: [0.9, 0, 0, 0, 0.1] if len(context) < 7 else [0, 0, 0, 0, 1.0])
+        lm = FixedLM(
+            words, rule=lambda context: [0.9, 0, 0, 0, 0.1] if len(context) < 7 else [0, 0, 0, 0, 1.0]
+        )
         completion = await AsyncByteLM(lm, BeamParams(K=5), eos=[]).complete("a", suffix="a")
         assert (completion.text, completion.finish_reason, completion.stop) == ("aa", "stop", b"<|file_sep|>")
 

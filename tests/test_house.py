@@ -32,7 +32,7 @@ MODULES = sorted(
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 OPTIONAL = """
-    IPython arsenal filelock genlm.backend gguf graphviz matplotlib numba pandas platformdirs rich
+    IPython arsenal filelock genlm.backend gguf graphviz llguidance matplotlib numba pandas platformdirs rich
     safetensors tokenizers transformers typer
 """.split()
 
