@@ -167,6 +167,11 @@ class TestGrammars:
             completion = await self.model(1).complete("", mask=mask, seed=3, max_bytes=2000, temperature=0.5)
             value = json.loads(completion.text)
             assert 0 <= value["a"] <= 99 and value["b"] in ("x", "é")
+            assert "\n" not in completion.text
+
+    def test_white_space_in_json_only_if_asked(self):
+        assert not json_schema({"type": "array"}).advance(ord("[")).allowed()[ord("\n")]
+        assert json_schema({"type": "array"}, white_space=True).advance(ord("[")).allowed()[ord("\n")]
 
     async def test_a_grammar(self):
         mask = lark('start: "(" start ")" | "x"')

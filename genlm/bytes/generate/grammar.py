@@ -66,15 +66,20 @@ def regex(pattern: str) -> Grammar:
     return _grammar("pattern", pattern, _llguidance().LLMatcher.grammar_from_regex(pattern))
 
 
-def json_schema(schema: str | Mapping[str, Any]) -> Grammar:
+def json_schema(schema: str | Mapping[str, Any], white_space: bool = False) -> Grammar:
     """The whole completion is JSON that fits a schema.
+
+    Args:
+        schema: the schema, as JSON or as what JSON is made from.
+        white_space: allow any amount of it between tokens of JSON. Small models do not stop then.
 
     Raises:
         ValueError: the schema is none, or uses what `llguidance` does not know.
         MissingDependencyError: `llguidance` is not installed.
     """
     text = schema if isinstance(schema, str) else json.dumps(schema)
-    return _grammar("schema", schema, _llguidance().LLMatcher.grammar_from_json_schema(text))
+    options = {"whitespace_flexible": white_space}
+    return _grammar("schema", schema, _llguidance().LLMatcher.grammar_from_json_schema(text, options))
 
 
 def lark(grammar: str) -> Grammar:
