@@ -137,6 +137,15 @@ class TestLimits:
         with pytest.raises(ValueError, match=f"reads at most {LONGEST} tokens"):
             lm.complete("x" * 2 * LONGEST, unit=unit)
 
+    @pytest.mark.parametrize("unit", ["token", "byte"])
+    def test_a_model_that_forgets_goes_on(self, unit):
+        from tiny import LONGEST, transformer
+
+        lm = ByteLM(transformer("gpt2"), PARAMS, eos=[], max_context_length=8)
+        completion = lm.complete("x" * (LONGEST - 2), max_bytes=12, unit=unit)
+        assert (len(completion.bytes), completion.finish_reason) == (12, "length")
+        assert all(len(state.lm_state.context) <= 8 for state in lm.beam("x" * LONGEST))
+
 
 class TestInterruption:
     def test_an_interrupt_cancels_the_work_and_leaves_the_loop_clean(self):

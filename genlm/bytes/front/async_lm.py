@@ -36,6 +36,8 @@ class AsyncByteLM:
             none, the model's own; an empty list means that nothing does.
         trie_opts: see `ByteBeamState.initial`.
         engine: see `ByteBeamState.initial`.
+        lora_name: see `ByteBeamState.initial`.
+        max_context_length: see `ByteBeamState.initial`.
 
     Examples:
         async with await AsyncByteLM.from_pretrained() as lm:
@@ -50,6 +52,8 @@ class AsyncByteLM:
         eos: Iterable[bytes] | None = None,
         trie_opts: Mapping[str, Any] | None = None,
         engine: bool = True,
+        lora_name: str | None = None,
+        max_context_length: int | None = None,
     ) -> None:
         byte_vocab(llm)
         params = BeamParams(DEFAULT_K, DEFAULT_THRESHOLD) if params is None else params
@@ -59,7 +63,11 @@ class AsyncByteLM:
         self.llm = llm
         self.params = params
         self._trie_opts = trie_opts
-        self._engine = engine
+        self._initial_opts: dict[str, Any] = {
+            "engine": engine,
+            "lora_name": lora_name,
+            "max_context_length": max_context_length,
+        }
         self._start: ByteBeamState | None = None
         self._trie: TokenByteTrie | None = None
         self._closed = False
@@ -286,7 +294,7 @@ class AsyncByteLM:
 
     async def _initial(self, ids: Sequence[int] | None) -> ByteBeamState:
         return await ByteBeamState.initial(
-            self.llm, self.params, self._trie_opts, initial_context=ids, engine=self._engine
+            self.llm, self.params, self._trie_opts, initial_context=ids, **self._initial_opts
         )
 
     # -- ending ---------------------------------------------------------------------------------------

@@ -36,6 +36,8 @@ class ByteLM:
             none, the model's own; an empty list means that nothing does.
         trie_opts: see `ByteBeamState.initial`.
         engine: see `ByteBeamState.initial`.
+        lora_name: see `ByteBeamState.initial`.
+        max_context_length: see `ByteBeamState.initial`.
 
     Examples:
         with ByteLM.from_pretrained() as lm:
@@ -50,8 +52,18 @@ class ByteLM:
         eos: Iterable[bytes] | None = None,
         trie_opts: Mapping[str, Any] | None = None,
         engine: bool = True,
+        lora_name: str | None = None,
+        max_context_length: int | None = None,
     ) -> None:
-        self.asynchronous = AsyncByteLM(llm, params, eos=eos, trie_opts=trie_opts, engine=engine)
+        self.asynchronous = AsyncByteLM(
+            llm,
+            params,
+            eos=eos,
+            trie_opts=trie_opts,
+            engine=engine,
+            lora_name=lora_name,
+            max_context_length=max_context_length,
+        )
 
     @classmethod
     def from_pretrained(

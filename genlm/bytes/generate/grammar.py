@@ -63,7 +63,7 @@ def regex(pattern: str) -> Grammar:
         >>> bytes(regex("[ab]c").allowed().nonzero()[0].tolist())
         b'ab'
     """
-    return _grammar("pattern", pattern, _llguidance().LLMatcher.grammar_from_regex(pattern))
+    return _grammar("pattern", pattern, "regex", pattern)
 
 
 def json_schema(schema: str | Mapping[str, Any], white_space: bool = False) -> Grammar:
@@ -79,7 +79,7 @@ def json_schema(schema: str | Mapping[str, Any], white_space: bool = False) -> G
     """
     text = schema if isinstance(schema, str) else json.dumps(schema)
     options = {"whitespace_flexible": white_space}
-    return _grammar("schema", schema, _llguidance().LLMatcher.grammar_from_json_schema(text, options))
+    return _grammar("schema", schema, "json_schema", text, options)
 
 
 def lark(grammar: str) -> Grammar:
@@ -89,14 +89,18 @@ def lark(grammar: str) -> Grammar:
         ValueError: the grammar is none.
         MissingDependencyError: `llguidance` is not installed.
     """
-    return _grammar("grammar", grammar, _llguidance().LLMatcher.grammar_from_lark(grammar))
+    return _grammar("grammar", grammar, "lark", grammar)
 
 
-def _grammar(argument: str, given: Any, compiled: str) -> Grammar:
-    matcher = _llguidance().LLMatcher(_tokenizer(), compiled, log_level=0)
-    if matcher.is_error():
-        why = " ".join(matcher.get_error().split())
-        raise bad_value(argument, given, f"llguidance cannot use it ({why})")
+def _grammar(argument: str, given: Any, kind: str, *source: Any) -> Grammar:
+    kinds = _llguidance().LLMatcher
+    try:
+        matcher = kinds(_tokenizer(), getattr(kinds, f"grammar_from_{kind}")(*source), log_level=0)
+        why = matcher.get_error()
+    except ValueError as error:
+        why = str(error)
+    if why:
+        raise bad_value(argument, given, f"llguidance cannot use it ({' '.join(why.split())})")
     return Grammar(matcher)
 
 

@@ -51,9 +51,11 @@ class StopFinder:
         return 0
 
 
-def longest_context(model: Any) -> int | None:
-    """The most tokens that a model reads, if it says."""
-    config = getattr(getattr(model, "model", None), "config", None)
+def longest_context(lm_state: Any) -> int | None:
+    """The most tokens that a state's model reads, if it says; None for a state that forgets the oldest."""
+    if lm_state.max_context_length is not None:
+        return None
+    config = getattr(getattr(lm_state.model, "model", None), "config", None)
     if config is None:
         return None
     text_config = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
@@ -72,5 +74,5 @@ def context_is_full(beam: Any) -> bool:
     states = getattr(beam, "states", ())
     if not states:
         return False
-    longest = longest_context(states[0].lm_state.model)
+    longest = longest_context(states[0].lm_state)
     return longest is not None and max(depth(state.lm_state) for state in states) >= longest

@@ -72,7 +72,7 @@ class TokenDecoder:
         self._longest: int | None = None
         if beam.states:
             self._table = token_table(beam.states[0].trie.trie)
-            self._longest = longest_context(beam.states[0].lm_state.model)
+            self._longest = longest_context(beam.states[0].lm_state)
 
     async def step(self) -> Step:
         """The rest of the token at the edge, or the next token."""
