@@ -271,6 +271,7 @@ class AsyncByteLM:
     ) -> Read:
         from genlm.bytes.generate import Read, parse_context
         from genlm.bytes.generate.infill import infill
+        from genlm.bytes.generate.reading import read_text
 
         if self._closed:
             raise GenlmBytesError("this model has been closed: make a new one, or leave `with` later.")
@@ -286,11 +287,7 @@ class AsyncByteLM:
             self._start = await self._initial(None)
         start = self._start if prompt.ids is None else await self._initial(prompt.ids)
         assert start is not None
-        return Read(await self._read_text(start, prompt.text, method), prompt.spelled, prompt.stops)
-
-    async def _read_text(self, start: ByteBeamState, text: bytes, method: str) -> ByteBeamState:
-        """The one place where a context's text is read; `method` says how."""
-        return await start.prefill(text)
+        return Read(await read_text(start, prompt.text, method), prompt.spelled, prompt.stops)
 
     async def _initial(self, ids: Sequence[int] | None) -> ByteBeamState:
         return await ByteBeamState.initial(
