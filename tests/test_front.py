@@ -174,6 +174,12 @@ class TestInterruption:
         assert list(stream) == []
         assert run(others()) == set()
 
+    async def test_a_stream_is_read_once(self):
+        stream = AsyncByteLM(ToyLM(TOY, seed=5), PARAMS).stream("ab", max_bytes=3)
+        assert len([chunk async for chunk in stream]) > 0
+        with pytest.raises(GenlmBytesError, match="can be read once"):
+            await stream.collect()
+
     def test_an_error_in_a_mask_reaches_the_caller(self):
         def mask(text):
             raise LookupError("here")
@@ -183,6 +189,12 @@ class TestInterruption:
             lm.complete("ab", mask=mask)
         with pytest.raises(LookupError, match="here"):
             lm.complete(["ab", "b"], mask=mask)
+        assert run(others()) == set()
+
+    def test_one_prompt_that_fails_ends_the_batch(self):
+        lm = ByteLM(ToyLM(TOY, seed=5), PARAMS)
+        with pytest.raises(ValueError, match="no token of this model contains that byte"):
+            lm.complete(["ab", "az", "b"], max_bytes=200)
         assert run(others()) == set()
 
     def test_a_call_from_within_is_refused_not_hung(self):

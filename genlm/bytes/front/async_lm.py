@@ -199,6 +199,7 @@ class AsyncByteLM:
             TypeError: an option or a prompt of the wrong type.
         """
         from genlm.bytes.generate import Options, complete, is_batch
+        from genlm.bytes.generate.together import together
 
         options, n, best_of = Options.for_complete(
             n,
@@ -227,7 +228,7 @@ class AsyncByteLM:
             return found if n > 1 else found[0]
 
         if is_batch(prompt):
-            return list(await asyncio.gather(*(one(single) for single in prompt)))
+            return list(await together(one(single) for single in prompt))
         return await one(prompt)
 
     def stream(self, prompt: Any, **options: Any) -> Stream:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+from genlm.bytes.errors import GenlmBytesError
 from genlm.bytes.generate.bytewise import ByteDecoder, Step
 from genlm.bytes.generate.completion import Chunk, Completion, Usage
 from genlm.bytes.generate.limits import depth
 from genlm.bytes.generate.options import Options
 from genlm.bytes.generate.output import Output, to_text
+from genlm.bytes.generate.together import together
 from genlm.bytes.generate.tokenwise import TokenDecoder
 
 __all__ = ["Read", "Stream", "complete"]
@@ -47,7 +48,7 @@ class Read:
 
 
 class Stream:
-    """One completion as it comes: an asynchronous iterator of `Chunk`s.
+    """One completion as it comes: an asynchronous iterator of `Chunk`s, which can be read once.
 
     Args:
         read: the prompt; or a function that reads it, called when the first chunk is asked for.
@@ -62,9 +63,13 @@ class Stream:
         self._read = read
         self._options = options
         self._rng = random_numbers(options.seed, sample)
+        self._begun = False
         self.completion: Completion | None = None
 
     async def __aiter__(self) -> AsyncIterator[Chunk]:
+        if self._begun:
+            raise GenlmBytesError("a stream can be read once: ask for another, or look at its `completion`.")
+        self._begun = True
         read, options = self._read, self._options
         if not isinstance(read, Read):
             read = await read()
@@ -94,7 +99,7 @@ def random_numbers(seed: int | None, sample: int) -> np.random.Generator:
 async def complete(read: Read, options: Options, n: int = 1, best_of: int | None = None) -> list[Completion]:
     """`n` completions of one prompt; the likeliest of `best_of` by log-probability a byte."""
     count = max(n, best_of or n)
-    found = await asyncio.gather(*(Stream(read, options, i).collect() for i in range(count)))
+    found = await together(Stream(read, options, i).collect() for i in range(count))
     if count > n:
         found = sorted(found, key=lambda c: -c.logprob / max(1, c.usage.completion_bytes))
     return list(found[:n])
