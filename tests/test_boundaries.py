@@ -79,14 +79,17 @@ def test_a_long_prompt():
 
 @pytest.mark.parametrize("prompt", ["a<e", "a<", "<e", "<e><e"])
 @pytest.mark.parametrize("unit", ["token", "byte"])
-def test_a_prompt_that_stops_inside_an_end(prompt, unit):
+@pytest.mark.parametrize(
+    "params", [BeamParams(K=1, prune_threshold=0.5), BeamParams(), BeamParams(exact=True)]
+)
+def test_a_prompt_that_stops_inside_an_end(prompt, unit, params):
     """The likeliest way on is the token that ends the sequence; but the bytes were given as text."""
 
     def rule(context):
         return [0.05, 0.05, 0.05, 0.8, 0.05]
 
     llm = FixedLM([b"a", b"<", b"e", EOS_STRING, b">"], rule=rule)
-    lm = ByteLM(llm, BeamParams(K=1, prune_threshold=0.5), eos=[EOS_STRING])
+    lm = ByteLM(llm, params, eos=[EOS_STRING])
     completion = lm.complete(prompt, max_bytes=3, unit=unit)
     assert completion.finish_reason == "eos"
     assert completion.bytes == b""
