@@ -131,6 +131,11 @@ class TestChat:
         assert len(completion.bytes) == 5
         assert completion.usage.prompt_tokens >= 6
 
+    async def test_several_conversations_are_a_batch(self, model):
+        chats = [[{"role": "user", "content": said}] for said in ("the", "and")]
+        both = await model.complete(chats, max_bytes=3)
+        assert both == [await model.complete(chat, max_bytes=3) for chat in chats]
+
     def test_a_single_message(self, llm):
         message = {"role": "user", "content": "the end"}
         assert parse(llm, message) == parse(llm, [message])

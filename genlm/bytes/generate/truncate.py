@@ -14,8 +14,8 @@ from jaxtyping import Float, Float64
 
 __all__ = ["Truncation", "draw"]
 
-_FEW = 512
-"""Entries sorted first for `top_p`: enough for most distributions of 50,000 tokens, and ten times faster."""
+_FEW = (512, 4096)
+"""Entries sorted first for `top_p`. Mostly the fewest are enough, and sorting 50,000 takes 6 ms, these 1 or 2."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,13 @@ class Truncation:
 
 def _keep_top_p(ps: Float64[np.ndarray, " n"], top_p: float) -> None:
     """Zero all but the likeliest entries that reach `top_p`; of equals the first."""
-    if len(ps) > 2 * _FEW:
-        likeliest = np.sort(np.argpartition(-ps, _FEW)[:_FEW])
-        if ps[likeliest].sum() < top_p:
-            likeliest = np.arange(len(ps))
-    else:
-        likeliest = np.arange(len(ps))
+    likeliest = np.arange(len(ps))
+    for few in _FEW:
+        if len(ps) > 2 * few:
+            first = np.sort(np.argpartition(-ps, few)[:few])
+            if ps[first].sum() >= top_p:
+                likeliest = first
+                break
     order = likeliest[np.argsort(-ps[likeliest], kind="stable")]
     count = int(np.searchsorted(np.cumsum(ps[order]), top_p)) + 1
     kept = order[:count]
