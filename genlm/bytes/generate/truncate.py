@@ -15,7 +15,7 @@ from jaxtyping import Float, Float64
 __all__ = ["Truncation", "draw"]
 
 _FEW = (512, 4096)
-"""Entries sorted first for `top_p`. Mostly the fewest are enough, and sorting 50,000 takes 6 ms, these 1 or 2."""
+"""Entries sorted first for `top_p`: mostly enough, and sorting 50,000 takes 6 ms, these 1 or 2."""
 
 
 @dataclass(frozen=True)
