@@ -61,7 +61,8 @@ class TestMasks:
             best = max(b"ac", key=lambda b: chart[b])
             logprob += math.log(chart[best])
             text.append(best)
-        completion = await AsyncByteLM(lm, EXACT).complete("ab", mask=lambda _: b"ac", max_bytes=3)
+        model = AsyncByteLM(lm, EXACT)
+        completion = await model.complete("ab", mask=lambda _: b"ac", max_bytes=3, method="beam")
         assert [*b"ab", *completion.bytes] == text
         assert completion.logprob == pytest.approx(logprob)
 

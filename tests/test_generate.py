@@ -24,9 +24,16 @@ from genlm.bytes.generate.tokenwise import TokenDecoder, edge_pairs
 EXACT = BeamParams(K=10_000, prune_threshold=0.0)
 
 
+class Whole(AsyncByteLM):
+    """Considers all tokenizations of the whole prompt, whatever the default is."""
+
+    async def _read(self, context, **options):
+        return await super()._read(context, **{**options, "method": "beam"})
+
+
 def exact(lm: ToyLM, eos: tuple[bytes, ...] = ()) -> AsyncByteLM:
     """A model whose beam drops nothing."""
-    return AsyncByteLM(lm, EXACT, eos=eos)
+    return Whole(lm, EXACT, eos=eos)
 
 
 class Fixed(np.random.Generator):

@@ -22,16 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncByteLM"]
 
-DEFAULT_K = 5
-DEFAULT_THRESHOLD = 0.05
-
 
 class AsyncByteLM:
     """A byte-level language model, ready to be asked. Its methods are coroutines; `ByteLM` has plain ones.
 
     Args:
         llm: a `genlm.backend` `AsyncLM`, or anything with its interface.
-        params: settings of the beam; None means `BeamParams(K=5, prune_threshold=0.05)`.
+        params: settings of the beam; None means `BeamParams()`.
         eos: spellings of the tokens that end a sequence. None takes those of `params`, or, where it has
             none, the model's own; an empty list means that nothing does.
         trie_opts: see `ByteBeamState.initial`.
@@ -56,7 +53,7 @@ class AsyncByteLM:
         max_context_length: int | None = None,
     ) -> None:
         byte_vocab(llm)
-        params = BeamParams(DEFAULT_K, DEFAULT_THRESHOLD) if params is None else params
+        params = BeamParams() if params is None else params
         if eos is not None or not params.eos_byte_strings:
             ends = set(end_strings(llm) if eos is None else eos)
             params = dataclasses.replace(params, eos_byte_strings=ends, eos_tokens=None)
@@ -126,7 +123,7 @@ class AsyncByteLM:
         beam: ByteBeamState = (await self._read(context, method=method)).beam
         return beam
 
-    async def next(self, context: Any = b"", *, method: str = "beam") -> AsyncNextBytes:
+    async def next(self, context: Any = b"", *, method: str = "tokenize") -> AsyncNextBytes:
         """Natural log-probabilities of the next byte, `[258]`, the end last; `.chars()` for characters.
 
         Args:
@@ -154,7 +151,7 @@ class AsyncByteLM:
         best_of: int | None = None,
         unit: Literal["token", "byte"] | None = None,
         token_healing: bool = True,
-        method: str = "beam",
+        method: str = "tokenize",
         valid_utf8: bool = True,
         mask: Callable[[bytes], Any] | Mask | None = None,
         echo: bool = False,
@@ -182,7 +179,9 @@ class AsyncByteLM:
                 `"byte"`. None means tokens, and bytes where there is a mask.
             token_healing: whether the prompt's end may lie inside a token. False takes it for a
                 boundary, as `transformers.generate` does.
-            method: how the prompt is read; see `ByteBeamState.prefill`.
+            method: how the prompt is read; see `ByteBeamState.prefill`. `"tokenize"` follows the tokenizer up
+                to the last word, and considers all tokenizations of the rest: the price of one forward.
+                `"beam"` considers all of the whole prompt.
             valid_utf8: forbid bytes that cannot continue a character.
             mask: what may come next; see `genlm.bytes.generate.constraint`.
             echo: give the prompt back before the new text.

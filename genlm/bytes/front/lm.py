@@ -31,7 +31,7 @@ class ByteLM:
 
     Args:
         llm: a `genlm.backend` `AsyncLM`, or anything with its interface.
-        params: settings of the beam; None means `BeamParams(K=5, prune_threshold=0.05)`.
+        params: settings of the beam; None means `BeamParams()`.
         eos: spellings of the tokens that end a sequence. None takes those of `params`, or, where it has
             none, the model's own; an empty list means that nothing does.
         trie_opts: see `ByteBeamState.initial`.
@@ -110,7 +110,7 @@ class ByteLM:
         """The beam after a context; see `AsyncByteLM.beam`. Its own methods are coroutines: see `run`."""
         return run(self.asynchronous.beam(context, method=method))
 
-    def next(self, context: Any = b"", *, method: str = "beam") -> NextBytes:
+    def next(self, context: Any = b"", *, method: str = "tokenize") -> NextBytes:
         """Natural log-probabilities of the next byte, `[258]`, the end last; `.chars()` for characters.
 
         Args:
@@ -137,7 +137,7 @@ class ByteLM:
         best_of: int | None = None,
         unit: Literal["token", "byte"] | None = None,
         token_healing: bool = True,
-        method: str = "beam",
+        method: str = "tokenize",
         valid_utf8: bool = True,
         mask: Callable[[bytes], Any] | Mask | None = None,
         echo: bool = False,

@@ -13,7 +13,7 @@ from genlm.bytes.generate.truncate import Truncation
 __all__ = ["DEFAULT_MAX_BYTES", "METHODS", "Options"]
 
 DEFAULT_MAX_BYTES = 256
-METHODS = ("beam",)
+METHODS = ("beam", "tokenize", "heal")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Options:
     valid_utf8: bool = True
     mask: Any = None
     token_healing: bool = True
-    method: str = "beam"
+    method: str = "tokenize"
     echo: bool = False
     suffix: str | bytes | None = None
     fim: Sequence[str | int | None] | None = None

@@ -16,22 +16,22 @@ from genlm.bytes.byte_lm import ByteBeamState
 __all__ = ["read_text"]
 
 
-async def read_text(start: ByteBeamState, text: bytes, method: str = "beam") -> ByteBeamState:
+async def read_text(start: ByteBeamState, text: bytes, method: str) -> ByteBeamState:
     """The beam after `text`.
 
     Args:
         start: a beam that has read what comes before.
         text: the text.
-        method: how it is read.
+        method: how it is read; see `ByteBeamState.prefill`.
 
     Raises:
         ImpossibleByteError: a byte that no candidate can read.
     """
-    beam = await start.prefill(text)
+    beam = await start.prefill(text, method=method)
     if beam.logZ > -math.inf:
         return beam
     inside = max((len(state.partial) for state in beam), default=0)
-    again = await start.prefill(text[: len(text) - inside])
+    again = await start.prefill(text[: len(text) - inside], method=method)
     for byte in text[len(text) - inside :]:
         again = await (again.prune() << byte)
     return again if len(again) else beam
