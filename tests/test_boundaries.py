@@ -70,8 +70,8 @@ class TestBoundaries:
 
 def test_a_long_prompt():
     """20 kB, without recursion."""
-    unit = b"ab\x00"
-    llm = FixedLM([100 * unit, b"a", b"b", b"\x00"], rule=lambda context: [0.5, 0.2, 0.1, 0.2])
+    unit = b" ab"
+    llm = FixedLM([100 * unit, b"a", b"b", b" "], rule=lambda context: [0.5, 0.2, 0.1, 0.2])
     lm = ByteLM(llm, BeamParams(K=1, prune_threshold=0.2))
     completion = lm.complete(unit * 7000, max_bytes=4)
     assert (len(completion.bytes), completion.usage.prompt_bytes) == (4, 21000)
