@@ -255,3 +255,20 @@ async def test_a_room_keeps_at_most_so_many(monkeypatch):
     room = WaitingRoom(Trail()).admit([state] * 8, meets=True)
     gone, kept = room.drop(-math.inf)
     assert len(kept) == 5 and len(gone) == 3 and MOST_WAITING == 4096
+
+
+async def test_tokenizations():
+    """The tokenizer of the toy cuts `ab` as one token."""
+    from test_prefill_methods import SpellingTokenizer
+
+    words = [b"a", b"b", b"ab"]
+    lm = FixedLM(words, rule=lambda context: [0.3, 0.1, 0.6], bos=2)
+    beam = await start(lm, BeamParams(exact=True))
+    assert [t.token_ids for t in beam.tokenizations()] == [()]
+    lm.tokenizer = SpellingTokenizer(words)
+    found = (await beam.prefill(b"ab")).tokenizations()
+    assert [(t.token_ids, t.byte_strings, t.partial, t.canonical) for t in found] == [
+        ((), (), b"ab", True),
+        ((0,), (b"a",), b"b", False),
+    ]
+    assert [t.posterior for t in found] == pytest.approx([0.6 / 0.63, 0.03 / 0.63])

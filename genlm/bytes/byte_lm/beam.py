@@ -33,6 +33,7 @@ from genlm.bytes.byte_lm.params import BeamParams
 from genlm.bytes.byte_lm.prefill import read_context
 from genlm.bytes.byte_lm.progress import ReadingProgress
 from genlm.bytes.byte_lm.step import Ask, Opened, Step, drive, open_beam, read_symbol
+from genlm.bytes.byte_lm.tokenization import Tokenization, tokenizations_of
 from genlm.bytes.byte_lm.trie_state import LazyTrieState, check_symbol
 from genlm.bytes.byte_lm.waiting import Trail, WaitingRoom
 from genlm.bytes.errors import BudgetExceededError, EmptyBeamError, bad_type
@@ -79,6 +80,7 @@ class ByteBeamState(StatefulByteLM):
         # Log factor by which a guess of `prefill` is heavier than what it knows; 0 for every other beam.
         self.absent = 0.0
         self._opened_before: Opened | None = None
+        self._begun = 0  # tokens of the initial context
 
     @classmethod
     async def initial(
@@ -123,6 +125,7 @@ class ByteBeamState(StatefulByteLM):
             llm = adopt(llm)
         lm = StatefulTokenizedLM.initial(llm, initial_context, max_context_length, lora_name)
         state = LazyTrieState.initial(lm, trie)
+        beam._begun = len(lm.context)
         return beam.with_states([await state.materialize()])
 
     # -- looking --------------------------------------------------------------------------------------
@@ -154,6 +157,13 @@ class ByteBeamState(StatefulByteLM):
         """
         upper = logsumexp([self.logZ, *self.waiting.weights, self.dropped.weight])
         return Bounds(self.logZ, min(upper, 0.0))
+
+    def tokenizations(self) -> list[Tokenization]:
+        """The candidates as tokenizations of the bytes read, with their posteriors, the likeliest first.
+
+        The share of the tokenizer's own is `sum(t.posterior for t in beam.tokenizations() if t.canonical)`.
+        """
+        return tokenizations_of(self.states, self._begun)
 
     def __repr__(self) -> str:
         lines = [f"\x1b[1mZ: {self.logZ:.6g}\x1b[0m", "\x1b[1mCandidates:\x1b[0m"]
@@ -385,4 +395,5 @@ class ByteBeamState(StatefulByteLM):
     ) -> Self:
         after = type(self)(states, self.params)
         after.waiting, after.dropped, after.absent = waiting, dropped, absent
+        after._begun = self._begun
         return after
