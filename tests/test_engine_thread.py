@@ -195,7 +195,7 @@ def test_a_loop_closed_while_its_forward_runs(engine, caplog):
 def test_a_loop_closed_before_it_could_hand_over(engine):
     engine._tree_model.model.let_in.set()
     loop = asyncio.new_event_loop()
-    asking = engine._worker.ask(engine.node([1, 2]))
+    asking = engine._worker.ask([engine.node([1, 2])])
     loop.call_soon(lambda: asking.send(None))
     loop.call_soon(loop.stop)
     loop.run_forever()
