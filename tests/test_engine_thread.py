@@ -233,7 +233,7 @@ async def test_without_waiting(engine):
         asyncio.ensure_future(asyncio.to_thread(engine.batch_next_token_logprobs_sync, [[i], [9], [i]]))
         for i in range(2)
     ]
-    await until(lambda: len(engine._worker._blocked) == 6)
+    await until(lambda: len(engine._worker._blocked) == 4)
     engine._tree_model.model.let_in.set()
     one, zero, two = await asyncio.gather(*tasks)
     check([[1, 2, 3], [0], [9], [0], [1], [9], [1]], [one, *zero, *two])

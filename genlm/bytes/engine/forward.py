@@ -139,7 +139,7 @@ class TreeModel:
 
     @torch.no_grad()
     def check(self) -> None:
-        """Compare a small tree, evaluated in two forwards, with plain forwards of its paths.
+        """Compare a small tree, evaluated in three forwards, with plain forwards of its paths.
 
         Raises:
             UnsupportedModelError: the model fails on it, or the results differ.
@@ -148,18 +148,18 @@ class TreeModel:
         a, b, c, d, e = ((7 * i + 3) % size for i in range(1, 6))
         tree = Tree()
         trunk = [tree.find([a]), tree.find([a, b])]
-        leaves = [tree.find(path) for path in ([a, b, c], [a, b, d], [a, e], [a, b, d, e], [a, b, c, d])]
+        alone = tree.find([a, b, c])  # it needs no mask
+        leaves = [tree.find(path) for path in ([a, b, d], [a, e], [a, b, d, e], [a, b, c, d])]
         leaves.sort(key=lambda node: node.depth)
         try:
             self.run(trunk, [1])
-            got = torch.stack(self.run(leaves, range(len(leaves))))
-            plain = torch.stack(
-                [self.model(torch.tensor([n.tokens()], device=self.device)).logits[0, -1] for n in leaves]
-            )
+            got = torch.stack([*self.run([alone], [0]), *self.run(leaves, range(len(leaves)))])
+            paths = [torch.tensor([node.tokens()], device=self.device) for node in (alone, *leaves)]
+            plain = torch.stack([self.model(path).logits[0, -1] for path in paths])
         except Exception as error:
             raise UnsupportedModelError(f"a trial run failed: {type(error).__name__}: {error}") from error
         finally:
-            self.cache.release([*trunk, *leaves])
+            self.cache.release([*trunk, alone, *leaves])
             self.cache.trim()
         want = torch.log_softmax(plain.float(), dim=-1).cpu()
         worst = float((got.exp() - want.exp()).abs().max())
