@@ -16,7 +16,7 @@ import tiny
 import torch
 
 from genlm.bytes import BeamParams, ByteBeamState
-from genlm.bytes.engine import Engine
+from genlm.bytes.engine import Engine, adopt
 
 LLAMA = tiny.transformer("llama")
 
@@ -249,6 +249,9 @@ def test_nothing_is_left_behind(engine):
         mine.next_token_logprobs_sync([1], lora_name="x")
     beam = asyncio.run(_read(llm))
     assert len(answered) and len(beam)
+    for idle in [one._worker.run for one in (mine, adopt(llm))]:
+        idle(int)  # an answer comes before its thread has let go of the worker
+    del idle
     threads = list(mine._worker._thread._threads)
     gone = [weakref.ref(llm.model), weakref.ref(mine), weakref.ref(mine._worker)]
     del llm, mine, beam
