@@ -196,17 +196,26 @@ class ByteBeamState(StatefulByteLM):
         """
         if not self.states:
             return self
-        symbol = check_symbol(a, self.states[0].trie)
+        return await self.advance(check_symbol(a, self.states[0].trie))
+
+    async def advance(self, symbol: int | bytes, *, pruned: bool = False) -> Self:
+        """`<<` of a checked symbol.
+
+        Args:
+            symbol: what to read.
+            pruned: the caller prunes next. Then extensions that pruning is bound to discard are not
+                evaluated, and the beam after that `prune()` is the same.
+        """
         await self.materialize()
-        after = await drive(self.reading(symbol))
+        after = await drive(self.reading(symbol, pruned=pruned))
         if not after.states and self.params.heal:
             after = after.with_states(await self._heal(symbol))
         if self.params.verbose:
             logger.info("after %r: %r", symbol, after)
         return after
 
-    def reading(self, symbol: int | bytes) -> Step[Self]:
-        """`<<` without healing, as a step (`step.py`). Of materialized candidates and a checked symbol."""
+    def reading(self, symbol: int | bytes, *, pruned: bool = False) -> Step[Self]:
+        """`advance` without healing, as a step (`step.py`), of materialized candidates."""
         if self.params.tolerance is not None:
             opened = self._opened_before or (yield from open_beam(self, looking=False))
             before = self.logZ + self.absent
@@ -215,8 +224,11 @@ class ByteBeamState(StatefulByteLM):
         read = [after for state in self.states if (after := state << symbol) is not None]
         total = logsumexp([state.weight for state in read])
         kept = self.extensions(total)
-        got = yield Ask(kept)
-        read += [after for state in got if (after := state << symbol) is not None]
+        if pruned:
+            kept = yield from self._extend_in_reach(kept, read, symbol)
+        else:
+            got = yield Ask(kept)
+            read += [after for state in got if (after := state << symbol) is not None]
         if self.params.exact and len(read) > self.params.max_candidates:
             raise BudgetExceededError(
                 f"{len(read)} candidates after {symbol!r}; `max_candidates` is {self.params.max_candidates}. "
@@ -225,9 +237,35 @@ class ByteBeamState(StatefulByteLM):
             )
         return self.with_states(read, self._without(kept, total))
 
+    def _extend_in_reach(
+        self, extensions: list[LazyTrieState], read: list[LazyTrieState], symbol: int | bytes
+    ) -> Step[list[LazyTrieState]]:
+        """Evaluate the extensions that can be among the K heaviest; put what they become into `read`.
+
+        Reading makes no candidate heavier. So one that is not heavier now than K others are after the
+        symbol will not be kept. With a threshold too, who is kept depends on the weight of all.
+
+        Returns:
+            The extensions evaluated, or asked for in vain.
+        """
+        K = self.params.K
+        if K is None or self.params.log_prune_threshold > -math.inf:
+            first = extensions
+        else:
+            first = sorted(_in_reach(extensions, read, K), key=lambda state: -state.weight)[:K]
+        got = yield Ask(first)
+        read += [after for state in got if (after := state << symbol) is not None]
+        if first is extensions or K is None or len(got) < len(first):
+            return first
+        asked = {id(state) for state in first}
+        rest = [e for e in _in_reach(extensions, read, K) if id(e) not in asked]
+        got = yield Ask(rest)
+        read += [after for state in got if (after := state << symbol) is not None]
+        return [*first, *rest]
+
     def _without(self, kept: Sequence[LazyTrieState], total: float) -> Dropped:
         """The account after extensions other than `kept` have been dropped."""
-        if self.params.log_prune_threshold == -math.inf:
+        if self.params.K is None:
             return self.dropped
         ids = {id(state) for state in kept}
         gone = [e.weight for state in self.states for e in state.extend_all() if id(e) not in ids]
@@ -397,3 +435,12 @@ class ByteBeamState(StatefulByteLM):
         after.waiting, after.dropped, after.absent = waiting, dropped, absent
         after._begun = self._begun
         return after
+
+
+def _in_reach(
+    extensions: Sequence[LazyTrieState], read: Sequence[LazyTrieState], K: int
+) -> list[LazyTrieState]:
+    """The extensions heavier than the K-th heaviest that has been read."""
+    weights = sorted((state.weight for state in read), reverse=True)
+    least = weights[K - 1] if len(weights) >= K else -math.inf
+    return [extension for extension in extensions if extension.weight > least]

@@ -86,7 +86,7 @@ async def _read(beam: _Beam, text: list[int | bytes], method: str, report: Calla
     if guesses.useful and symbols:
         await guesses.ask_for_whole(reading.states[0])
     while at < len(symbols):
-        after = await (reading.prune() << symbols[at])
+        after = await reading.prune().advance(symbols[at], pruned=at + 1 < len(symbols))
         if not len(after):
             raise _impossible(reading, symbols[at], text, done + guesses.offset(at))
         reading, at = after, at + 1
@@ -109,7 +109,7 @@ async def _read_known(
     rejoined = -1
     lacking: list[_Lacking] = []
     while at < len(symbols) and at < exact_at + guesses.horizon:
-        after, missing = _read_if_known(beam.prune(), symbols[at])
+        after, missing = _read_if_known(beam.prune(), symbols[at], at + 1 < len(symbols))
         lacking += [(state, at if place is None else place - start, at) for state, place in missing]
         if after.states:
             beam, at = after, at + 1
@@ -131,10 +131,12 @@ async def _read_known(
     return exact, exact_at
 
 
-def _read_if_known(beam: _Beam, symbol: int | bytes) -> tuple[_Beam, list[tuple[LazyTrieState, int | None]]]:
+def _read_if_known(
+    beam: _Beam, symbol: int | bytes, pruned: bool
+) -> tuple[_Beam, list[tuple[LazyTrieState, int | None]]]:
     """One step without the model: candidates whose contexts are not known are left out, and listed."""
     missing = list[tuple[LazyTrieState, int | None]]()
-    step = beam.reading(symbol)
+    step = beam.reading(symbol, pruned=pruned)
     try:
         ask = next(step)
         while True:
