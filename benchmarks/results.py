@@ -25,13 +25,17 @@ class Table:
 
 @dataclass
 class Report:
-    """What one benchmark found. `missed` names the targets that were not met."""
+    """What one benchmark found. `missed` names the targets that were not met.
+
+    `variant` tells sections of one benchmark apart, e.g. `-cuda`.
+    """
 
     title: str
     machine: list[str]
     table: Table
     notes: list[str]
     missed: list[str]
+    variant: str = ""
 
 
 def show(report: Report) -> None:

@@ -1,0 +1,162 @@
+"""Reading known bytes and writing new ones: against release 0.2.0, one plain forward, and `generate`.
+
+Every row states its target and checks that both sides gave the same results. What was measured is kept
+row by row under `figures/`; the table shows the latest of each row.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from figures import Figures, pack, unpack
+from options import Options
+from peers import HERE, ROOT, VENVS
+from results import Report, Table
+from rows import Row, Session
+from rows_own import Forward, Generate, Longer, Memory, Together
+from rows_release import Reading, Writing
+
+__all__ = ["run"]
+
+ROUNDS = 3
+
+NOTES = (
+    "float32; a line names what ours is compared with after the semicolon; times are medians over all "
+    "rounds, a ratio is of medians, in brackets the quartiles of the rounds' own ratios; the sides "
+    "alternate; against 0.2.0, which takes minutes, our side runs before and after it in every round",
+    "every run is cold: caches of both sides are dropped first, except for the beginning-of-sequence token; "
+    "imports, tries and compilation are paid before",
+    "`texts/english.txt`, prose written for this, without repetition; contexts are its first bytes",
+    "writing: the likeliest byte each time; the context was read before, under threshold 0.05, and is not "
+    "counted, except in the lines that say so; 0.2.0 keeps no keys and values, ours those of the context",
+    "`generate`: greedy, with its key-value cache, from the tokenizer's own tokens of the same context; "
+    "speeds, since its last token may end beyond the last byte asked for",
+    "a byte after a long and a short context: the same 100 bytes, read one at a time, with the distribution "
+    "of each",
+    "memory: growth of the resident set (on a GPU: of what torch holds) at its peak, in a fresh process; "
+    "the ratio is the engine's cache at its largest against `max_cache_bytes`",
+)
+
+
+def rows(scale: float) -> list[Row]:
+    """All rows: the quick ones first."""
+
+    def n(length: int) -> int:
+        return max(2, round(length * scale))
+
+    return [
+        Forward("read-1000-forward", n(1000), target=2.0),
+        Generate("write-200-generate", n(1000), n(200), target=0.8),
+        Longer("longer", n(4000), n(200), n(100), target=1.5),
+        Together("together", 16, n(300), n(50), target=4.0),
+        Memory("memory", n(8000), limit=512_000_000),
+        Reading("read-1000", n(1000), 0.05, target=50.0),
+        Writing("write-200", n(1000), n(200), 0.05, target=10.0),
+        Writing("write-50-exact", n(1000), n(50), 0.0, target=20.0),
+        Reading("read-300-exact", n(300), 0.0, target=25.0),
+    ]
+
+
+def run(options: Options) -> Report:
+    """Measure the rows that were asked for; report all that are known."""
+    every = rows(options.scale)
+    figures = Figures(_path(options))
+    with Session(options) as session:
+        for row in _wanted(every, options):
+            if not (options.resume and row.name in figures):
+                figures.put(row.name, _measured(row, session, figures))
+            for line in row.lines(unpack(figures[row.name]["rounds"])):
+                print("  ".join(cell for cell in line.cells if cell), flush=True)
+    return _report([row for row in every if row.name in figures], figures, options)
+
+
+def _variant(options: Options) -> str:
+    parts = [options.device] * (options.device != "cpu") + [options.model] * (options.model != "smollm2")
+    return "".join(f"-{part}" for part in [*parts, *([f"K{options.K}"] if options.K != 5 else [])])
+
+
+def _path(options: Options) -> Path:
+    folder = HERE / "figures" if options.scale == 1.0 else VENVS / "trial"
+    scale = "" if options.scale == 1.0 else f"-{options.scale:g}"
+    return folder / f"reading{_variant(options)}{scale}.json"
+
+
+def _wanted(every: list[Row], options: Options) -> list[Row]:
+    names = [name.strip() for name in options.rows.split(",") if name.strip()]
+    known = [row.name for row in every]
+    if unknown := set(names) - {*known, "release", "own"}:
+        raise SystemExit(f"--rows {','.join(sorted(unknown))}: rows are release, own, {', '.join(known)}")
+    return [
+        row
+        for row in every
+        if not names or row.name in names or ("release" if row.against_release else "own") in names
+    ]
+
+
+def _measured(row: Row, session: Session, figures: Figures) -> dict[str, Any]:
+    options = session.options
+    session.rounds = options.release_rounds if row.against_release else options.rounds or ROUNDS
+    old = figures[row.name] if options.keep_release and row.against_release and row.name in figures else None
+    session.release_replies = [reply for r in unpack(old["rounds"]) for reply in r["release"]] if old else []
+    session.rounds = len(session.release_replies) or session.rounds
+    found = row.measure(session)
+    conditions = {
+        "date": datetime.date.today().isoformat(),
+        "load": [round(x, 1) for x in os.getloadavg()],
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "rounds": len(found),
+        "revision": _revision(),
+        **session.loaded,
+    }
+    if row.against_release:
+        conditions["release"] = old["conditions"]["release"] if old else dict(conditions)
+    return {"rounds": pack(found), "conditions": conditions}
+
+
+def _revision() -> str:
+    """The commit of the working tree, with a + where it has been changed since."""
+    found = subprocess.run(
+        ["git", "describe", "--always", "--exclude=*", "--dirty=+"], cwd=ROOT, capture_output=True, text=True
+    )
+    return found.stdout.strip() or "unknown"
+
+
+def _report(known: list[Row], figures: Figures, options: Options) -> Report:
+    table, notes, missed = Table(["", "ours", "theirs", "ratio", "target", "run", "met"]), [], []
+    runs: dict[str, str] = {}  # conditions, each with a letter
+    for row in known:
+        rounds = unpack(figures[row.name]["rounds"])
+        run = runs.setdefault(_conditions(figures[row.name]["conditions"]), chr(ord("a") + len(runs)))
+        for line in row.lines(rounds):
+            met = {True: "pass", False: "FAIL", None: ""}[line.met]
+            table.rows.append([*line.cells, run, met])
+            missed += [line.cells[0]] * (line.met is False)
+        if (found := row.check(rounds)) is not None:
+            notes.append(f"{row.name}: {'same results' if found[0] else 'RESULTS DIFFER'}: {found[1]}")
+            missed += [f"{row.name}: results differ"] * (not found[0])
+    return Report(
+        title=f"Reading and writing bytes: {options.model}, {options.device}, K={options.K}",
+        machine=[f"run {letter}: {words}" for words, letter in runs.items()],
+        table=table,
+        notes=[*NOTES, *notes],
+        missed=missed,
+        variant=_variant(options),
+    )
+
+
+def _conditions(found: dict[str, Any]) -> str:
+    def plural(n: int, what: str) -> str:
+        return f"{n} {what}{'s' * (n != 1)}"
+
+    words = (
+        f"{found['date']}, {found['device']}, {plural(found['threads'], 'thread')} on "
+        f"{plural(found['cores'], 'core')}, {plural(found['rounds'], 'round')}, commit {found['revision']}"
+    )
+    release = found.get("release")
+    if release and release["revision"] != found["revision"]:
+        words += f"; 0.2.0 kept from {release['date']}, {plural(release['threads'], 'thread')}"
+    return words

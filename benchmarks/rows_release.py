@@ -1,0 +1,111 @@
+"""Rows against release 0.2.0: reading a text, writing after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from alternate import Reply, take_turns
+from figures import Rounds, compare
+from rows import READ, Line, Session, bracketed, in_seconds, same_bytes
+
+__all__ = ["Reading", "Writing"]
+
+APART = 5e-3  # the most by which the two log Z may differ
+
+
+def _first(reply: Reply) -> float:
+    return reply.seconds[0]
+
+
+def _second(reply: Reply) -> float:
+    return reply.seconds[1]
+
+
+def _both(reply: Reply) -> float:
+    return reply.seconds[0] + reply.seconds[1]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """`prefill` of the first bytes of the prose."""
+
+    name: str
+    length: int
+    threshold: float
+    target: float
+    against_release = True
+
+    def measure(self, session: Session) -> Rounds:
+        case: dict[str, Any] = {
+            "text": session.text(0, self.length),
+            "K": session.K,
+            "threshold": self.threshold,
+        }
+        asks = {
+            "ours": lambda: session.ours.ask("read", **case),
+            "release": lambda: session.release("read", **case, keep=self.threshold == READ),
+        }
+        return take_turns(asks, session.rounds, first_again=True)
+
+    def lines(self, rounds: Rounds) -> list[Line]:
+        result = compare(rounds, "release", _first)
+        what = f"read {self.length:,} bytes, threshold {self.threshold:g}; 0.2.0"
+        return [_line(what, result, self.target)]
+
+    def check(self, rounds: Rounds) -> tuple[bool, str]:
+        return _same_logZ(rounds, "logZ")
+
+
+@dataclass(frozen=True)
+class Writing:
+    """Greedy bytes after a context that was read under `READ`."""
+
+    name: str
+    context: int
+    steps: int
+    threshold: float
+    target: float
+    against_release = True
+
+    def measure(self, session: Session) -> Rounds:
+        case: dict[str, Any] = {
+            "context": session.text(0, self.context),
+            "K": session.K,
+            "threshold": READ,
+            "then": self.threshold,
+            "steps": self.steps,
+        }
+        asks = {
+            "ours": lambda: session.ours.ask("write", **case),
+            "release": lambda: session.release("write", **case, keep=True),
+        }
+        return take_turns(asks, session.rounds, first_again=True)
+
+    def lines(self, rounds: Rounds) -> list[Line]:
+        what = f"write {self.steps} bytes after {self.context:,}, threshold {self.threshold:g}; 0.2.0"
+        return [
+            _line(what, compare(rounds, "release", _second), self.target),
+            _line("— with reading the context", compare(rounds, "release", _both), None),
+        ]
+
+    def check(self, rounds: Rounds) -> tuple[bool, str]:
+        ours, theirs = (rounds[-1][side][-1].facts for side in ("ours", "release"))
+        same, how = same_bytes(ours, theirs)
+        close, apart = _same_logZ(rounds, "logZ")
+        if ours["made"] == theirs["made"]:
+            close_after, apart_after = _same_logZ(rounds, "logZ after")
+            close, apart = close and close_after, f"{apart}; after the new bytes {apart_after}"
+        return same and close, f"{how}; {apart}"
+
+
+def _line(what: str, result: Any, target: float | None) -> Line:
+    shown = (in_seconds(result.our_median), in_seconds(result.their_median), bracketed(result, result.ratio))
+    if target is None:
+        return Line((what, *shown, ""))
+    return Line((what, *shown, f"≥ {target:.0f}×"), result.ratio >= target)
+
+
+def _same_logZ(rounds: Rounds, key: str) -> tuple[bool, str]:
+    ours, theirs = (rounds[-1][side][-1].facts[key] for side in ("ours", "release"))
+    return abs(ours - theirs) <= APART, f"|Δ log Z| {abs(ours - theirs):.0e} of {theirs:.2f}"
