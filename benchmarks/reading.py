@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import datetime
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
-from figures import Figures, pack, unpack
+from alternate import Reply
+from figures import Figures, Rounds, pack, unpack
+from machine import hardware, versions
 from options import Options
 from peers import HERE, ROOT, VENVS
+from reading_plot import draw, points
 from results import Report, Table
-from rows import Row, Session
+from rows import READ, Row, Session
+from rows_extra import Curve, Profile, ReleaseCurve, at_length
 from rows_own import Forward, Generate, Longer, Memory, Together
 from rows_release import Reading, Writing
 
@@ -58,6 +63,9 @@ def rows(scale: float) -> list[Row]:
         Writing("write-200", n(1000), n(200), 0.05, target=10.0),
         Writing("write-50-exact", n(1000), n(50), 0.0, target=20.0),
         Reading("read-300-exact", n(300), 0.0, target=25.0),
+        Profile("profile", n(1000), n(200)),
+        Curve("curve", tuple(map(n, (100, 300, 1000, 2000, 4000, 8000))), n(50)),
+        ReleaseCurve("curve-release", tuple(map(n, (100, 300))), n(20)),
     ]
 
 
@@ -67,11 +75,13 @@ def run(options: Options) -> Report:
     figures = Figures(_path(options))
     with Session(options) as session:
         for row in _wanted(every, options):
-            if not (options.resume and row.name in figures):
+            if row.name not in figures or not (options.resume or _kept(row, options)):
                 figures.put(row.name, _measured(row, session, figures))
-            for line in row.lines(unpack(figures[row.name]["rounds"])):
+            for line in row.lines(_rounds(row.name, figures)):
                 print("  ".join(cell for cell in line.cells if cell), flush=True)
-    return _report([row for row in every if row.name in figures], figures, options)
+    known = [row for row in every if row.name in figures]
+    _draw(known, figures, options)
+    return _report(known, figures, options)
 
 
 def _variant(options: Options) -> str:
@@ -97,6 +107,10 @@ def _wanted(every: list[Row], options: Options) -> list[Row]:
     ]
 
 
+def _kept(row: Row, options: Options) -> bool:
+    return options.keep_release and isinstance(row, ReleaseCurve)
+
+
 def _measured(row: Row, session: Session, figures: Figures) -> dict[str, Any]:
     options = session.options
     session.rounds = options.release_rounds if row.against_release else options.rounds or ROUNDS
@@ -106,15 +120,22 @@ def _measured(row: Row, session: Session, figures: Figures) -> dict[str, Any]:
     found = row.measure(session)
     conditions = {
         "date": datetime.date.today().isoformat(),
+        "hardware": hardware(),
         "load": [round(x, 1) for x in os.getloadavg()],
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "rounds": len(found),
         "revision": _revision(),
+        "ours": session.ours.ask("versions").facts,
         **session.loaded,
     }
     if row.against_release:
-        conditions["release"] = old["conditions"]["release"] if old else dict(conditions)
+        conditions["release"] = old["conditions"]["release"] if old else _of_release(conditions, session)
     return {"rounds": pack(found), "conditions": conditions}
+
+
+def _of_release(conditions: dict[str, Any], session: Session) -> dict[str, Any]:
+    return {
+        **{name: conditions[name] for name in ("date", "threads", "revision")},
+        "versions": session.theirs.ask("versions").facts,
+    }
 
 
 def _revision() -> str:
@@ -126,15 +147,16 @@ def _revision() -> str:
 
 
 def _report(known: list[Row], figures: Figures, options: Options) -> Report:
-    table, notes, missed = Table(["", "ours", "theirs", "ratio", "target", "run", "met"]), [], []
+    table, notes, missed = Table(["", "ours", "theirs", "ratio", "target", "rounds", "run", "met"]), [], []
     runs: dict[str, str] = {}  # conditions, each with a letter
     for row in known:
-        rounds = unpack(figures[row.name]["rounds"])
+        rounds = _rounds(row.name, figures)
         run = runs.setdefault(_conditions(figures[row.name]["conditions"]), chr(ord("a") + len(runs)))
         for line in row.lines(rounds):
             met = {True: "pass", False: "FAIL", None: ""}[line.met]
-            table.rows.append([*line.cells, run, met])
+            table.rows.append([*line.cells, str(len(rounds)), run, met])
             missed += [line.cells[0]] * (line.met is False)
+        notes += [f"{row.name}: {note}" for note in row.notes(rounds)]
         if (found := row.check(rounds)) is not None:
             notes.append(f"{row.name}: {'same results' if found[0] else 'RESULTS DIFFER'}: {found[1]}")
             missed += [f"{row.name}: results differ"] * (not found[0])
@@ -148,15 +170,73 @@ def _report(known: list[Row], figures: Figures, options: Options) -> Report:
     )
 
 
-def _conditions(found: dict[str, Any]) -> str:
-    def plural(n: int, what: str) -> str:
-        return f"{n} {what}{'s' * (n != 1)}"
+def _draw(known: list[Row], figures: Figures, options: Options) -> None:
+    """The plot, beside the figures; of the usual run also for the docs' performance page."""
+    if "curve" not in figures:
+        return
+    rounds = _rounds("curve", figures)
+    title = (
+        f"{options.model}, {options.device}, K={options.K}, threshold {READ}, {_threads('curve', figures)}"
+    )
+    released: Rounds = []
+    release = "release 0.2.0"
+    for row in known:
+        if isinstance(row, ReleaseCurve) or (isinstance(row, Writing) and row.threshold == READ):
+            released += _with_length(row, _rounds(row.name, figures))
+            release = f"release 0.2.0, {_threads(row.name, figures)}"
+    reading = {
+        "GenLM Bytes, prefill": points(rounds, "ours", _reading_speed),
+        "one plain forward": points(rounds, "forward", _reading_speed),
+        release: points(released, "release", _reading_speed),
+    }
+    writing = {
+        "GenLM Bytes, greedy": points(rounds, "ours", _writing_speed),
+        "transformers.generate": points(rounds, "generate", _writing_speed),
+        release: points(released, "release", _writing_speed),
+    }
+    path = figures.path.with_suffix(".svg")
+    draw(reading, writing, title, path)
+    if options.scale == 1.0 and not _variant(options):
+        shutil.copyfile(path, ROOT / "docs" / "assets" / path.name)
 
+
+def _rounds(name: str, figures: Figures) -> Rounds:
+    return unpack(figures[name]["rounds"])
+
+
+def _threads(name: str, figures: Figures) -> str:
+    return _count(figures[name]["conditions"]["threads"], "thread")
+
+
+def _with_length(row: Row, rounds: Rounds) -> Rounds:
+    """The release's replies with the length of their contexts, which those of a `Writing` lack."""
+    if not isinstance(row, Writing):
+        return rounds
+    return [{"release": [at_length(reply, row.context) for reply in r["release"]]} for r in rounds]
+
+
+def _reading_speed(reply: Reply) -> float:
+    return reply.facts["length"] / reply.seconds[0]
+
+
+def _writing_speed(reply: Reply) -> float:
+    return len(reply.facts["made"]) / reply.seconds[1]
+
+
+def _conditions(found: dict[str, Any]) -> str:
+    where = "" if found["device"] == "cpu" else f"{found['device']}, "
     words = (
-        f"{found['date']}, {found['device']}, {plural(found['threads'], 'thread')} on "
-        f"{plural(found['cores'], 'core')}, {plural(found['rounds'], 'round')}, commit {found['revision']}"
+        f"{found['date']}, {where}{found['hardware']}, {_count(found['threads'], 'thread')}; ours, at commit "
+        f"{found['revision']}: {versions(found['ours'])}"
     )
     release = found.get("release")
-    if release and release["revision"] != found["revision"]:
-        words += f"; 0.2.0 kept from {release['date']}, {plural(release['threads'], 'thread')}"
+    if release is None:
+        return words
+    words += f"; theirs: {versions(release['versions'])}"
+    if release["revision"] != found["revision"]:
+        words += f", kept from a run of {release['date']} with {_count(release['threads'], 'thread')}"
     return words
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 from alternate import Comparison, Reply, Worker
 from figures import Rounds
@@ -31,17 +32,28 @@ class Line:
     met: bool | None = None
 
 
-class Row(Protocol):
+@dataclass(frozen=True)
+class Row(ABC):
     """Measures something, and later says what was found."""
 
     name: str
-    against_release: bool
+    against_release: ClassVar[bool] = False
 
-    def measure(self, session: Session) -> Rounds: ...
-    def lines(self, rounds: Rounds) -> list[Line]: ...
+    @abstractmethod
+    def measure(self, session: Session) -> Rounds:
+        """Every reply of every side."""
+
+    def lines(self, rounds: Rounds) -> list[Line]:
+        """Lines of the table."""
+        return []
 
     def check(self, rounds: Rounds) -> tuple[bool, str] | None:
         """Whether all sides gave the same results, and how closely; None if there is nothing to compare."""
+        return None
+
+    def notes(self, rounds: Rounds) -> list[str]:
+        """What else there is to say."""
+        return []
 
 
 class Session:

@@ -9,19 +9,17 @@ from typing import Any
 
 from alternate import Comparison, Reply, take_turns
 from figures import Rounds, compare, middle
-from rows import READ, Line, Session, bracketed, in_seconds, same_bytes, times
+from rows import READ, Line, Row, Session, bracketed, in_seconds, same_bytes, times
 
 __all__ = ["Forward", "Generate", "Longer", "Memory", "Together"]
 
 
 @dataclass(frozen=True)
-class Forward:
+class Forward(Row):
     """`prefill` against one plain forward over the tokenizer's own tokens, which yields no beam."""
 
-    name: str
     length: int
     target: float
-    against_release = False
 
     def measure(self, session: Session) -> Rounds:
         text = session.text(0, self.length)
@@ -38,19 +36,14 @@ class Forward:
         what = f"read {self.length:,} bytes, threshold {READ}; one plain forward"
         return [Line((what, *shown, f"≤ {self.target:g}×"), ratio <= self.target)]
 
-    def check(self, rounds: Rounds) -> None:
-        return None
-
 
 @dataclass(frozen=True)
-class Generate:
+class Generate(Row):
     """Greedy bytes against greedy tokens, by the speed in bytes per second."""
 
-    name: str
     context: int
     steps: int
     target: float
-    against_release = False
 
     def measure(self, session: Session) -> Rounds:
         context = session.text(0, self.context)
@@ -76,9 +69,6 @@ class Generate:
             return Line((what, *shown, ""))
         return Line((what, *shown, f"≥ {target}×"), result.ratio >= target)
 
-    def check(self, rounds: Rounds) -> None:
-        return None  # the likeliest tokens need not spell the likeliest bytes
-
 
 def _a_byte(row: Generate, with_context: bool) -> tuple[Any, Any]:
     """Seconds per byte on each side: theirs may make a few bytes more than asked for."""
@@ -94,18 +84,16 @@ def _speed(seconds_a_byte: float) -> str:
 
 
 @dataclass(frozen=True)
-class Longer:
+class Longer(Row):
     """The same bytes read one at a time, each with its distribution, after a long and a short context.
 
     Both contexts end where the bytes begin, so the beams meet nearly the same choices.
     """
 
-    name: str
     long: int
     short: int
     steps: int
     target: float
-    against_release = False
 
     def measure(self, session: Session) -> Rounds:
         text = session.text(self.long, self.long + self.steps)
@@ -123,20 +111,15 @@ class Longer:
         what = f"a byte after {self.long:,} bytes; after {self.short}"
         return [Line((what, *shown, f"≤ {self.target:g}×"), ratio <= self.target)]
 
-    def check(self, rounds: Rounds) -> None:
-        return None
-
 
 @dataclass(frozen=True)
-class Together:
+class Together(Row):
     """Several prompts read and continued at once, against one after another."""
 
-    name: str
     prompts: int
     length: int
     steps: int
     target: float
-    against_release = False
 
     def measure(self, session: Session) -> Rounds:
         step = len(session.whole_text) // self.prompts
@@ -182,13 +165,11 @@ class Together:
 
 
 @dataclass(frozen=True)
-class Memory:
+class Memory(Row):
     """The memory that reading a long context takes, in fresh processes: under our default and a low limit."""
 
-    name: str
     length: int
     limit: int
-    against_release = False
 
     def measure(self, session: Session) -> Rounds:
         def ask(limit: int | None) -> Reply:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from alternate import Reply, take_turns
 from figures import Rounds, compare
-from rows import READ, Line, Session, bracketed, in_seconds, same_bytes
+from rows import READ, Line, Row, Session, bracketed, in_seconds, same_bytes
 
 __all__ = ["Reading", "Writing"]
 
@@ -27,14 +27,13 @@ def _both(reply: Reply) -> float:
 
 
 @dataclass(frozen=True)
-class Reading:
+class Reading(Row):
     """`prefill` of the first bytes of the prose."""
 
-    name: str
     length: int
     threshold: float
     target: float
-    against_release = True
+    against_release: ClassVar[bool] = True
 
     def measure(self, session: Session) -> Rounds:
         case: dict[str, Any] = {
@@ -58,15 +57,14 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Writing:
+class Writing(Row):
     """Greedy bytes after a context that was read under `READ`."""
 
-    name: str
     context: int
     steps: int
     threshold: float
     target: float
-    against_release = True
+    against_release: ClassVar[bool] = True
 
     def measure(self, session: Session) -> Rounds:
         case: dict[str, Any] = {
