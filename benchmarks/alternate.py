@@ -31,10 +31,11 @@ SETTLE_SECONDS = 0.05  # lets the other side's idle thread pools stop spinning
 
 @dataclass(frozen=True)
 class Reply:
-    """A worker's answer: the seconds of each timed call, and facts."""
+    """A worker's answer: the seconds of each timed call, by the clock and on all cores, and facts."""
 
     seconds: list[float]
     facts: dict[str, Any]
+    cpu: list[float] = field(default_factory=list)
 
     @property
     def median(self) -> float:
@@ -88,7 +89,7 @@ class Worker:
         reply = json.loads(line)
         if "error" in reply:
             raise RuntimeError(f"`{case}` failed under {self.python}:\n{reply['error']}")
-        return Reply(reply["seconds"], reply["facts"])
+        return Reply(**reply)
 
 
 @dataclass

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from alternate import Comparison, Reply
 
-__all__ = ["Figures", "Rounds", "compare", "middle", "pack", "unpack"]
+__all__ = ["Figures", "Rounds", "compare", "middle", "on_cpu", "pack", "unpack"]
 
 Rounds = list[dict[str, list[Reply]]]
 Measure = Callable[[Reply], float]
@@ -67,3 +67,13 @@ def compare(
 def middle(rounds: Rounds, side: str, measure: Measure) -> float:
     """A side's median over all rounds."""
     return statistics.median(measure(reply) for r in rounds for reply in r[side])
+
+
+def on_cpu(rounds: Rounds) -> Rounds | None:
+    """The same with seconds of processor time, which other work on the machine changes less, if known."""
+    if not all(reply.cpu for r in rounds for replies in r.values() for reply in replies):
+        return None
+    return [
+        {side: [replace(reply, seconds=reply.cpu) for reply in replies] for side, replies in r.items()}
+        for r in rounds
+    ]

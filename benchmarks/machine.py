@@ -22,7 +22,7 @@ def machine(ours: dict[str, str], theirs: dict[str, str] | None = None) -> list[
 
 def hardware() -> str:
     """The processor, how many of its cores this process may use, the memory, the system."""
-    return f"{_cpu()}, {cores()} cores, {_memory()} RAM, {platform.system()}"
+    return f"{_cpu()}, {cores()} core{'s' * (cores() != 1)}, {_memory()} RAM, {platform.system()}"
 
 
 def versions(found: dict[str, str]) -> str:

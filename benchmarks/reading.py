@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from alternate import Reply
-from figures import Figures, Rounds, pack, unpack
+from figures import Figures, Rounds, on_cpu, pack, unpack
 from machine import hardware, versions
 from options import Options
 from peers import HERE, ROOT, VENVS
+from reading_extra import Curve, Profile, ReleaseCurve, at_length
+from reading_own import Forward, Generate, Longer, Memory, Together
 from reading_plot import draw, points
+from reading_release import Reading, Writing
+from reading_row import READ, Row, Session
 from results import Report, Table
-from rows import READ, Row, Session
-from rows_extra import Curve, Profile, ReleaseCurve, at_length
-from rows_own import Forward, Generate, Longer, Memory, Together
-from rows_release import Reading, Writing
 
 __all__ = ["run"]
 
@@ -32,7 +32,8 @@ ROUNDS = 3
 NOTES = (
     "float32; a line names what ours is compared with after the semicolon; times are medians over all "
     "rounds, a ratio is of medians, in brackets the quartiles of the rounds' own ratios; the sides "
-    "alternate; against 0.2.0, which takes minutes, our side runs before and after it in every round",
+    "alternate; against 0.2.0, which takes minutes, our side runs before and after it in every round; `CPU "
+    "ratio`: the same in processor time, which other work on the machine changes less",
     "every run is cold: caches of both sides are dropped first, except for the beginning-of-sequence token; "
     "imports, tries and compilation are paid before",
     "`texts/english.txt`, prose written for this, without repetition; contexts are its first bytes",
@@ -131,6 +132,14 @@ def _measured(row: Row, session: Session, figures: Figures) -> dict[str, Any]:
     return {"rounds": pack(found), "conditions": conditions}
 
 
+def _cpu_ratios(row: Row, rounds: Rounds, options: Options) -> list[str]:
+    """The ratio of each line in processor time; blank where that is unknown or says nothing."""
+    spent = on_cpu(rounds) if row.timed and options.device == "cpu" else None
+    if spent is None:
+        return [""] * len(row.lines(rounds))
+    return [line.cells[3] for line in row.lines(spent)]
+
+
 def _of_release(conditions: dict[str, Any], session: Session) -> dict[str, Any]:
     return {
         **{name: conditions[name] for name in ("date", "threads", "revision")},
@@ -147,15 +156,20 @@ def _revision() -> str:
 
 
 def _report(known: list[Row], figures: Figures, options: Options) -> Report:
-    table, notes, missed = Table(["", "ours", "theirs", "ratio", "target", "rounds", "run", "met"]), [], []
+    table, notes, missed = (
+        Table(["", "ours", "theirs", "ratio", "CPU ratio", "target", "rounds", "run", "met"]),
+        [],
+        [],
+    )
     runs: dict[str, str] = {}  # conditions, each with a letter
     for row in known:
         rounds = _rounds(row.name, figures)
         run = runs.setdefault(_conditions(figures[row.name]["conditions"]), chr(ord("a") + len(runs)))
-        for line in row.lines(rounds):
+        for line, of_cpu in zip(row.lines(rounds), _cpu_ratios(row, rounds, options), strict=True):
             met = {True: "pass", False: "FAIL", None: ""}[line.met]
-            table.rows.append([*line.cells, str(len(rounds)), run, met])
-            missed += [line.cells[0]] * (line.met is False)
+            what, ours, theirs, ratio, target = line.cells
+            table.rows.append([what, ours, theirs, ratio, of_cpu, target, str(len(rounds)), run, met])
+            missed += [what] * (line.met is False)
         notes += [f"{row.name}: {note}" for note in row.notes(rounds)]
         if (found := row.check(rounds)) is not None:
             notes.append(f"{row.name}: {'same results' if found[0] else 'RESULTS DIFFER'}: {found[1]}")

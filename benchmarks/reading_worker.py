@@ -21,7 +21,7 @@ from genlm.backend import load_model_by_name
 from transformers.utils import logging
 from worker import Clock, case, serve
 
-from genlm.bytes import BeamParams, ByteBeamState
+from genlm.bytes import BeamParams, ByteBeamState, TokenByteTrie
 
 try:
     from genlm.bytes.engine import Engine
@@ -40,7 +40,7 @@ logging.disable_progress_bar()
 llm: Any = None
 loop = asyncio.new_event_loop()
 # The release reads 1,000 bytes in minutes, and three rows begin with the same ones.
-kept: dict[tuple[str, int, float], tuple[Any, float]] = {}
+kept: dict[tuple[str, int, float], tuple[Any, float, float]] = {}
 
 
 def coroutine_case(function: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
@@ -112,7 +112,7 @@ async def reading(
         beam = await beam.prefill(text.encode("latin-1"))
     if keep:
         await forget(text, K, threshold)
-        kept[text, K, threshold] = beam, clock.seconds[-1]
+        kept[text, K, threshold] = beam, clock.seconds[-1], clock.cpu[-1]
     return beam, since(before, beam)
 
 
@@ -151,7 +151,7 @@ async def read(clock: Clock, text: str, K: int, threshold: float, keep: bool = F
     beam, work = await reading(clock, text, K, threshold, keep)
     if not keep:
         await beam.cleanup()
-    return {"logZ": beam.logZ, **work}
+    return {"logZ": beam.logZ, "tokens": beam.states[0].lm_state.context, **work}
 
 
 @coroutine_case
@@ -164,8 +164,9 @@ async def write(
     then are the first block's.
     """
     if keep and (context, K, threshold) in kept:
-        beam, seconds = kept[context, K, threshold]
+        beam, seconds, cpu = kept[context, K, threshold]
         clock.seconds.append(seconds)
+        clock.cpu.append(cpu)
         # What rows before this one have left. Nothing of the context is lost: the release remembers
         # distributions, of which the beam holds those that it needs, and no keys and values.
         llm.clear_cache()
@@ -184,8 +185,23 @@ async def write(
         "leads": [likeliest(chart)[1] for chart in charts],
         "logZ": context_logZ,
         "logZ after": beam.logZ,
+        "tokens": beam.states[0].lm_state.context,
         **work,
     }
+
+
+@case
+def lost(clock: Clock, tokens: list[int]) -> dict[str, float]:
+    """What this side's sums lose of the whole, as the log of the root's mass, which should be 0.
+
+    Summed over the distributions along a candidate's `tokens`, its last one excepted: each token that is
+    committed is divided by that mass, so the candidate's log weight is too high by as much.
+    """
+    trie = TokenByteTrie(llm.byte_vocab, device="cpu")
+    with torch.no_grad():
+        ps = torch.softmax(llm.model(torch.tensor([tokens], device=llm.model.device)).logits[0].float(), -1)
+    roots = trie.batch_weight_sum(ps.cpu())[:-1, trie.root]
+    return {"lost": float(torch.as_tensor(roots).double().log().sum())}
 
 
 @coroutine_case

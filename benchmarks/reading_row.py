@@ -38,6 +38,7 @@ class Row(ABC):
 
     name: str
     against_release: ClassVar[bool] = False
+    timed: ClassVar[bool] = True  # whether its ratios are of times
 
     @abstractmethod
     def measure(self, session: Session) -> Rounds:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from alternate import Reply
 from figures import Rounds
-from rows import READ, Row, Session, in_seconds
+from reading_row import READ, Row, Session, in_seconds
 
 __all__ = ["Curve", "Profile", "ReleaseCurve", "at_length"]
 

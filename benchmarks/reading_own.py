@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from alternate import Comparison, Reply, take_turns
 from figures import Rounds, compare, middle
-from rows import READ, Line, Row, Session, bracketed, in_seconds, same_bytes, times
+from reading_row import READ, Line, Row, Session, bracketed, in_seconds, same_bytes, times
 
 __all__ = ["Forward", "Generate", "Longer", "Memory", "Together"]
 
@@ -170,6 +170,7 @@ class Memory(Row):
 
     length: int
     limit: int
+    timed: ClassVar[bool] = False
 
     def measure(self, session: Session) -> Rounds:
         def ask(limit: int | None) -> Reply:
