@@ -35,6 +35,10 @@ class Figures:
         found: dict[str, Any] = self._rows[name]
         return found
 
+    def rounds(self, name: str) -> Rounds:
+        """The replies of a row."""
+        return unpack(self[name]["rounds"])
+
     def put(self, name: str, row: dict[str, Any]) -> None:
         """Keep a row, on disk at once."""
         self._rows[name] = row
