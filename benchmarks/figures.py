@@ -44,7 +44,7 @@ class Figures:
         self._rows[name] = row
         self.path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.path.with_suffix(".part")
-        unfinished.write_text(json.dumps(self._rows, indent=1, sort_keys=True) + "\n")
+        unfinished.write_text(json.dumps(self._rows, indent=1) + "\n")
         unfinished.replace(self.path)
 
 

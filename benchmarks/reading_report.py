@@ -51,7 +51,7 @@ def report(known: list[Row], figures: Figures, options: Options) -> Report:
             what, ours, theirs, ratio, target = line.cells
             table.rows.append([what, ours, theirs, ratio, of_cpu, target, str(len(rounds)), run, met])
             missed += [what] * (line.met is False)
-        notes += [f"{row.name}: {note}" for note in row.notes(rounds)]
+        notes += row.notes(rounds)
         if (found := row.check(rounds)) is not None:
             notes.append(f"{row.name}: {'same results' if found[0] else 'RESULTS DIFFER'}: {found[1]}")
             missed += [f"{row.name}: results differ"] * (not found[0])
