@@ -45,7 +45,7 @@ def rows(scale: float) -> list[Row]:
         Writing("write-50-exact", n(1000), n(50), 0.0, target=20.0),
         Reading("read-300-exact", n(300), 0.0, target=25.0),
         Profile("profile", n(1000), n(200)),
-        Curve("curve", tuple(map(n, (100, 300, 1000, 2000, 4000, 8000))), n(50)),
+        Curve("curve", tuple(map(n, (100, 300, 1000, 2000, 4000))), n(50)),
         ReleaseCurve("curve-release", tuple(map(n, (100, 300))), n(20)),
     ]
 
