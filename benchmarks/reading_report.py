@@ -85,7 +85,7 @@ def _conditions(found: dict[str, Any]) -> str:
     words += f"; theirs: {versions(release['versions'])}"
     if release["revision"] != found["revision"]:
         words += f", kept from a run of {release['date']} with {_count(release['threads'], 'thread')}"
-    return words
+    return words + (f" ({release['note']})" if "note" in release else "")
 
 
 def _count(n: int, what: str) -> str:
