@@ -44,7 +44,8 @@ class Figures:
         self._rows[name] = row
         self.path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.path.with_suffix(".part")
-        unfinished.write_text(json.dumps(self._rows, indent=1) + "\n")
+        lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(row)}" for name, row in self._rows.items())
+        unfinished.write_text("{\n" + lines + "\n}\n")
         unfinished.replace(self.path)
 
 

@@ -93,19 +93,24 @@ def _count(n: int, what: str) -> str:
 
 
 def plot(known: list[Row], figures: Figures, options: Options) -> None:
-    """The plot, beside the figures; of the usual run also for the docs' performance page."""
+    """The plot, beside the figures; of the usual run also for the docs' performance page.
+
+    With one thread on a CPU processor time is drawn: it is the time on a machine that does nothing else.
+    """
     if "curve" not in figures:
         return
+    one_thread = options.device == "cpu" and figures["curve"]["conditions"]["threads"] == 1
     rounds = figures.rounds("curve")
-    title = (
-        f"{options.model}, {options.device}, K={options.K}, threshold {READ}, {_threads('curve', figures)}"
-    )
     released: Rounds = []
     release = "release 0.2.0"
     for row in known:
         if isinstance(row, ReleaseCurve) or (isinstance(row, Writing) and row.threshold == READ):
             released += _with_length(row, figures.rounds(row.name))
             release = f"release 0.2.0, {_threads(row.name, figures)}"
+    spent = on_cpu(rounds), on_cpu(released)
+    unit = "bytes per second"
+    if one_thread and spent[0] is not None and spent[1] is not None:
+        (rounds, released), unit = spent, f"{unit} of processor time"
     reading = {
         "GenLM Bytes, prefill": points(rounds, "ours", _reading_speed),
         "one plain forward": points(rounds, "forward", _reading_speed),
@@ -116,8 +121,10 @@ def plot(known: list[Row], figures: Figures, options: Options) -> None:
         "transformers.generate": points(rounds, "generate", _writing_speed),
         release: points(released, "release", _writing_speed),
     }
+    threads = _threads("curve", figures)
+    title = f"{options.model}, {options.device}, K={options.K}, threshold {READ}, {threads}"
     path = figures.path.with_suffix(".svg")
-    draw(reading, writing, title, path)
+    draw(reading, writing, title, unit, path)
     if options.scale == 1.0 and not variant(options):
         shutil.copyfile(path, ROOT / "docs" / "assets" / path.name)
 
