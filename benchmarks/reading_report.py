@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import defaultdict
 from typing import Any
 
 from alternate import Reply
@@ -43,9 +44,11 @@ def report(known: list[Row], figures: Figures, options: Options) -> Report:
     notes: list[str] = []
     missed: list[str] = []
     runs: dict[str, str] = {}  # conditions, each with a letter
+    loads: dict[str, list[float]] = defaultdict(list)
     for row in known:
         rounds = figures.rounds(row.name)
         run = runs.setdefault(_conditions(figures[row.name]["conditions"]), chr(ord("a") + len(runs)))
+        loads[run].append(figures[row.name]["conditions"]["load"][0])
         for line, of_cpu in zip(row.lines(rounds), _cpu_ratios(row, rounds, options), strict=True):
             met = {True: "pass", False: "FAIL", None: ""}[line.met]
             what, ours, theirs, ratio, target = line.cells
@@ -57,7 +60,10 @@ def report(known: list[Row], figures: Figures, options: Options) -> Report:
             missed += [f"{row.name}: results differ"] * (not found[0])
     return Report(
         title=f"Reading and writing bytes: {options.model}, {options.device}, K={options.K}",
-        machine=[f"run {letter}: {words}" for words, letter in runs.items()],
+        machine=[
+            f"run {letter}: {words}; load average {min(loads[letter])}–{max(loads[letter])}"
+            for words, letter in runs.items()
+        ],
         table=table,
         notes=[*NOTES, *notes],
         missed=missed,
