@@ -62,4 +62,6 @@ def _panel(axes: Any, series: dict[str, Points], what: str) -> None:
     axes.yaxis.set_major_formatter(plain_number)
     axes.grid(axis="y", alpha=0.3)
     axes.set_xlabel(what)
-    axes.legend(frameon=False, fontsize=8)
+    low, high = axes.get_ylim()
+    axes.set_ylim(low / (high / low) ** 0.3, high)  # room for the legend below the lines
+    axes.legend(frameon=False, fontsize=8, loc="lower left")
