@@ -100,7 +100,7 @@ class ByteBeamState(StatefulByteLM):
 
         Args:
             llm: a `genlm.backend` `AsyncLM`, or anything with its interface.
-            params: the settings; None means `BeamParams()`, accurate and cheap.
+            params: the settings; None means `BeamParams()`, with a tolerance.
             trie_opts: keyword arguments of `AsyncTokenByteTrie.from_vocab`; never changed.
             initial_context: token ids that precede the text; None means the tokenizer's
                 beginning-of-sequence token (see `StatefulTokenizedLM.initial`).
