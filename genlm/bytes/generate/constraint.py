@@ -14,7 +14,7 @@ nothing else, the completion ends with `"stop"`; where it is empty, with `"dead_
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool
@@ -27,6 +27,7 @@ _SYMBOLS = 258
 _EOS = 257
 
 
+@runtime_checkable
 class Mask(Protocol):
     """A mask as an object; see the module."""
 

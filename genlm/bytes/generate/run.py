@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from genlm.bytes.generate.tokenwise import TokenDecoder
 __all__ = ["Read", "Stream", "complete"]
 
 
+@runtime_checkable
 class Decoder(Protocol):
     """Gives new bytes, a step at a time."""
 
