@@ -34,7 +34,8 @@ PATIENCE = math.log(30.0)
 evaluated before that token ends, while nobody looks. Most of these die within a few bytes: a known text that
 is read on will tell (median e^-7, see `waiting.py`)."""
 AT_ONCE = 8
-"""Candidates woken together where nothing else is left."""
+"""Candidates woken first where nothing else is left; then twice as many, and so on: a text that nobody can read
+is told from one that few can in as many rounds as the logarithm of how many wait."""
 
 _Result = TypeVar("_Result")
 
@@ -143,10 +144,12 @@ def _wake(
     states: list[LazyTrieState], room: WaitingRoom, absent: float, log_tolerance: float, patience: float
 ) -> Step[tuple[list[LazyTrieState], WaitingRoom]]:
     """Evaluate those who waited and matter now, until nobody is left who does."""
+    at_once = AT_ONCE
     while True:
         # Where nobody could read the symbol, those who wait are all there is: a few at a time.
         total = logsumexp([state.weight for state in states]) + absent
-        due, room = room.due(total + log_tolerance, patience, None if states else AT_ONCE)
+        due, room = room.due(total + log_tolerance, patience, None if states else at_once)
+        at_once *= 2
         if not due:
             return states, room
         ask = Ask([w.state for w in due], [w.trail.at for w in due], _paths(due, room))
