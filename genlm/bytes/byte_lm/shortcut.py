@@ -54,15 +54,17 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
     if kept == 0 or read < 0:
         return beam, 0
     path = [state.lm_state]
-    for token in tokens[:kept]:
+    for token in tokens:
         path.append(path[-1] << token)
-    logps = await asyncio.gather(*(lm_state.logp_next() for lm_state in path))
+    # To the end, if only those contexts are kept: the beam that reads the rest will need them next.
+    ahead = path if state.lm_state.remembers else path[: kept + 1]
+    logps = await asyncio.gather(*(lm_state.logp_next() for lm_state in ahead))
     weight = state.committed + sum(
         float(row[token]) for row, token in zip(logps, tokens[:kept], strict=False)
     )
     if weight == -math.inf:
         return beam, 0
-    end: LazyTrieState | None = LazyTrieState(path[-1], state.trie, ROOT, weight, mode=state.mode)
+    end: LazyTrieState | None = LazyTrieState(path[kept], state.trie, ROOT, weight, mode=state.mode)
     assert end is not None
     await end.materialize()
     if method == "heal":
