@@ -58,7 +58,7 @@ class _Lacking(NamedTuple):
 BREATHE = 64
 """Bytes of known contexts read before other tasks of the event loop get a turn: some milliseconds."""
 
-NEAR, FAR = 64, 8
+NEAR, FAR = 64, 4
 """How many bytes beyond the first lacking context are looked at: so many times the bytes that the pass before
 gained, and at least so many. Where guesses fail at every byte, looking to the end each time would cost the
 square of the length."""
@@ -219,27 +219,25 @@ class _Guesses:
     async def ask_for(self, lacking: list[_Lacking]) -> None:
         """The contexts of some candidates at a token's end, each with a few tokens more."""
         contexts = []
-        for state, place, now, share in lacking:
-            if share < FAINT and now >= lacking[0].needed + CLOSE:
+        for state, place, needed, share in lacking:
+            if share < FAINT and needed >= lacking[0].needed + CLOSE:
                 continue
             offset = self._offset[place]
             length = 2 * self._reach.pop(state.lm_state.parent_node, 0)
             length = length or (LOOKAHEAD if self._at_boundary(offset) else 0)
-            path = _path(state.lm_state, self._guess(state, offset, length, self._offset[now]))
+            path = _path(state.lm_state, self._guess(state, offset, length))
             self._reach[path[-1].node] = length
             contexts += path
         await _ask(contexts)
 
-    def _guess(self, state: LazyTrieState, offset: int, length: int, now: int) -> list[int]:
-        """Tokens from `offset` on: as many as reach `now` for one that waited since, and `length` more."""
+    def _guess(self, state: LazyTrieState, offset: int, length: int) -> list[int]:
+        """The next tokens from `offset` on."""
         if self._at_boundary(offset):
             i = self._place(offset)
-            return self._tokens[i : max(i, self._place(now) - 1) + length]
+            return self._tokens[i : i + length]
         # Not a boundary of the tokenizer's path: tokenize afresh.
-        ahead = self._text[offset : now + 16 * length]
-        tokens = guess_tokens(state.lm_state.model, self._trie, ahead)
-        ends = accumulate(len(self._trie.spelling_of_id[token]) for token in tokens)
-        return tokens[: sum(offset + end < now for end in ends) + length]
+        ahead = self._text[offset : offset + 16 * length]
+        return guess_tokens(state.lm_state.model, self._trie, ahead)[:length]
 
     def _at_boundary(self, offset: int) -> bool:
         i = self._place(offset)

@@ -15,10 +15,9 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from genlm.bytes.byte_lm.guess import longest_tokens
 from genlm.bytes.byte_lm.lm_state import StatefulTokenizedLM
 from genlm.bytes.byte_lm.trie_state import LazyTrieState
-from genlm.bytes.byte_lm.waiting import HEAVY, Waiting, WaitingRoom, spelled
+from genlm.bytes.byte_lm.waiting import HEAVY, WaitingRoom
 from genlm.bytes.util import logsumexp
 
 if TYPE_CHECKING:
@@ -26,9 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Ask", "Opened", "Step", "drive", "open_beam", "read_symbol"]
 
-LIKELY = 0.1
+LIKELY = 0.3
 """Share of the beam from which a token that is being spelled is worth evaluating along with others: one
-more context costs a twelfth of a forward (`benchmarks/RESULTS.md`), and saves one if it is needed."""
+more context costs a twelfth of a forward (`benchmarks/RESULTS.md`), and saves one if it is needed. (A share
+of 0.1 costs a tenth more contexts for a fiftieth fewer forwards.)"""
 PATIENCE = math.log(30.0)
 """How much heavier than the tolerance an extension must be that ends inside a token of the others, to be
 evaluated before that token ends, while nobody looks. Most of these die within a few bytes: a known text that
@@ -152,7 +152,7 @@ def _wake(
         at_once *= 2
         if not due:
             return states, room
-        ask = Ask([w.state for w in due], [w.trail.at for w in due], _paths(due, room))
+        ask = Ask([w.state for w in due], [w.trail.at for w in due])
         got = {id(state) for state in (yield ask)}
         for waiting in due:
             if id(waiting.state) in got:
@@ -173,17 +173,4 @@ def _likely(states: Sequence[LazyTrieState], total: float) -> list[StatefulToken
         if state.lm_state.remembers and state.weight - total > math.log(LIKELY):
             least = LIKELY * math.exp(total - state.committed)
             found += [state.lm_state << token for token in state.masses.tokens_above(state.node, least)]
-    return found
-
-
-def _paths(due: Sequence[Waiting], room: WaitingRoom) -> list[StatefulTokenizedLM]:
-    """The contexts that those who waited will need on their way here, by the longest tokens that fit."""
-    found: list[StatefulTokenizedLM] = []
-    for waiting in due:
-        lm_state, trie = waiting.state.lm_state, waiting.state.trie.trie
-        if lm_state.remembers:
-            text = spelled(link.symbol for link in room.trail.since(waiting.trail))
-            for token in list(longest_tokens(trie, text))[:-1]:
-                lm_state = lm_state << token
-                found.append(lm_state)
     return found
