@@ -11,14 +11,14 @@ same classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Int
 from tokenizers import Regex
 from tokenizers.pre_tokenizers import Split
 
-__all__ = ["Characters"]
+__all__ = ["Characters", "characters"]
 
 _ASKED = 0x40000  # planes 0 to 3
 _PLANES = 0x11_0000
@@ -85,6 +85,12 @@ class Characters:
         lead = add(_padded(add(four.reshape(-1, 64))))
         rows[0][0xF0:0xF5] = lead
         return [row.tolist() for row in rows]
+
+
+@lru_cache(8)
+def characters(sets: tuple[str, ...]) -> Characters:
+    """`Characters(sets)`, kept: making it takes seconds, and many tokenizers share their expressions."""
+    return Characters(sets)
 
 
 def _padded(states: Int[np.ndarray, " states"]) -> Int[np.ndarray, "blocks 64"]:

@@ -63,6 +63,7 @@ class Cutter:
     def __init__(self, pattern: Pattern, characters: Characters, sets: list[int]) -> None:
         self._pattern = pattern
         self._member = [characters.member[s] for s in sets]
+        self._classes = characters.count
         self._seen: dict[tuple[tuple[int, ...], int | None], tuple[tuple[int, ...], bool]] = {}
         self.start: Chain = (Hypothesis((0,), True),)
         for c in range(characters.count):
@@ -107,15 +108,29 @@ class Cutter:
         return False
 
     def cuts(self, chain: Chain, c: int) -> bool:
-        """Whether there is a cut before a character of class `c`.
+        """Whether there is a cut before a character of class `c`; see `check_decides_at_once`."""
+        return not self._advance(chain[0].attempts, c)[0]
+
+    def check_decides_at_once(self) -> None:
+        """Raise an error if whether there is a cut ever depends on characters to come.
 
         Raises:
-            UnsupportedModelError: that depends on characters to come.
+            UnsupportedModelError: it does.
         """
+        known, left = {self.start}, [self.start]
+        while left:
+            chain = left.pop()
+            for c in range(self._classes):
+                after = self.read(chain, c, Gap.OPEN)
+                self._check_decided(chain, c, after)
+                if after is not None and after not in known:
+                    known.add(after)
+                    left.append(after)
+
+    def _check_decided(self, chain: Chain, c: int, after: Chain | None) -> None:
         going_on, matched = self._advance(chain[0].attempts, c)
-        if going_on and self._certain(going_on):
-            return False
-        if going_on or not matched:
+        settled = self._certain(going_on) if going_on else matched
+        if not settled or after is None or len(after) > 1:
             raise UnsupportedModelError(
                 f"the pre-tokenizer's expression {self._pattern.source!r} looks ahead and another one "
                 "follows it, so that it cannot be followed through a text"

@@ -14,6 +14,7 @@ from collections.abc import Hashable, Iterable, Sequence
 
 from genlm.bytes.byte_lm.canonical.cutter import Gap
 from genlm.bytes.byte_lm.canonical.scanner import ByteRules
+from genlm.bytes.byte_lm.canonical.utf8 import begins_character, character
 
 __all__ = ["MARKED", "PIECE", "PiecesAndBytes"]
 
@@ -45,25 +46,11 @@ class PiecesAndBytes(ByteRules):
             after[PIECE] = after[MARKED] = b""
         for b in range(0xFE):
             spelled = state + bytes([b])
-            if (character := _decoded(spelled)) is not None:
-                after[b] = None if character in self._pieces else b""
-            elif _begins(spelled):
+            if (c := character(spelled)) is not None:
+                after[b] = None if c in self._pieces else b""
+            elif begins_character(spelled):
                 after[b] = spelled
         return after
 
     def ends(self, state: Hashable) -> bool:
         return state in (_START, b"")
-
-
-def _decoded(spelled: bytes) -> str | None:
-    try:
-        return spelled.decode()
-    except UnicodeDecodeError:
-        return None
-
-
-def _begins(spelled: bytes) -> bool:
-    """Whether these bytes are the beginning of a character."""
-    endings = (b"\x80", b"\xbf")  # the least and the greatest continuation: one of them is always valid
-    missing = (0, 1, 2, 3)
-    return any(_decoded(spelled + ending * n) is not None for ending in endings for n in missing)

@@ -4,7 +4,7 @@ Understood are byte-pair encodings of the `tokenizers` library:
 
 | | symbols | pre-tokenizers | normalizers |
 |---|---|---|---|
-| byte-level (GPT-2, Llama 3, Qwen's merges, SmolLM, tekken) | bytes | `ByteLevel`, `Split`, `Digits` | none |
+| byte-level (GPT-2, Llama 3, Qwen, SmolLM, tekken) | bytes | `ByteLevel`, `Split`, `Digits` | none, NFC |
 | SentencePiece (Llama 2, Mistral) | characters, then bytes | none, `Metaspace` | `▁` for spaces |
 
 Everything else is refused with its reason: a test that is right most of the time would make
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from genlm.bytes.byte_lm.canonical.characters import Characters
+from genlm.bytes.byte_lm.canonical.characters import characters
 from genlm.bytes.byte_lm.canonical.cutter import Cutter
 from genlm.bytes.byte_lm.canonical.fallback import MARKED, PIECE, PiecesAndBytes
 from genlm.bytes.byte_lm.canonical.merges import Merges, merge_run
@@ -48,6 +48,7 @@ class Reading:
         rules: where tokens may stand, apart from the merges.
         later: the rules' start after an added token inside a text.
         scanned: how the rules read each token.
+        composed: whether texts are brought into Unicode's normal form C first.
         added: the bytes of the tokens that are cut out of a text before anything else, by position.
     """
 
@@ -58,6 +59,7 @@ class Reading:
     later: Any
     scanned: list[bytes]
     added: dict[int, bytes]
+    composed: bool = False
 
 
 def refuse(reason: str) -> NoReturn:
@@ -168,10 +170,9 @@ def _byte_level(
     merges: Merges,
     added: dict[int, bytes],
 ) -> Reading:
-    if tokenizer.get("normalizer"):
-        refuse(
-            f"its tokenizer normalizes text ({_kinds(tokenizer['normalizer'])}), so that texts are changed"
-        )
+    normalizers = _flat(tokenizer.get("normalizer"), "normalizers")
+    if any(step["type"] != "NFC" for step in normalizers):
+        refuse(f"its tokenizer normalizes text ({_kinds(tokenizer['normalizer'])}), which changes it")
     patterns = _patterns(tokenizer.get("pre_tokenizer"))
     vocab = tokenizer["model"]["vocab"]
     letters = _byte_letters()
@@ -186,9 +187,9 @@ def _byte_level(
         _check_whole_words(spellings, symbols, own, merges)
     parsed = [parse(p) for p in patterns]
     sets = list(dict.fromkeys(s for p in parsed for s in p.sets))
-    characters = Characters(sets)
-    rules = PreTokens([Cutter(p, characters, [sets.index(s) for s in p.sets]) for p in parsed], characters)
-    return Reading(symbols, own, merges, rules, rules.start, list(spellings), added)
+    classes = characters(tuple(sets))
+    rules = PreTokens([Cutter(p, classes, [sets.index(s) for s in p.sets]) for p in parsed], classes)
+    return Reading(symbols, own, merges, rules, rules.start, list(spellings), added, bool(normalizers))
 
 
 def _check_whole_words(

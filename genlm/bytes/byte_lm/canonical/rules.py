@@ -11,8 +11,8 @@ canonical sequences only would lose the first.
 
 **Pairs do not quite suffice.** Inside a pre-token they do (`merges.py`). But where a pre-token ends may
 depend on more than two tokens: `'` and `s` may follow each other after `!`, and not after a letter. So
-what a token may follow is a *state*: the last token, how the pre-tokenizer stands, and what is spelled
-of an added token. States are small values; most tokens lead to one of few.
+what a token may follow is a *state*: the last token, how the pre-tokenizer stands, and what else the
+text that follows must not complete. States are small values; most tokens lead to one of few.
 
 **What is exact.** Every open sequence is allowed, and an added token (so the end of the text) is allowed
 after canonical stretches only. A sequence that is allowed may turn out to have no continuation in one
@@ -29,9 +29,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from genlm.bytes.byte_lm.canonical.composed import Composed
 from genlm.bytes.byte_lm.canonical.merges import MergeTable
 from genlm.bytes.byte_lm.canonical.reading import describe, read_tokenizer, refuse
-from genlm.bytes.byte_lm.canonical.scanner import DEAD, Scanner, Spelled
+from genlm.bytes.byte_lm.canonical.scanner import DEAD, ByteRules, Scanner, Spelled
 from genlm.bytes.errors import bad_value
 from genlm.bytes.trie.token_trie import TokenByteTrie
 
@@ -48,12 +49,13 @@ class CanonicalState(NamedTuple):
     Attributes:
         previous: the last token, by its place in the trie's order; -1 at the start of a stretch.
         cuts: where the pre-tokenizer stands.
-        spelled: what of an added token has been spelled.
+        texts: what else restricts the text: what of an added token has been spelled; what a combining
+            character would be composed with.
     """
 
     previous: int
     cuts: int
-    spelled: int
+    texts: tuple[int, ...]
 
 
 def canonical_rules(llm: Any, trie: TokenByteTrie) -> CanonicalRules:
@@ -97,12 +99,15 @@ class CanonicalRules:
             shown = spellings[self._pairs.falling[0]]
             refuse(f"its merges are out of order: making {shown!r} takes a merge after one of higher rank")
         self._cuts = Scanner(reading.rules, reading.scanned)
-        self._spelled = Scanner(Spelled(sorted(set(reading.added.values()))), spellings)
+        texts: list[ByteRules] = [Spelled(sorted(set(reading.added.values())))]
+        if reading.composed:
+            texts.append(Composed())
+        self._texts = [Scanner(rules, spellings, gaps=False) for rules in texts]
         self._added = np.zeros(len(ids), bool)
         self._added[list(reading.added)] = True
         self._rows: OrderedDict[int, UInt8[np.ndarray, " packed"]] = OrderedDict()
         self._bos = getattr(getattr(llm, "tokenizer", None), "bos_token_id", None)
-        self.start = CanonicalState(_NONE, self._cuts.start, self._spelled.start)
+        self.start = CanonicalState(_NONE, self._cuts.start, tuple(text.start for text in self._texts))
         self._later = self.start._replace(cuts=self._cuts.number(reading.later))
 
     def allowed(self, state: CanonicalState) -> Bool[np.ndarray, " tokens"]:
@@ -110,12 +115,13 @@ class CanonicalRules:
 
         Added tokens are allowed where the text may end. The array is the caller's own.
         """
-        cuts, spelled = self._cuts.rows(state.cuts), self._spelled.rows(state.spelled)
+        cuts = self._cuts.rows(state.cuts)
         mask = self._may_touch(state.previous)
         mask &= cuts.may_open
         if state.previous != _NONE:
             mask |= cuts.may_conflict & self._pairs.reachable
-        mask &= spelled.may_open
+        for text, at in zip(self._texts, state.texts, strict=True):
+            mask &= text.rows(at).may_open
         mask[self._added] = self._cuts.ends(state.cuts)
         return mask
 
@@ -137,8 +143,10 @@ class CanonicalRules:
         rows = self._cuts.rows(state.cuts)
         row = rows.open if self._touches(state.previous, place) else rows.conflict
         cuts = int(row[place])
-        spelled = int(self._spelled.rows(state.spelled).open[place])
-        return None if DEAD in (cuts, spelled) else CanonicalState(place, cuts, spelled)
+        texts = tuple(
+            int(text.rows(at).open[place]) for text, at in zip(self._texts, state.texts, strict=True)
+        )
+        return None if DEAD in (cuts, *texts) else CanonicalState(place, cuts, texts)
 
     def read(self, token_ids: Sequence[int]) -> CanonicalState | None:
         """The state after some tokens from the start, or None if they are not open."""

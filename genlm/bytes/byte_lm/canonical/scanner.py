@@ -25,7 +25,7 @@ __all__ = ["DEAD", "ByteRules", "PreTokens", "Rows", "Scanner", "Spelled"]
 DEAD = -1
 _UNKNOWN = -2
 _MOST_STATES = 1 << 15
-_ROWS_KEPT = 256
+_ROWS_KEPT = 128  # 0.5 MB each for 49,152 tokens
 
 
 class ByteRules(ABC):
@@ -57,10 +57,12 @@ class Scanner:
     Args:
         rules: the automaton.
         spellings: the vocabulary. Empty tokens are dead.
+        gaps: whether the rules care about the gap before a token.
     """
 
-    def __init__(self, rules: ByteRules, spellings: Sequence[bytes]) -> None:
+    def __init__(self, rules: ByteRules, spellings: Sequence[bytes], gaps: bool = True) -> None:
         self._rules = rules
+        self._gaps = gaps
         self._states: list[Hashable] = []
         self._numbers: dict[Hashable, int] = {}
         self._after = {gap: np.full((64, 256), _UNKNOWN, np.int32) for gap in Gap}
@@ -99,7 +101,8 @@ class Scanner:
         if state in self._rows:
             self._rows.move_to_end(state)
             return self._rows[state]
-        opened, conflict = self._walk(state, Gap.OPEN), self._walk(state, Gap.CONFLICT)
+        opened = self._walk(state, Gap.OPEN)
+        conflict = self._walk(state, Gap.CONFLICT) if self._gaps else opened
         rows = self._rows[state] = Rows(opened, conflict, opened != DEAD, conflict != DEAD)
         if len(self._rows) > _ROWS_KEPT:
             self._rows.popitem(last=False)
@@ -113,7 +116,7 @@ class Scanner:
             tokens = self._by_length[:longer]
             tokens = tokens[at[tokens] != DEAD]
             here = at[tokens]
-            step = gap if position == 0 else Gap.INSIDE
+            step = gap if position == 0 and self._gaps else Gap.INSIDE
             self._learn(np.unique(here), step)
             at[tokens] = self._after[step][here, self._bytes[self._begin[tokens] + position]]
         return at
@@ -145,9 +148,14 @@ class PreTokens(ByteRules):
     Args:
         cutters: the pre-tokenizers, the first one outermost.
         characters: the classes they share.
+
+    Raises:
+        UnsupportedModelError: one that is not the last looks ahead.
     """
 
     def __init__(self, cutters: Sequence[Cutter], characters: Characters) -> None:
+        for cutter in cutters[:-1]:
+            cutter.check_decides_at_once()
         self._cutters = tuple(cutters)
         self._characters = characters
         self.start = _Position(tuple(cutter.start for cutter in cutters))
