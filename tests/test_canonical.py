@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from importlib.resources import files
 from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from genlm.backend.tokenization import Token
+from genlm.backend.tokenization import Token, decode_vocab
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
@@ -452,3 +453,68 @@ class TestRefusals:
         tokens = [Token(t.token_id, b"?" if t.token_id == 5 else bytes(t)) for t in spelled(tokenizer)]
         with pytest.raises(UnsupportedModelError, match="is not the bytes"):
             Case(tokenizer, tokens)
+
+
+REAL = (
+    "An apple a day keeps the doctor away.\n\n\tdef fib(n):   return n if n < 2 else fib(n - 1)\n"
+    "Größenwahn, naïveté; 東京は日本の首都です。 Привет, мир! 🍎🍏 https://example.com/a?b=c&d=%20 x\u0301"
+    "the the the   aaaaaaaaaaaaaaaaaaaaaa 3.14159265 !'s they're 'tis \u3000 \r\n \n  'LL o'clock ''s\n"
+)
+
+
+def check_real(it: Case, encode) -> None:
+    """The text as it is tokenized; and stretches of it, tokenized in two parts, against the definition."""
+    state = it.rules.start
+    for token in encode(REAL):
+        place = it.rules._place[token]
+        assert it.rules.allowed(state)[place]
+        state = it.rules.after(state, token)
+    assert it.rules.complete(state)
+    rng = np.random.default_rng(7)
+    seen = set()
+    for _ in range(400):
+        start, length = rng.integers(len(REAL)), rng.integers(1, 12)
+        text = REAL[start : start + length]
+        cut = rng.integers(len(text) + 1)
+        ids = [*encode(text[:cut]), *encode(text[cut:])]
+        state = it.rules.read(ids)
+        canonical = it.text(ids) is not None and encode(it.text(ids)) == ids
+        assert (state is not None and it.rules.complete(state)) == canonical, (text[:cut], text[cut:])
+        seen.add(canonical)
+    assert seen == {True, False}
+
+
+class TestRealTokenizers:
+    @pytest.mark.real_model
+    def test_smollm2(self):
+        from transformers import AutoTokenizer
+
+        from genlm.bytes.models import default_model_path
+
+        tokenizer = AutoTokenizer.from_pretrained(default_model_path(progress=False), local_files_only=True)
+        it = Case(tokenizer.backend_tokenizer, decode_vocab(tokenizer)[0])
+        check_real(it, lambda text: tokenizer.encode(text, add_special_tokens=False))
+
+    def test_sentencepiece(self):
+        """Mistral's first tokenizer, its merges taken from its scores; the definition is SentencePiece's."""
+        from sentencepiece import SentencePieceProcessor
+
+        data = (files("mistral_common") / "data/tokenizer.model.v1").read_bytes()
+        model = SentencePieceProcessor(model_proto=data)
+        pieces = [model.id_to_piece(i) for i in range(model.vocab_size())]
+        vocab = {piece: i for i, piece in enumerate(pieces)}
+        merges = [
+            (model.get_score(i), piece[:k], piece[k:])
+            for i, piece in enumerate(pieces)
+            for k in range(1, len(piece))
+            if not (model.is_byte(i) or model.is_control(i) or model.is_unknown(i))
+            and {piece[:k], piece[k:]} <= vocab.keys()
+        ]
+        merges.sort(key=lambda m: -m[0])
+        tokenizer = Tokenizer(
+            BPE(vocab, [m[1:] for m in merges], byte_fallback=True, unk_token="<unk>", fuse_unk=True)
+        )
+        tokenizer.normalizer, _ = SENTENCEPIECE["llama2"]
+        specials = [AddedToken(t, normalized=False, special=True) for t in ("<unk>", "<s>", "</s>")]
+        tokenizer.add_special_tokens(specials)
+        check_real(Case(tokenizer), model.encode)

@@ -135,7 +135,6 @@ class Cutter:
                 f"the pre-tokenizer's expression {self._pattern.source!r} looks ahead and another one "
                 "follows it, so that it cannot be followed through a text"
             )
-        return True
 
     def _certain(self, attempts: tuple[int, ...]) -> bool:
         """Whether the current match can end right here, whatever follows."""

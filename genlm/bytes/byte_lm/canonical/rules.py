@@ -67,6 +67,19 @@ def canonical_rules(llm: Any, trie: TokenByteTrie) -> CanonicalRules:
 
     Raises:
         UnsupportedModelError: what the tokenizer does cannot be followed; the message says why.
+
+    Examples:
+        >>> from types import SimpleNamespace
+        >>> from genlm.backend.tokenization import Token
+        >>> from tokenizers import Tokenizer, models, pre_tokenizers
+        >>> tokenizer = Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")]))
+        >>> tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        >>> trie = TokenByteTrie([Token(0, b"a"), Token(1, b"b"), Token(2, b"ab")], device="cpu")
+        >>> rules = canonical_rules(SimpleNamespace(tokenizer=tokenizer), trie)
+        >>> trie.token_ids.tolist()
+        [0, 2, 1]
+        >>> rules.allowed(rules.read([0]))  # `a` may be followed by `a` or `ab`, not by `b`
+        array([ True,  True, False])
     """
     tokenizer = getattr(llm, "tokenizer", None)
     known = _kept.get(trie)
