@@ -484,6 +484,7 @@ def check_real(it: Case, encode) -> None:
     assert seen == {True, False}
 
 
+@pytest.mark.timeout(900)  # enforced annotations make taking a whole vocabulary apart slow
 class TestRealTokenizers:
     @pytest.mark.real_model
     def test_smollm2(self):

@@ -42,12 +42,8 @@ NEVER = 1 << 30
 """`out` of a symbol that no merge uses up: behind all ranks."""
 
 
-class Spine(NamedTuple):
-    """A symbol at a token's edge while it is merged, and the ranks between which it stands there."""
-
-    symbol: int
-    made: int
-    used: int
+Spine = tuple[int, int, int]
+"""A symbol at a token's edge while it is merged, and the ranks between which it stands there: in, out."""
 
 
 class Run(NamedTuple):
@@ -80,10 +76,10 @@ def merge_run(symbols: Sequence[int], merges: Merges) -> Run:
         falling |= rank < highest
         highest = max(highest, rank)
         if i == 0:
-            left.append(Spine(parts[0], first, highest))
+            left.append((parts[0], first, highest))
             first = highest
         if i == len(parts) - 2:
-            right.append(Spine(parts[-1], last, highest))
+            right.append((parts[-1], last, highest))
             last = highest
         parts[i : i + 2] = [merges[parts[i], parts[i + 1]][1]]
         del ranks[i]
@@ -92,8 +88,8 @@ def merge_run(symbols: Sequence[int], merges: Merges) -> Run:
                 pair = merges.get((parts[j], parts[j + 1]))
                 ranks[j] = pair[0] if pair else NEVER
     if parts:
-        left.append(Spine(parts[0], first, NEVER))
-        right.append(Spine(parts[-1], last, NEVER))
+        left.append((parts[0], first, NEVER))
+        right.append((parts[-1], last, NEVER))
     return Run(parts, left, right, falling)
 
 
@@ -127,9 +123,9 @@ class MergeTable:
             if run.falling:
                 self.falling.append(token)
             self._right[token] = run.right
-            made[whole] = run.left[-1].made
+            made[whole] = run.left[-1][1]
             made[parts[0]] = -1
-            lefts += [(spine.symbol, spine.used, token) for spine in run.left]
+            lefts += [(symbol, used, token) for symbol, _, used in run.left]
         self._index(lefts)
         self._by_left(merges, made)
 
