@@ -125,6 +125,8 @@ def test_prefill_in_two_parts_is_prefill_in_one(model, one, two):
             return
         parts = await (await beam.prefill(one)).prefill(two)
         assert parts.logZ == pytest.approx(whole.logZ, abs=1e-9)
+        if whole.logZ == -np.inf:  # tokens that would go on are no text from here on
+            return
         np.testing.assert_allclose(
             np.exp((await parts.logp_next()).ps), np.exp((await whole.logp_next()).ps), atol=1e-12
         )

@@ -25,7 +25,6 @@ from genlm.bytes import BeamParams, ByteBeamState, TokenByteTrie
 from genlm.bytes.byte_lm import prefill
 from genlm.bytes.byte_lm.guess import guess_tokens
 from genlm.bytes.engine import Engine, adopt
-from genlm.bytes.engine.engine import _free_bytes
 from genlm.bytes.engine.slots import SlotCache
 from genlm.bytes.engine.tree import Node, Tree
 from genlm.bytes.errors import (
@@ -211,11 +210,6 @@ class TestEngine:
         with caplog.at_level(logging.WARNING):
             assert adopt(llm) is llm
         assert match in caplog.text and "LlamaForCausalLM runs without the engine" in caplog.text
-
-    def test_memory_of_a_gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 2000))
-        assert _free_bytes(torch.device("cuda:0")) == 1000
-        assert _free_bytes(torch.device("cpu")) > 0
 
 
 def test_slots_before_the_first_forward() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = [
+    "BudgetExceededError",
     "EmptyBeamError",
     "GenlmBytesError",
     "ImpossibleByteError",
@@ -40,6 +41,10 @@ class NotMaterializedError(GenlmBytesError, ValueError):
 
 class EmptyBeamError(GenlmBytesError, ValueError):
     """A question was asked of a beam in which no candidate is left."""
+
+
+class BudgetExceededError(GenlmBytesError, RuntimeError):
+    """An exact computation would keep more candidates than it was allowed."""
 
 
 class ImpossibleByteError(InvalidValueError):

@@ -18,7 +18,7 @@ from genlm.bytes.trie.service import AsyncTokenByteTrie
 if TYPE_CHECKING:
     from genlm.backend.tokenization import Token
 
-__all__ = ["byte_vocab", "check_token_ids", "producible_bytes", "shared_trie", "spell", "start_context"]
+__all__ = ["byte_vocab", "check_token_ids", "shared_trie", "spell", "start_context"]
 
 _Key = tuple[frozenset[bytes], tuple[tuple[str, Any], ...]]
 _tries: weakref.WeakKeyDictionary[Any, dict[_Key, AsyncTokenByteTrie]] = weakref.WeakKeyDictionary()
@@ -100,11 +100,6 @@ def spell(llm: Any, token_ids: Iterable[int]) -> list[bytes]:
     wanted = set(ids)
     found = {token.token_id: bytes(token) for token in vocab if token.token_id in wanted}
     return [found.get(i, b"?") for i in ids]
-
-
-def producible_bytes(vocab: Sequence[bytes]) -> frozenset[int]:
-    """The bytes that occur in any token at all."""
-    return frozenset(b"".join(map(bytes, vocab)))
 
 
 def check_token_ids(argument: str, ids: Sequence[int]) -> list[int]:

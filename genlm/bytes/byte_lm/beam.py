@@ -8,6 +8,10 @@ equal to it while nothing has been dropped. The distribution of the next byte is
 Reading a byte: a candidate inside a token moves on in the trie; one at a token's end also commits the
 token and starts the next. Committing costs a model call, all other work is arithmetic on the trie.
 (Phan et al., arXiv 2410.09303; Vieira et al., arXiv 2412.03719.)
+
+Which extensions are worth that call: with a `prune_threshold`, those above it, and the others are gone for
+good; with a `tolerance`, those above it, and the others wait (`waiting.py`). What was dropped or waits is
+kept account of, so that a beam can say how far off its answers may be.
 """
 
 from __future__ import annotations
@@ -22,17 +26,25 @@ from typing import Any, Self
 import numpy as np
 from jaxtyping import Float64
 
+from genlm.bytes.byte_lm.account import Bounds, Dropped, Mixture, Slack, ceiling
 from genlm.bytes.byte_lm.heal import TokenHealer
 from genlm.bytes.byte_lm.lm_state import Context, StatefulByteLM, StatefulTokenizedLM
 from genlm.bytes.byte_lm.params import BeamParams
 from genlm.bytes.byte_lm.prefill import read_context
+from genlm.bytes.byte_lm.progress import ReadingProgress
+from genlm.bytes.byte_lm.step import Ask, Opened, Step, drive, open_beam, read_symbol
 from genlm.bytes.byte_lm.trie_state import LazyTrieState, check_symbol
-from genlm.bytes.errors import EmptyBeamError, bad_type
-from genlm.bytes.trie.modes import EOT, TrieMode
+from genlm.bytes.byte_lm.waiting import Trail, WaitingRoom
+from genlm.bytes.errors import BudgetExceededError, EmptyBeamError, bad_type
+from genlm.bytes.trie.modes import EOS, TrieMode
 from genlm.bytes.util import LazyByteProbs, escape, logsumexp
 from genlm.bytes.vocab import shared_trie
 
 __all__ = ["BeamParams", "ByteBeamState"]
+
+FLOOR = 1e-3
+"""The part of the waiting candidates' expected share that is spread over all bytes: enough that none is
+impossible, too little to be drawn by chance."""
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +56,15 @@ class ByteBeamState(StatefulByteLM):
         states: the candidates; kept in order of descending weight.
         params: the settings.
 
+    Attributes:
+        states: the candidates, the heaviest first.
+        params: the settings.
+        waiting: the candidates that wait, where the settings have a tolerance.
+        dropped: account of the candidates that were given up.
+
     Typical use, in a notebook or a coroutine:
 
-        beam = await ByteBeamState.initial(llm, BeamParams(K=5, prune_threshold=0.05))
+        beam = await ByteBeamState.initial(llm)
         beam = await beam.prefill(b"An apple a day keeps the ")
         (await beam.logp_next()).pretty().top(5)
     """
@@ -56,16 +74,23 @@ class ByteBeamState(StatefulByteLM):
             raise bad_type("params", params, "must be BeamParams", "Pass e.g. BeamParams(K=5).")
         self.states = sorted(states, key=lambda state: -state.weight)
         self.params = params
+        self.waiting = WaitingRoom(Trail())
+        self.dropped = Dropped()
+        # Log factor by which a guess of `prefill` is heavier than what it knows; 0 for every other beam.
+        self.absent = 0.0
+        self._opened_before: Opened | None = None
 
     @classmethod
     async def initial(
         cls,
         llm: Any,
-        params: BeamParams,
+        params: BeamParams | None = None,
         trie_opts: Mapping[str, Any] | None = None,
         *,
         initial_context: Sequence[int] | None = None,
         engine: bool = True,
+        lora_name: str | None = None,
+        max_context_length: int | None = None,
     ) -> Self:
         """A beam that has read nothing: one materialized candidate at the root.
 
@@ -73,24 +98,30 @@ class ByteBeamState(StatefulByteLM):
 
         Args:
             llm: a `genlm.backend` `AsyncLM`, or anything with its interface.
-            params: the settings.
+            params: the settings; None means `BeamParams()`, accurate and cheap.
             trie_opts: keyword arguments of `AsyncTokenByteTrie.from_vocab`; never changed.
             initial_context: token ids that precede the text; None means the tokenizer's
                 beginning-of-sequence token (see `StatefulTokenizedLM.initial`).
             engine: run a `genlm-backend` `AsyncTransformer` through `genlm.bytes.engine`, which shares
                 its weights and computes no context twice. False runs the model as it is.
+            lora_name: the LoRA adapter to use, as loaded by the model's `add_new_lora`; None is the model
+                without one.
+            max_context_length: ask the model about the latest so many tokens only, `initial_context`
+                included, and forget those before; None keeps all. A context longer than the model can
+                read is otherwise a `ValueError` where it is first needed.
 
         Raises:
-            ValueError: an EOS string is not in the vocabulary.
+            ValueError: an EOS string is not in the vocabulary; the model knows no such adapter;
+                `max_context_length` below 1.
             TypeError: `llm` is no model, or `params` are no `BeamParams`.
         """
-        beam = cls([], params)
-        trie = shared_trie(llm, params.eos_byte_strings or (), trie_opts)
+        beam = cls([], BeamParams() if params is None else params)
+        trie = shared_trie(llm, beam.params.eos_byte_strings or (), trie_opts)
         if engine:
             from genlm.bytes.engine import adopt  # brings transformers, which importing us should not
 
             llm = adopt(llm)
-        lm = StatefulTokenizedLM.initial(llm, initial_context)
+        lm = StatefulTokenizedLM.initial(llm, initial_context, max_context_length, lora_name)
         state = LazyTrieState.initial(lm, trie)
         return beam.with_states([await state.materialize()])
 
@@ -110,6 +141,20 @@ class ByteBeamState(StatefulByteLM):
         """
         return logsumexp([state.weight for state in self.states])
 
+    @property
+    def slack(self) -> Slack:
+        """The share of the prefix probability that waits or was dropped: as expected, and at most."""
+        return Slack.of(self.logZ, self.waiting, self.dropped)
+
+    def bounds(self) -> Bounds:
+        """Natural logs between which the log prefix probability of the bytes read lies. Certified.
+
+        The lower is `logZ`. The upper adds the weights of all who wait, and of all that were dropped, as they
+        were then; it is tight for short texts, and for `BeamParams(exact=True)` the two are equal.
+        """
+        upper = logsumexp([self.logZ, *self.waiting.weights, self.dropped.weight])
+        return Bounds(self.logZ, min(upper, 0.0))
+
     def __repr__(self) -> str:
         lines = [f"\x1b[1mZ: {self.logZ:.6g}\x1b[0m", "\x1b[1mCandidates:\x1b[0m"]
         for state in self.states:
@@ -118,6 +163,10 @@ class ByteBeamState(StatefulByteLM):
             here = "\x1b[1mEOS" if state.terminated else f"\x1b[32m{escape(bytes(state.partial))}"
             tokens = f"\x1b[35m{state.lm_state!r}\x1b[0m|{here}\x1b[0m"
             lines.append(f"(\x1b[{colour}m{share:.4f}\x1b[0m) {state.weight:.2f}: {tokens}")
+        if len(self.waiting):
+            lines.append(
+                f"\x1b[1mWaiting:\x1b[0m {len(self.waiting)}, expected share {self.slack.expected:.2g}"
+            )
         return "\n".join(lines)
 
     # -- one step -------------------------------------------------------------------------------------
@@ -138,15 +187,41 @@ class ByteBeamState(StatefulByteLM):
         if not self.states:
             return self
         symbol = check_symbol(a, self.states[0].trie)
-        await self._materialized()
-        read = [after for state in self.states if (after := state << symbol) is not None]
-        extended = await self.extend(logsumexp([state.weight for state in read]))
-        read += [after for state in extended if (after := state << symbol) is not None]
-        if not read and self.params.heal:
-            read = await self._heal(symbol)
+        await self.materialize()
+        after = await drive(self.reading(symbol))
+        if not after.states and self.params.heal:
+            after = after.with_states(await self._heal(symbol))
         if self.params.verbose:
-            logger.info("after %r: %r", symbol, self.with_states(read))
-        return self.with_states(read)
+            logger.info("after %r: %r", symbol, after)
+        return after
+
+    def reading(self, symbol: int | bytes) -> Step[Self]:
+        """`<<` without healing, as a step (`step.py`). Of materialized candidates and a checked symbol."""
+        if self.params.tolerance is not None:
+            opened = self._opened_before or (yield from open_beam(self))
+            before = self.logZ + self.absent
+            states, room = yield from read_symbol(opened, before, self.params.log_tolerance, symbol)
+            return self._after(states, room, self.dropped, opened.absent)
+        read = [after for state in self.states if (after := state << symbol) is not None]
+        total = logsumexp([state.weight for state in read])
+        kept = self.extensions(total)
+        got = yield Ask(kept)
+        read += [after for state in got if (after := state << symbol) is not None]
+        if self.params.exact and len(read) > self.params.max_candidates:
+            raise BudgetExceededError(
+                f"{len(read)} candidates after {symbol!r}; `max_candidates` is {self.params.max_candidates}. "
+                "Exact reading keeps every tokenization, and their number grows exponentially: read less, "
+                "raise `max_candidates`, or use a tolerance: BeamParams(tolerance=1e-4)."
+            )
+        return self.with_states(read, self._without(kept, total))
+
+    def _without(self, kept: Sequence[LazyTrieState], total: float) -> Dropped:
+        """The account after extensions other than `kept` have been dropped."""
+        if self.params.log_prune_threshold == -math.inf:
+            return self.dropped
+        ids = {id(state) for state in kept}
+        gone = [e.weight for state in self.states for e in state.extend_all() if id(e) not in ids]
+        return self.dropped.more(gone, logsumexp([total, *(state.weight for state in kept)]))
 
     async def extend(self, logZ: float) -> list[LazyTrieState]:
         """The candidates that commit a token which ends here, materialized.
@@ -172,21 +247,46 @@ class ByteBeamState(StatefulByteLM):
 
         They sum to 1 over bytes and EOS (and atomic units, where the trie has any). What tokens that
         end here and were not extended would contribute is left out, unless nothing else is left: then
-        the heaviest of them is extended.
+        the heaviest of them is extended. The result's `slack` says how far off it may be.
+
+        Where candidates wait, no byte that a token contains has probability 0: whoever waits may go on
+        with any, and a thousandth of their expected share is spread over all.
 
         Raises:
             EmptyBeamError: no candidate is left, or all have read the end of the sequence.
         """
-        await self._materialized()
-        probs, units = _mixture([*self.states, *await self.extend(self.logZ)])
-        if not probs.any() and not any(units.values()):
-            probs, units = _mixture(await self._last_resort())
-        total = probs.sum() + sum(units.values())
-        if not total > 0.0:
+        await self.materialize()
+        if self.params.tolerance is not None:
+            opened = await self._open()
+            states, waiting = opened.states, opened.room
+        else:
+            extensions = await self.extend(self.logZ)
+            states, waiting = [*self.states, *extensions], self.waiting
+        found = Mixture.of(states)
+        if not found.total > 0.0:
+            found = Mixture.of(await self._last_resort())
+        if not found.total > 0.0:
             raise EmptyBeamError(self._why_empty())
-        with np.errstate(divide="ignore"):
-            logs = {u: math.log(p / total) if p > 0.0 else -math.inf for u, p in units.items()}
-            return LazyByteProbs(np.log(probs / total), units=logs)
+        left_out = self._without(states, self.logZ)
+        slack = Slack.of(found.log_total, waiting, left_out)
+        return found.normalised(self._anything(slack) if len(waiting) else None, slack)
+
+    async def _open(self) -> Opened:
+        if self._opened_before is not None:
+            return self._opened_before
+        opened = await drive(open_beam(self))
+        self._opened_before = opened
+        return opened
+
+    def _anything(self, slack: Slack) -> Float64[np.ndarray, " 258"]:
+        """A small share for every symbol that some token contains."""
+        state = self.states[0]
+        possible = np.zeros(258)
+        possible[list(state.trie.trie.producible)] = 1.0
+        if state.mode is TrieMode.WITH_EOS and len(state.trie.trie.eos_leaves):
+            possible[EOS] = 1.0
+        possible *= FLOOR * slack.expected / possible.sum()
+        return possible
 
     async def _last_resort(self) -> list[LazyTrieState]:
         """The heaviest extension, where all candidates are at a token's end and pruning left none."""
@@ -206,7 +306,8 @@ class ByteBeamState(StatefulByteLM):
             "no candidate of the beam has a next byte of positive probability. Use a smaller prune_threshold."
         )
 
-    async def _materialized(self) -> None:
+    async def materialize(self) -> None:
+        """Ask the model for what the candidates need, in one forward, if it has not been asked yet."""
         waiting = [state for state in self.states if not state.materialized]
         if waiting:
             await asyncio.gather(*(state.materialize() for state in waiting))
@@ -223,16 +324,28 @@ class ByteBeamState(StatefulByteLM):
     # -- the beam as a whole --------------------------------------------------------------------------
 
     def prune(self) -> Self:
-        """The candidates whose share of the beam exceeds `prune_threshold`, at most K of them."""
-        least = self.params.log_prune_threshold
-        kept = [state for state in self.states if state.weight - self.logZ > least]
-        return self.with_states(kept[: self.params.K])
+        """The candidates whose share of the beam exceeds `prune_threshold`, at most K of them.
+
+        With a tolerance: those, and those who wait, that are expected to be worth a millionth of it.
+        """
+        total = self.logZ + self.absent
+        least = self.params.log_least_share
+        kept = [state for state in self.states if state.weight - total > least][: self.params.K]
+        if self.params.tolerance is None:
+            waiting, gone = self.waiting, -math.inf
+        else:
+            gone, waiting = self.waiting.drop(total + least)
+        weights = [*(ceiling(state) for state in self.states[len(kept) :]), gone]
+        return self._after(kept, waiting, self.dropped.more(weights, total), self.absent)
 
     def with_mode(self, mode: TrieMode) -> Self:
         """The same beam, reading end-of-sequence tokens in the given mode from now on."""
+        # Who waits will read in the mode that each symbol was read in, and goes on in that of the others.
         return self.with_states([state.with_mode(mode) for state in self.states])
 
-    async def prefill(self, bs: Context) -> Self:
+    async def prefill(
+        self, bs: Context, *, method: str = "beam", progress: bool | ReadingProgress = False
+    ) -> Self:
         """Read known bytes, with end-of-sequence strings as ordinary text, pruning before each byte.
 
         The result reads end-of-sequence tokens specially again.
@@ -240,34 +353,37 @@ class ByteBeamState(StatefulByteLM):
         Args:
             bs: bytes; an atomic unit of the trie is read as one symbol wherever its spelling occurs. Or
                 a sequence of byte values and units, which is read as it stands.
+            method: `"beam"` gives what reading byte by byte gives. `"tokenize"` reads along the tokenizer's
+                own path up to the last word, and the rest with the beam: the price of one plain forward,
+                for the weight of all other tokenizations of that part. `"heal"` reads along that path up
+                to the last token, of which it keeps the bytes without committing it, and heals where the
+                next byte does not fit. Where `bs` holds atomic units, or no path spells it, all are
+                `"beam"`.
+            progress: show a bar on stderr; or a function that is told the bytes read and their number.
 
         Raises:
             ImpossibleByteError: a byte that no candidate can read, with its offset.
+            ValueError: a `method` that is none of these.
             TypeError: `bs` is neither.
         """
-        return await read_context(self, bs)
+        return await read_context(self, bs, method, progress)
 
     async def cleanup(self) -> None:
         """Wait for what the beam's trie still works on. The trie is shared by other beams and stays."""
         if self.states:
             await self.states[0].cleanup()
 
-    def with_states(self, states: Sequence[LazyTrieState]) -> Self:
+    def with_states(self, states: Sequence[LazyTrieState], dropped: Dropped | None = None) -> Self:
         """A beam of other candidates under the same settings."""
-        return type(self)(states, self.params)
+        return self._after(states, self.waiting, dropped or self.dropped, self.absent)
 
+    def restarted(self, state: LazyTrieState, at: int) -> Self:
+        """A beam of one candidate that stands where `at` symbols have been read; nobody waits."""
+        return self._after([state], WaitingRoom(Trail(at)), self.dropped, 0.0)
 
-def _mixture(states: Sequence[LazyTrieState]) -> tuple[Float64[np.ndarray, " 258"], dict[bytes, float]]:
-    """The states' next symbols, each by its weight relative to the heaviest; token ends left out."""
-    probs, units = np.zeros(258), dict[bytes, float]()
-    heaviest = max((state.weight for state in states), default=-math.inf)
-    for state in states:
-        if state.weight == -math.inf:
-            continue
-        share = math.exp(state.weight - heaviest)
-        next_bytes, next_units = state.next_probs()
-        probs += share * next_bytes
-        for unit, p in next_units.items():
-            units[unit] = units.get(unit, 0.0) + share * p
-    probs[EOT] = 0.0
-    return probs, units
+    def _after(
+        self, states: Sequence[LazyTrieState], waiting: WaitingRoom, dropped: Dropped, absent: float
+    ) -> Self:
+        after = type(self)(states, self.params)
+        after.waiting, after.dropped, after.absent = waiting, dropped, absent
+        return after

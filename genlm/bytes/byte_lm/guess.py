@@ -13,7 +13,7 @@ from typing import Any
 from genlm.bytes.trie.arrays import ROOT
 from genlm.bytes.trie.token_trie import TokenByteTrie
 
-__all__ = ["guess_tokens"]
+__all__ = ["guess_tokens", "longest_tokens"]
 
 
 def guess_tokens(llm: Any, trie: TokenByteTrie, text: bytes) -> list[int]:
@@ -32,8 +32,8 @@ def guess_tokens(llm: Any, trie: TokenByteTrie, text: bytes) -> list[int]:
     ids = _by_tokenizer(getattr(llm, "tokenizer", None), text[:whole])
     spelled = trie.spelling_of_id
     if ids is None or b"".join(spelled.get(i, b"") for i in ids) != text[:whole]:
-        return list(_longest_matches(trie, text))
-    return [*ids, *_longest_matches(trie, text[whole:])]
+        return list(longest_tokens(trie, text))
+    return [*ids, *longest_tokens(trie, text[whole:])]
 
 
 def _by_tokenizer(tokenizer: Any, text: bytes) -> list[int] | None:
@@ -41,7 +41,8 @@ def _by_tokenizer(tokenizer: Any, text: bytes) -> list[int] | None:
     return None if encode is None else list(encode(text.decode(), add_special_tokens=False))
 
 
-def _longest_matches(trie: TokenByteTrie, text: bytes) -> Iterator[int]:
+def longest_tokens(trie: TokenByteTrie, text: bytes) -> Iterator[int]:
+    """The longest token that the text begins with, and so on with the rest, as far as that leads."""
     arrays, start = trie.arrays, 0
     while start < len(text):
         node, best, at = ROOT, None, start

@@ -34,13 +34,15 @@ class StatefulTokenizedLM:
         n_calls: model calls made on the way here.
         max_context_length: keep at most this many tokens, the latest; None keeps all. It holds for
             every descendant, and bounds what the model is asked, at the price of forgetting.
+        lora_name: the LoRA adapter to use, as loaded by the model's `add_new_lora`; None is the model
+            without one. It holds for every descendant.
 
     Raises:
         ValueError: `max_context_length` below 1, or a token id below 0.
         TypeError: `context` is not a sequence of token ids.
     """
 
-    __slots__ = ("_context", "_node", "max_context_length", "model", "n_calls")
+    __slots__ = ("_context", "_node", "lora_name", "max_context_length", "model", "n_calls")
 
     def __init__(
         self,
@@ -48,6 +50,7 @@ class StatefulTokenizedLM:
         context: Sequence[int],
         n_calls: int = 0,
         max_context_length: int | None = None,
+        lora_name: str | None = None,
     ) -> None:
         if max_context_length is not None and max_context_length < 1:
             raise bad_value(
@@ -56,13 +59,19 @@ class StatefulTokenizedLM:
         self.model = model
         self.n_calls = n_calls
         self.max_context_length = max_context_length
+        self.lora_name = lora_name
         self._place(check_token_ids("context", context))
 
     def _place(self, context: list[int]) -> None:
         if self.max_context_length is not None:
             context = context[-self.max_context_length :]
         self._context: list[int] | None = context
-        self._node: Any = self.model.node(context) if hasattr(self.model, "node") else None
+        self._node: Any = self.model.node(context, **self._lora) if hasattr(self.model, "node") else None
+
+    @property
+    def _lora(self) -> dict[str, str]:
+        # Named only where one is wanted: models without adapters need not know the word.
+        return {} if self.lora_name is None else {"lora_name": self.lora_name}
 
     @classmethod
     def initial(
@@ -70,6 +79,7 @@ class StatefulTokenizedLM:
         model: Any,
         initial_context: Sequence[int] | None = None,
         max_context_length: int | None = None,
+        lora_name: str | None = None,
     ) -> Self:
         """The model before any text.
 
@@ -78,9 +88,10 @@ class StatefulTokenizedLM:
             initial_context: token ids to start from. None means the tokenizer's beginning-of-sequence
                 token; where it has none, its end-of-sequence token; where it has neither, no token.
             max_context_length: see the class.
+            lora_name: see the class.
         """
         context = start_context(model) if initial_context is None else initial_context
-        return cls(model, context, max_context_length=max_context_length)
+        return cls(model, context, max_context_length=max_context_length, lora_name=lora_name)
 
     @property
     def context(self) -> list[int]:
@@ -128,7 +139,7 @@ class StatefulTokenizedLM:
         if self._node is not None:
             logps: Float[Tensor, " logits"] = await self.model.logprobs(self._node)
         else:
-            logps = await self.model.next_token_logprobs(list(self.context))
+            logps = await self.model.next_token_logprobs(list(self.context), **self._lora)
         return logps
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""`BeamParams`: what a beam keeps, and what ends a sequence."""
+"""`BeamParams`: what a beam keeps and evaluates, and what ends a sequence."""
 
 from __future__ import annotations
 
@@ -11,15 +11,24 @@ from typing import Any
 from genlm.bytes.byte_lm.heal import check_limit
 from genlm.bytes.errors import bad_type, bad_value
 
-__all__ = ["BeamParams"]
+__all__ = ["DEFAULT_TOLERANCE", "BeamParams"]
+
+DEFAULT_TOLERANCE = 1e-3
+DROP = 1e-6
+"""With a tolerance, the part of it below which a candidate is dropped. Keeping one costs next to nothing;
+after a byte that surprises the beam by e^-12 what was a millionth before matters."""
 
 
 @dataclass
 class BeamParams:
     """Settings of a `ByteBeamState`.
 
+    Which candidates are evaluated is decided in one of three ways. `BeamParams()` has a tolerance, which is
+    accurate and cheap. `BeamParams(K=5, prune_threshold=0.05)` drops for good what is below a threshold.
+    `BeamParams(exact=True)` drops nothing.
+
     Args:
-        K: the most candidates that `prune` keeps.
+        K: the most candidates that `prune` keeps. None, for no limit, needs a tolerance or `exact`.
         prune_threshold: the smallest share of the beam's probability that a candidate may have and be
             kept, or be extended; 0 keeps all. At least 0 and below 1.
         verbose: log what the beam does, at level INFO.
@@ -27,6 +36,12 @@ class BeamParams:
         heal: whether to heal candidates when none can read the next byte.
         heal_max_backoff: see `TokenHealer`.
         heal_max_splits: see `TokenHealer`.
+        tolerance: the share of the beam's probability from which an extension is evaluated; lighter ones
+            wait, and are evaluated when they come to matter (`waiting.py`). Above 0 and below 1. Not
+            together with a `prune_threshold`. None, where neither `K` nor `exact` is given, means
+            `DEFAULT_TOLERANCE`.
+        exact: keep and evaluate every tokenization, so that answers are exact. For short texts.
+        max_candidates: with `exact`: more candidates are a `BudgetExceededError`.
         eos_tokens: older name of `eos_byte_strings`, with a `DeprecationWarning`.
 
     Raises:
@@ -38,7 +53,7 @@ class BeamParams:
         -1.3862943611198906
     """
 
-    K: int
+    K: int | None = None
     prune_threshold: float = 0.0
     verbose: bool = False
     eos_byte_strings: Iterable[bytes] | None = None
@@ -46,10 +61,15 @@ class BeamParams:
     heal_max_backoff: int | None = None
     heal_max_splits: int | None = None
     eos_tokens: Iterable[bytes] | None = None
+    tolerance: float | None = None
+    exact: bool = False
+    max_candidates: int = 10_000
 
     def __post_init__(self) -> None:
-        self.K = _check_K(self.K)
+        if self.K is not None:
+            self.K = _check_K(self.K)
         _check_threshold(self.prune_threshold)
+        self._check_rule()
         check_limit("heal_max_backoff", self.heal_max_backoff)
         check_limit("heal_max_splits", self.heal_max_splits)
         # `dataclasses.replace` hands both names the set they share: that is no contradiction.
@@ -69,6 +89,35 @@ class BeamParams:
             self.eos_byte_strings = self.eos_tokens
         self.eos_byte_strings = self.eos_tokens = _check_eos(self.eos_byte_strings)
 
+    def _check_rule(self) -> None:
+        if self.tolerance is None and self.K is None and not self.exact and not self.prune_threshold:
+            self.tolerance = DEFAULT_TOLERANCE
+        if self.tolerance is None and self.K is None and not self.exact:
+            raise bad_type("K", None, "must be given with a `prune_threshold`", "Pass e.g. K=5.")
+        if self.tolerance is not None:
+            _check_tolerance(self.tolerance)
+            others = {"prune_threshold": self.prune_threshold, "exact": self.exact}
+            for name, value in others.items():
+                if value:
+                    raise bad_value(name, value, "must not be given together with `tolerance`", "Give one.")
+        if self.exact and (self.prune_threshold or self.K is not None):
+            name = "prune_threshold" if self.prune_threshold else "K"
+            raise bad_value(name, getattr(self, name), "must not be given with `exact`: nothing is dropped")
+        if isinstance(self.max_candidates, bool) or not isinstance(self.max_candidates, int):
+            raise bad_type("max_candidates", self.max_candidates, "must be an integer of at least 1")
+        if self.max_candidates < 1:
+            raise bad_value("max_candidates", self.max_candidates, "must be at least 1")
+
+    @property
+    def log_tolerance(self) -> float:
+        """Natural log of `tolerance`; minus infinity where there is none."""
+        return -math.inf if self.tolerance is None else math.log(self.tolerance)
+
+    @property
+    def log_least_share(self) -> float:
+        """Natural log of the share below which `prune` drops a candidate."""
+        return self.log_prune_threshold if self.tolerance is None else self.log_tolerance + math.log(DROP)
+
     @property
     def log_prune_threshold(self) -> float:
         """Natural log of `prune_threshold`; minus infinity at 0."""
@@ -81,6 +130,14 @@ def _check_K(K: Any) -> int:
     if K < 1:
         raise bad_value("K", K, "must be at least 1", "Pass e.g. K=5.")
     return int(K.__index__())
+
+
+def _check_tolerance(tolerance: Any) -> None:
+    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float):
+        raise bad_type("tolerance", tolerance, "must be a number above 0 and below 1", "Pass e.g. 1e-3.")
+    if not 0.0 < tolerance < 1.0:
+        way = "Pass e.g. 1e-3, or exact=True to drop nothing."
+        raise bad_value("tolerance", tolerance, "must be above 0 and below 1", way)
 
 
 def _check_threshold(threshold: Any) -> None:

@@ -94,6 +94,12 @@ class LazyTrieState:
             self._masses = NodeMasses.from_logprobs(self.trie.trie, logps)
         return self
 
+    def materialize_if_known(self) -> bool:
+        """`materialize`, if that needs no run of the model. Whether the state is materialized now."""
+        if self._masses is None and self.lm_state.known:
+            self._masses = NodeMasses.from_logprobs(self.trie.trie, self.lm_state.node.logps)
+        return self._masses is not None
+
     @property
     def materialized(self) -> bool:
         """Whether the model has been asked."""

@@ -5,32 +5,38 @@ one forward costs about five times one alone (`benchmarks/RESULTS.md`), and ever
 computed once. So the engine keeps all contexts in a prefix tree, keeps keys and values for its nodes,
 and evaluates everything that is waiting in one forward.
 
-**Batching without a timer.** The first request on an event loop schedules a callback; while a pass of
-the loop brings new requests the callback steps aside for another pass; then everything that waits is
-run. Requests from beams in any number of tasks of the loop join.
+**Nothing blocks the event loop.** Forwards run on one thread of the engine's own (`worker.py`). While one
+runs, requests from beams in any number of tasks, loops and threads gather for the next. There is no
+timer.
 
 **Guarantees.** Results do not depend on what else is in the batch or what was evicted (round-off
-aside). A cancelled request harms no other. An exception in the model reaches those whose contexts were
-in that forward. The engine belongs to no event loop, and loops in several threads take turns.
+aside). A cancelled request harms no other, also when it is cancelled while its forward runs. An exception
+in the model reaches those whose contexts were in that forward. The engine belongs to no event loop: loops
+may use it one after another, or at the same time in several threads, and one that is closed during a
+forward is forgotten. The `*_sync` methods may be called on any thread, whether a loop runs there or not.
+An engine that is dropped is collected, and its thread ends.
 
 Memory is bounded by `max_cache_bytes`, shared by keys and values and by log-probabilities, each given
-up in order of last use; what is asked for again is computed again.
+up in order of last use; what is asked for again is computed again. Contexts that do not fit beside each
+other are run one after another; only a single context longer than the bound takes more, until its forward
+is done.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from threading import RLock
+from collections.abc import Collection, Iterator, Sequence
+from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
-from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float32
 
 from genlm.bytes.engine.forward import TreeModel
+from genlm.bytes.engine.plan import parts, plan
 from genlm.bytes.engine.tree import Node, Tree
+from genlm.bytes.engine.worker import Worker
 from genlm.bytes.errors import bad_value
 
 if TYPE_CHECKING:
@@ -61,8 +67,9 @@ class Engine:
 
     Args:
         llm: the model to share weights with. It stays usable by itself.
-        max_cache_bytes: the most memory for keys, values and log-probabilities; None takes a quarter of
-            what is free on the model's device.
+        max_cache_bytes: the most memory for keys and values (on the model's device) and log-probabilities
+            (in the host's memory), half for each. None takes an eighth of what is free for each half;
+            on a CUDA device a quarter for keys and values.
 
     Raises:
         UnsupportedModelError: the model cannot be run over a tree of contexts.
@@ -74,20 +81,21 @@ class Engine:
         self.tokenizer = llm.tokenizer
         self.byte_vocab, self.str_vocab = llm.byte_vocab, llm.str_vocab
         self.model = llm.model
-        self.max_cache_bytes = max_cache_bytes or _free_bytes(llm.model.device) // 4
-        # Log-probabilities of a context take several times the room of its keys and values.
-        self._tree_model = TreeModel(llm.model, self.max_cache_bytes // 2)
-        self._tree_model.check()
-        self._most_logps_bytes = self.max_cache_bytes - self.max_cache_bytes // 2
-        self._activate = llm._activate
+        if max_cache_bytes is None:
+            slots_bytes, self._most_logps_bytes = default_bounds(llm.model.device)
+        else:
+            slots_bytes, self._most_logps_bytes = max_cache_bytes // 2, max_cache_bytes - max_cache_bytes // 2
+        self.max_cache_bytes = slots_bytes + self._most_logps_bytes
+        self._tree_model = TreeModel(llm.model, slots_bytes)
+        self._llm = llm
         self._trees: dict[str | None, Tree] = {}
         self._with_logps: OrderedDict[Node, None] = OrderedDict()
         self._logps_bytes = 0
-        self._lock = RLock()
-        self._waiting: WeakKeyDictionary[
-            asyncio.AbstractEventLoop, dict[Node, list[asyncio.Future[_Logps]]]
-        ] = WeakKeyDictionary()
+        # Guards the trees and the log-probabilities, for moments. The slots belong to the worker's thread.
+        self._lock = Lock()
+        self._worker = Worker(self._parts, self._evaluate)
         self._clock = self._forwards = self._tokens_run = self._tokens_reused = 0
+        self._worker.run(self._tree_model.check)
 
     # -- the AsyncLM interface ------------------------------------------------------------------------
 
@@ -104,27 +112,41 @@ class Engine:
         )
 
     def next_token_logprobs_sync(self, token_ids: Sequence[int], lora_name: str | None = None) -> _Logps:
-        """`next_token_logprobs` without an event loop."""
-        node = self.node(token_ids, lora_name)
-        found: _Logps = self._evaluate([node])[node]
+        """`next_token_logprobs` for callers that cannot await. It blocks the thread, and a loop on it."""
+        (found,) = self._logprobs_sync([self.node(token_ids, lora_name)])
         return found
 
     def batch_next_token_logprobs_sync(
         self, token_ids_list: Sequence[Sequence[int]], lora_name: str | None = None
     ) -> Float32[torch.Tensor, "contexts logits"]:
-        """`batch_next_token_logprobs` without an event loop."""
-        nodes = [self.node(ids, lora_name) for ids in token_ids_list]
-        found = self._evaluate(nodes)
-        return torch.stack([found[node] for node in nodes])
+        """`batch_next_token_logprobs` for callers that cannot await."""
+        return torch.stack(self._logprobs_sync([self.node(ids, lora_name) for ids in token_ids_list]))
 
     def clear_cache(self) -> None:
-        """Forget everything computed so far; needed after the model's weights have changed."""
+        """Forget everything computed so far; needed after the model's weights have changed.
+
+        A forward that is running is waited for.
+        """
+        self._worker.run(self._forget)
+
+    def _forget(self) -> None:
+        self._tree_model.cache.clear()
         with self._lock:
-            self._tree_model.cache.clear()
             for node in self._with_logps:
                 node.logps = None
             self._with_logps.clear()
             self._logps_bytes = 0
+
+    def add_new_lora(self, lora_path: str, lora_name: str = "lora_1") -> None:
+        """Load a LoRA adapter, as `genlm-backend` does. One of the same name is replaced.
+
+        A forward that is running is waited for. Contexts begun with the old adapter cannot be read on.
+        """
+        self._worker.run(lambda: self._llm.add_new_lora(lora_path, lora_name))
+
+    def remove_lora(self, lora_name: str) -> None:
+        """Remove a LoRA adapter. A forward that is running is waited for."""
+        self._worker.run(lambda: self._llm.remove_lora(lora_name))
 
     # -- contexts as nodes ----------------------------------------------------------------------------
 
@@ -132,9 +154,14 @@ class Engine:
         """The node of a context. `node.child(token)` is the context with one more token."""
         with self._lock:
             tree = self._trees.get(lora_name)
-            if tree is None:
-                tree = self._trees[lora_name] = Tree(lora_name)
-            return tree.find(token_ids)
+            adapter = self._adapter(lora_name)
+            if tree is None or tree.adapter is not adapter:
+                tree = self._trees[lora_name] = Tree(lora_name, adapter)
+        return tree.find(token_ids)
+
+    def _adapter(self, lora_name: str | None) -> object:
+        """The configuration that came with an adapter's weights; None if there is no such adapter."""
+        return None if lora_name is None else getattr(self.model, "peft_config", {}).get(lora_name)
 
     async def logprobs(self, node: Node) -> _Logps:
         """Natural log-probabilities of the next token after a node's context.
@@ -147,13 +174,11 @@ class Engine:
             self._touch(node)
             return logps
         self._check(node)
-        loop = asyncio.get_running_loop()
-        waiting = self._waiting.setdefault(loop, {})
-        answer: asyncio.Future[_Logps] = loop.create_future()
-        waiting.setdefault(node, []).append(answer)
-        if len(waiting) == 1 and len(waiting[node]) == 1:
-            loop.call_soon(self._answer_when_quiet, loop, waiting, 1)
-        return await answer
+        return await self._worker.ask(node)
+
+    def _logprobs_sync(self, nodes: list[Node]) -> list[_Logps]:
+        self._check(*nodes)
+        return self._worker.ask_and_wait(nodes)
 
     def statistics(self) -> Statistics:
         """Forwards, tokens run through the model and tokens reused, slots, bytes and evictions."""
@@ -167,57 +192,37 @@ class Engine:
             cache.evictions,
         )
 
-    # -- evaluation -----------------------------------------------------------------------------------
+    # -- evaluation, on the worker's thread -----------------------------------------------------------
 
-    def _answer_when_quiet(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        waiting: dict[Node, list[asyncio.Future[_Logps]]],
-        seen: int,
-    ) -> None:
-        count = sum(map(len, waiting.values()))
-        if count > seen:
-            loop.call_soon(self._answer_when_quiet, loop, waiting, count)
-            return
-        requests = {node: live for node, fs in waiting.items() if (live := [f for f in fs if not f.done()])}
-        waiting.clear()
-        by_tree: dict[Tree, list[Node]] = {}
-        for node in requests:
-            by_tree.setdefault(node.tree, []).append(node)
-        for nodes in by_tree.values():
-            self._answer([(node, requests[node]) for node in nodes])
+    def _parts(self, nodes: Collection[Node]) -> Iterator[list[Node]]:
+        return parts(nodes, MOST_NEW, self._tree_model.cache.most_slots or 0)
 
-    def _answer(self, requests: list[tuple[Node, list[asyncio.Future[_Logps]]]]) -> None:
-        """Answer requests under one set of weights, a forward's worth at a time."""
-        requests.sort(key=lambda request: request[0].depth)
-        for first in range(0, len(requests), MOST_NEW):
-            part = requests[first : first + MOST_NEW]
-            try:
-                found = self._evaluate([node for node, _ in part])
-            except Exception as error:
-                for _, answers in part:
-                    for answer in answers:
-                        answer.set_exception(error)
-            else:
-                for node, answers in part:
-                    for answer in answers:
-                        answer.set_result(found[node])
-
-    def _evaluate(self, nodes: Iterable[Node]) -> dict[Node, _Logps]:
+    def _evaluate(self, nodes: list[Node]) -> dict[Node, _Logps]:
         """The log-probabilities at `nodes`, which share a tree, running what is missing."""
-        with self._lock:
-            wanted = dict.fromkeys(nodes)
-            found = {node: node.logps for node in wanted if node.logps is not None}
-            missing = [node for node in wanted if node.logps is None]
-            if missing:
-                self._check(*missing)
-                self._activate(missing[0].tree.lora_name)
+        # A node's may be given up by the next, so they are read once.
+        found = {node: logps for node in nodes if (logps := node.logps) is not None}
+        missing = [node for node in nodes if node not in found]
+        if missing:
+            self._activate(missing[0].tree)
+            try:
                 found |= self._run(missing)
-            return found
+            finally:
+                self._tree_model.cache.trim()
+        return found
+
+    def _activate(self, tree: Tree) -> None:
+        self._llm._activate(tree.lora_name)
+        if tree.adapter is not self._adapter(tree.lora_name):
+            raise bad_value(
+                "lora_name",
+                tree.lora_name,
+                "another adapter has been loaded under that name since this context was begun",
+                "Start a new beam.",
+            )
 
     def _run(self, wanted: list[Node]) -> dict[Node, _Logps]:
         self._clock += 1
-        old, new = self._plan(wanted)
+        old, new = plan(wanted, self._clock)
         self._tokens_reused += len(old)
         ask = set(wanted)
         found: dict[Node, _Logps] = {}
@@ -236,32 +241,18 @@ class Engine:
                     found[part[i]] = row
             old = sorted([*old, *part], key=lambda node: node.depth) if first + MOST_NEW < len(new) else old
         for node, row in found.items():
-            self._keep(node, row if len(found) == 1 else row.clone())
+            # A row of its own each: one that is kept must not keep all of them.
+            found[node] = row if len(found) == 1 else row.clone()
+        with self._lock:
+            for node, row in found.items():
+                self._keep(node, row)
         return found
-
-    def _plan(self, wanted: list[Node]) -> tuple[list[Node], list[Node]]:
-        """The nodes whose keys and values are needed and held, and those to run; parents first."""
-        old: dict[Node, None] = {}
-        new: dict[Node, None] = dict.fromkeys(wanted)
-        for start in wanted:
-            node = start.parent
-            while node is not None and node.parent is not None and node.used != self._clock:
-                node.used = self._clock
-                if node.slot is None:
-                    new[node] = None
-                elif node not in new:
-                    old[node] = None
-                node = node.parent
-        for node in wanted:
-            node.used = self._clock
-            old.pop(node, None)
-        return sorted(old, key=lambda n: n.depth), sorted(new, key=lambda n: n.depth)
 
     def _keep(self, node: Node, logps: _Logps) -> None:
         node.logps = logps
         self._with_logps[node] = None
         self._logps_bytes += logps.numel() * logps.element_size()
-        while self._logps_bytes > self._most_logps_bytes and len(self._with_logps) > 1:
+        while self._logps_bytes > self._most_logps_bytes:
             oldest, _ = self._with_logps.popitem(last=False)
             assert oldest.logps is not None
             self._logps_bytes -= oldest.logps.numel() * oldest.logps.element_size()
@@ -290,9 +281,9 @@ class Engine:
                 raise bad_value("token_ids", node.token, f"this model's tokens are 0..{size - 1}")
 
 
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+def default_bounds(device: torch.device) -> tuple[int, int]:
+    """Bytes for keys and values, which live on `device`, and for log-probabilities, which the host holds."""
     import psutil
 
-    return int(psutil.virtual_memory().available)
+    host = int(psutil.virtual_memory().available) // 8
+    return (int(torch.cuda.mem_get_info(device)[0]) // 4 if device.type == "cuda" else host), host

@@ -5,7 +5,8 @@ answer with the old ones that this forward needs followed by the new. Only what 
 attention costs per exposed slot, and models with grouped queries copy each of them once a head.
 
 A freed slot is used again by the next node. Slots need not be neighbours, since exposing gathers them
-anyway, so there is nothing to compact; buffers grow by doubling, up to the limit.
+anyway, so there is nothing to compact while the buffers grow by doubling, up to the limit. Only a forward
+that needs more than the limit by itself gets more, and the buffers are cut back and compacted after it.
 """
 
 from __future__ import annotations
@@ -56,10 +57,21 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
             grown = buffer.new_empty(self._shape(buffer))
             grown[:, :, : buffer.shape[2]] = buffer
             buffer = grown
-        buffer.index_copy_(2, self._cache.new, new)
+        # A model may be spread over several devices; where it is on one, `to` does nothing.
+        buffer.index_copy_(2, self._cache.new.to(buffer.device), new)
         if not len(self._cache.old):
             return buffer, new
-        return buffer, torch.cat([buffer.index_select(2, self._cache.old), new], dim=2)
+        return buffer, torch.cat([buffer.index_select(2, self._cache.old.to(buffer.device)), new], dim=2)
+
+    def move(self, slots: Int[torch.Tensor, " kept"]) -> None:
+        """Buffers of the cache's capacity, with only some slots, side by side from the first on."""
+        if self.is_initialized:
+            self.keys, self.values = (self._moved(b, slots) for b in (self.keys, self.values))
+
+    def _moved(self, buffer: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+        made = buffer.new_empty(self._shape(buffer))
+        made[:, :, : len(slots)] = buffer.index_select(2, slots.to(buffer.device))
+        return made
 
     def get_mask_sizes(self, query_length: Any) -> tuple[int, int]:
         # Earlier releases of transformers 5 pass the positions themselves; the new nodes say how many.
@@ -86,8 +98,8 @@ class SlotCache(Cache):  # type: ignore[misc]
     Args:
         layers: how many layers the model has.
         device: where the model lives.
-        most_bytes: the most that keys and values may take. At least what one forward needs is always
-            granted.
+        most_bytes: the most that keys and values may take. What one forward needs is always granted;
+            `trim` brings the buffers back to the limit.
     """
 
     def __init__(self, layers: int, device: torch.device, most_bytes: int) -> None:
@@ -115,6 +127,12 @@ class SlotCache(Cache):  # type: ignore[misc]
     def _bytes_per_slot(self) -> int:
         return sum(layer.bytes_per_slot for layer in self.layers)
 
+    @property
+    def most_slots(self) -> int | None:
+        """How many slots the limit allows. None before the first forward, which shows their size."""
+        per_slot = self._bytes_per_slot
+        return self.most_bytes // per_slot if per_slot else None
+
     def expose(self, old: list[Node], new: list[Node]) -> None:
         """Prepare a forward over `new`, which attends to `old`. Gives each new node a slot."""
         self._make_room(len(new), keep={id(node) for node in old})
@@ -137,12 +155,29 @@ class SlotCache(Cache):  # type: ignore[misc]
         """Take all slots back."""
         self.release([node for node in self._holders if node is not None])
 
+    def trim(self) -> None:
+        """Give back what a forward needed beyond the limit."""
+        most = self.most_slots
+        if most is None or self.capacity <= most:
+            return
+        self._evict(max(0, self.used - most), keep=set())
+        held = [node for node in self._holders if node is not None]
+        slots = torch.tensor([node.slot for node in held], dtype=torch.long, device=self._device)
+        self.capacity = most
+        for layer in self.layers:
+            layer.move(slots)
+        for slot, node in enumerate(held):
+            node.slot = slot
+        self._holders = [*held, *[None] * (most - len(held))]
+        self._free = list(reversed(range(len(held), most)))
+
     def _make_room(self, count: int, keep: set[int]) -> None:
         missing = count - len(self._free)
         if missing <= 0:
             return
-        per_slot = self._bytes_per_slot
-        most = self.most_bytes // per_slot if per_slot else self.capacity + missing
+        most = self.most_slots
+        if most is None:
+            most = self.capacity + missing
         if self.capacity < most:
             grown = min(max(2 * self.capacity, self.capacity + missing), most)
             missing -= grown - self.capacity

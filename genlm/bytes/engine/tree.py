@@ -11,6 +11,7 @@ that does, or while it holds a slot or log-probabilities. So nothing has to be f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Lock
 from weakref import WeakValueDictionary
 
 import torch
@@ -60,20 +61,28 @@ class Node:
 
 
 class Tree:
-    """All contexts under one set of weights (the base model's, or one adapter's)."""
+    """All contexts under one set of weights (the base model's, or one adapter's).
 
-    def __init__(self, lora_name: str | None = None) -> None:
+    Args:
+        lora_name: the adapter's name; None for the model without one.
+        adapter: an object that is another one when another adapter has been loaded under that name.
+    """
+
+    def __init__(self, lora_name: str | None = None, adapter: object = None) -> None:
         self.lora_name = lora_name
+        self.adapter = adapter
         self.root = Node(self, None, -1)
         # A node keeps its parent alive, so no key here outlives the node whose identity it holds.
         self._nodes: WeakValueDictionary[tuple[int, int], Node] = WeakValueDictionary()
+        self._lock = Lock()  # loops in several threads ask for the same child at once
 
     def child(self, parent: Node, token: int) -> Node:
         """The node of `parent`'s context and one more token."""
         key = (id(parent), token)
-        node = self._nodes.get(key)
-        if node is None:
-            node = self._nodes[key] = Node(self, parent, token)
+        with self._lock:
+            node = self._nodes.get(key)
+            if node is None:
+                node = self._nodes[key] = Node(self, parent, token)
         return node
 
     def find(self, tokens: Sequence[int]) -> Node:

@@ -1,9 +1,13 @@
 """Masses of one token distribution, summed only where someone looks.
 
-A beam visits a handful of nodes of each distribution: the root's children, and a path below them. So
-the weights are put into sorted order once, where every node is an interval, and a node's mass is summed
-over its interval when it is first asked for. Reading 49,152 log-probabilities costs one pass; nothing
-is ever computed for the 10⁵ nodes that nobody visits. All sums are float64.
+A beam visits a handful of nodes of each distribution: a path, and where a next byte is asked for, the
+children on it. Every node is an interval of the tokens in sorted order, and its mass is summed over its
+interval when it is first asked for; nothing is ever computed for the 10⁵ nodes that nobody visits. All
+sums are float64.
+
+Nor are log-probabilities put into sorted order and made probabilities before someone looks. The largest
+interval looked at so far is kept: reading known bytes looks at the first byte's, and then at intervals
+inside it; the distribution of the next byte at the root looks at them all.
 
 A mass has two readings (`TrieMode`), decided by how the end-of-sequence tokens count. Those that end
 *at* a node were read with the byte that led there; those that go on *below* it will be read by later
@@ -35,17 +39,23 @@ class NodeMasses:
     Args:
         trie: the trie.
         weights: the probability of each token, in the trie's sorted order.
+        logps: in its place, natural log-probabilities by token id, as many as the largest id needs. They
+            must not change.
     """
 
-    __slots__ = ("_sums", "_text", "_weights", "trie")
+    __slots__ = ("_first", "_logps", "_sums", "_weights", "trie")
 
-    def __init__(self, trie: TokenByteTrie, weights: Float64[np.ndarray, " tokens"]) -> None:
+    def __init__(
+        self,
+        trie: TokenByteTrie,
+        weights: Float64[np.ndarray, " tokens"] | None = None,
+        logps: Float[np.ndarray, " logits"] | None = None,
+    ) -> None:
         self.trie = trie
-        self._weights = weights
-        self._text = weights
-        if len(trie.eos_leaves):
-            self._text = weights.copy()
-            self._text[trie.eos_leaves] = 0.0
+        self._logps = logps
+        # Probabilities of the sorted tokens from `_first` on: all, or the largest interval asked for.
+        self._weights = np.zeros(0) if weights is None else weights
+        self._first = 0
         self._sums: dict[tuple[int, TrieMode], Float64[np.ndarray, " children"]] = {}
 
     @classmethod
@@ -56,10 +66,11 @@ class NodeMasses:
         """
         if len(logps) <= trie.largest_id:
             logps = torch.nn.functional.pad(logps, (0, trie.largest_id + 1 - len(logps)), value=-torch.inf)
-        # numpy on the CPU: for one row, waking torch's threads costs more than the work they share.
-        weights = logps.detach().cpu().numpy()[trie.token_ids].astype(np.float64)
-        np.exp(weights, out=weights)
-        return cls(trie, weights)
+        if logps.dtype is torch.bfloat16:  # which numpy does not know
+            logps = logps.float()
+        # numpy on the CPU: for one row, waking torch's threads costs more than the work they share. A copy,
+        # because it is read later, and a model may use its buffer again.
+        return cls(trie, logps=np.array(logps.detach().cpu().numpy()))
 
     @classmethod
     def from_log_masses(cls, trie: TokenByteTrie, mass: Float[np.ndarray, " columns"]) -> NodeMasses:
@@ -76,12 +87,34 @@ class NodeMasses:
             leaves[trie.eos_leaves[0]] = eos_mass
         return cls(trie, leaves)
 
-    def _under(self, mode: TrieMode) -> Float64[np.ndarray, " tokens"]:
-        return self._text if mode is TrieMode.WITH_EOS else self._weights
+    def _under(
+        self, mode: TrieMode, first: int = 0, stop: int | None = None
+    ) -> Float64[np.ndarray, " interval"]:
+        """Probabilities of the tokens from `first` to `stop` in sorted order, as `mode` counts them."""
+        stop = len(self.trie.token_ids) if stop is None else stop
+        weights = self._interval(first, stop)
+        if mode is TrieMode.WITH_EOS:
+            inside = [leaf - first for leaf in self.trie.eos_leaves if first <= leaf < stop]
+            if inside:
+                weights = weights.copy()
+                weights[inside] = 0.0
+        return weights
+
+    def _interval(self, first: int, stop: int) -> Float64[np.ndarray, " interval"]:
+        if self._first <= first and stop <= self._first + len(self._weights):
+            return self._weights[first - self._first : stop - self._first]
+        assert self._logps is not None  # otherwise all are here
+        weights: Float64[np.ndarray, " interval"]
+        weights = np.exp(self._logps[self.trie.token_ids[first:stop]].astype(np.float64))
+        if len(weights) > len(self._weights):
+            self._first, self._weights = first, weights
+            if len(weights) == len(self.trie.token_ids):
+                self._logps = None
+        return weights
 
     def token(self, leaf: int, ended: TrieMode) -> float:
         """Probability of the token at a sorted position."""
-        return float(self._under(ended)[leaf])
+        return float(self._under(ended, leaf, leaf + 1)[0])
 
     def ending(self, node: int, ended: TrieMode) -> float:
         """Probability of the tokens that end at `node`. Empty tokens, at the root, spell nothing: 0."""
@@ -89,17 +122,24 @@ class NodeMasses:
         if node == ROOT or not arrays.ends[node]:
             return 0.0
         first = int(arrays.lo[node])
-        return float(self._under(ended)[first : first + int(arrays.ends[node])].sum())
+        return float(self._under(ended, first, first + int(arrays.ends[node])).sum())
+
+    def tokens_above(self, node: int, least: float) -> list[int]:
+        """Ids of the tokens that go on from the prefix of `node` and have a probability above `least`."""
+        arrays = self.trie.arrays
+        first, stop = int(arrays.lo[node]) + int(arrays.ends[node]), int(arrays.hi[node])
+        found = np.flatnonzero(self._under(TrieMode.WITHOUT_EOS, first, stop) > least) + first
+        return [int(i) for i in self.trie.token_ids[found]]
 
     def eos(self) -> float:
         """Probability of the tokens that spell an end of sequence."""
-        return float(self._weights[self.trie.eos_leaves].sum())
+        return float(sum(self._interval(int(leaf), int(leaf) + 1)[0] for leaf in self.trie.eos_leaves))
 
     def node(self, node: int, mode: TrieMode, ended: TrieMode) -> float:
         """Probability of all tokens that begin with the prefix of `node`, those ending there included."""
         arrays = self.trie.arrays
         if mode is ended:
-            return float(self._under(mode)[arrays.lo[node] : arrays.hi[node]].sum())
+            return float(self._under(mode, int(arrays.lo[node]), int(arrays.hi[node])).sum())
         return self.ending(node, ended) + float(self.children(node, mode)[1].sum())
 
     def children(
@@ -113,7 +153,7 @@ class NodeMasses:
             if len(nodes):
                 # Children are adjacent: each interval stops where the next begins.
                 first, stop = int(arrays.lo[nodes[0]]), int(arrays.hi[nodes[-1]])
-                sums = np.add.reduceat(self._under(mode)[first:stop], arrays.lo[nodes] - first)
+                sums = np.add.reduceat(self._under(mode, first, stop), arrays.lo[nodes] - first)
             else:
                 sums = np.zeros(0)
             self._sums[node, mode] = sums

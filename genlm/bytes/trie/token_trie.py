@@ -163,6 +163,11 @@ class TokenByteTrie:
         """The byte string of each token id."""
         return {token.token_id: bytes(token) for token in self.decode}
 
+    @cached_property
+    def producible(self) -> frozenset[int]:
+        """The bytes that occur in any token."""
+        return frozenset(b"".join(map(bytes, self.decode)))
+
     @property
     def leaf_of_position(self) -> Int[np.ndarray, " tokens"]:
         """The leaf of each entry of `decode`."""

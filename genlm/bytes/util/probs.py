@@ -39,11 +39,13 @@ class LazyByteProbs:
         log_space: whether they are natural logarithms of probabilities.
         units: the probabilities (or their logarithms, like `ps`) of the units that are read in one step
             although they are several bytes.
+        slack: how far off the distribution may be in total variation: as expected, and at most.
 
     Attributes:
         ps: the numbers as a numpy array; the one given, if it was one.
         log_space: as given.
         units: as given, or an empty dictionary.
+        slack: as given (a beam gives a `Slack`), or None where nothing is known of it.
 
     Raises:
         ValueError: the number of numbers is not 258; an empty unit.
@@ -65,7 +67,9 @@ class LazyByteProbs:
         log_space: bool = True,
         *,
         units: Mapping[bytes, float] | None = None,
+        slack: tuple[float, float] | None = None,
     ) -> None:
+        self.slack = slack
         self.ps = as_array("ps", ps)
         if self.ps.shape != (_SIZE,):
             rule = f"must be ({_SIZE},): 256 bytes, the end of the token, the end of the sequence"

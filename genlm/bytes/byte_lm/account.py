@@ -1,0 +1,142 @@
+"""What a beam leaves out, and how far off that may put its answers.
+
+The probability of the bytes read is a sum over all ways to cover them with tokens. A beam holds some of
+these ways; the rest were dropped, or wait. Of each the weight at that moment is known, and only goes down
+as further bytes are read: so the weights of all that was left out bound from above what is missing, however
+long ago that was. That bound is *certified* and, as the beam's own weight falls with every byte, soon loose.
+What is *expected* to be missing takes those left out to have done as well since as those that were kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Self
+
+import numpy as np
+from jaxtyping import Float64
+
+from genlm.bytes.byte_lm.trie_state import LazyTrieState
+from genlm.bytes.byte_lm.waiting import WaitingRoom
+from genlm.bytes.trie.modes import EOT, TrieMode
+from genlm.bytes.util import LazyByteProbs, logsumexp
+
+__all__ = ["Bounds", "Dropped", "Mixture", "Slack", "ceiling"]
+
+
+class Bounds(NamedTuple):
+    """Natural logs between which the log prefix probability lies."""
+
+    lower: float
+    upper: float
+
+
+class Slack(NamedTuple):
+    """The share of the whole that an answer leaves out, between 0 and 1.
+
+    Attributes:
+        expected: taking those left out to have done as well as those kept.
+        bound: certified. No evaluation of those left out moves a distribution over next bytes further than
+            this in total variation, nor takes a larger share of the prefix probability.
+    """
+
+    expected: float
+    bound: float
+
+    @classmethod
+    def of(cls, kept: float, waiting: WaitingRoom, dropped: Dropped) -> Self:
+        """The slack of an answer from candidates of log weight `kept`."""
+        most = logsumexp([*waiting.weights, dropped.weight])
+        expected = _share(logsumexp(waiting.estimates()), kept) + dropped.share
+        bound = _share(most, kept)
+        return cls(min(expected, bound), bound)
+
+
+def _share(part: float, rest: float) -> float:
+    """`exp(part) / (exp(part) + exp(rest))`."""
+    if part == -math.inf:
+        return 0.0
+    return 1.0 / (1.0 + math.exp(min(rest - part, 700.0)))
+
+
+class Dropped(NamedTuple):
+    """Account of what was given up.
+
+    Attributes:
+        weight: natural log of the weights that candidates had when they were given up.
+        share: what they are expected to be of the whole now.
+    """
+
+    weight: float = -math.inf
+    share: float = 0.0
+
+    def more(self, weights: Iterable[float], total: float) -> Self:
+        """The account after candidates of some log weights were given up by a beam of log weight `total`."""
+        gone = logsumexp(list(weights))
+        if gone == -math.inf:
+            return self
+        share = math.exp(min(gone - total, 0.0))
+        return type(self)(logsumexp([self.weight, gone]), min(1.0, self.share + share))
+
+
+def ceiling(state: LazyTrieState) -> float:
+    """The most that a candidate can contribute, whatever mode the text goes on in."""
+    if state.mode is TrieMode.WITHOUT_EOS or not state.materialized:
+        return state.weight
+    return max(state.weight, state.with_mode(TrieMode.WITHOUT_EOS).weight)
+
+
+class Mixture(NamedTuple):
+    """Next symbols of several candidates, each by its weight; token ends left out.
+
+    Attributes:
+        probs: bytes and EOS, `[258]`, relative to the heaviest candidate.
+        units: atomic units, likewise.
+        heaviest: natural log weight of the heaviest candidate.
+    """
+
+    probs: Float64[np.ndarray, " 258"]
+    units: dict[bytes, float]
+    heaviest: float
+
+    @classmethod
+    def of(cls, states: Sequence[LazyTrieState]) -> Self:
+        """The mixture of materialized candidates."""
+        probs, units = np.zeros(258), dict[bytes, float]()
+        heaviest = max((state.weight for state in states), default=-math.inf)
+        for state in states:
+            if state.weight == -math.inf:
+                continue
+            share = math.exp(state.weight - heaviest)
+            next_bytes, next_units = state.next_probs()
+            probs += share * next_bytes
+            for unit, p in next_units.items():
+                units[unit] = units.get(unit, 0.0) + share * p
+        probs[EOT] = 0.0
+        return cls(probs, units, heaviest)
+
+    @property
+    def total(self) -> float:
+        """The sum of all entries."""
+        return float(self.probs.sum()) + sum(self.units.values())
+
+    @property
+    def log_total(self) -> float:
+        """Natural log of the weight that the entries stand for."""
+        return self.heaviest + math.log(self.total)
+
+    def normalised(self, least: Float64[np.ndarray, " 258"] | None, slack: Slack) -> LazyByteProbs:
+        """The distribution in natural logs.
+
+        Args:
+            least: probabilities to mix in, of a sum below 1.
+            slack: how far off it may be.
+        """
+        scale = 1.0 / self.total
+        probs = self.probs * scale
+        if least is not None:
+            scale *= 1.0 - float(least.sum())
+            probs = self.probs * scale + least
+        with np.errstate(divide="ignore"):
+            logs = {u: math.log(p * scale) if p > 0.0 else -math.inf for u, p in self.units.items()}
+            return LazyByteProbs(np.log(probs), units=logs, slack=slack)

@@ -1,0 +1,78 @@
+"""Reading a context along one tokenization, where the whole beam is not worth its price.
+
+Far from the end of a long context, other tokenizations than the tokenizer's own hardly change what comes
+next; near the end they decide it. So all but the end can be read along one path, in one forward. What is
+given up is the weight of all other tokenizations of that part: `logZ` is lower by their share, and the beam's
+account of what was dropped (`bounds`, `slack`) includes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING, TypeVar
+
+from genlm.bytes.byte_lm.guess import guess_tokens
+from genlm.bytes.byte_lm.trie_state import LazyTrieState
+from genlm.bytes.trie.arrays import ROOT
+
+if TYPE_CHECKING:
+    from genlm.bytes.byte_lm.beam import ByteBeamState
+
+__all__ = ["KEPT_OPEN", "METHODS", "read_path"]
+
+METHODS = ("beam", "tokenize", "heal")
+
+KEPT_OPEN = 3
+"""Tokens at the end that `"tokenize"` leaves to the beam, and more back to the start of a word: later bytes
+change how a tokenizer cuts the word they belong to, and no word before it."""
+
+_Beam = TypeVar("_Beam", bound="ByteBeamState")
+
+
+async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
+    """Read the beginning of a text along the tokenizer's path.
+
+    Args:
+        beam: its heaviest candidate is the one to go on; the others are dropped.
+        text: the bytes.
+        method: `"tokenize"` stops before the last word, `"heal"` inside the last token.
+
+    Returns:
+        A beam of one candidate, and the number of bytes of `text` it has read. The beam as it is and 0
+        where no such path exists or the model gives it no probability.
+    """
+    state = beam.states[0]
+    trie = state.trie.trie
+    partial = bytes(state.partial)
+    tokens = guess_tokens(state.lm_state.model, trie, partial + text)
+    spelled = [trie.spelling_of_id[token] for token in tokens]
+    if b"".join(spelled) != partial + text or not tokens:
+        return beam, 0
+    kept = len(tokens) - 1 if method == "heal" else _last_word(spelled)
+    read = sum(map(len, spelled[:kept])) - len(partial)
+    if kept == 0 or read < 0:
+        return beam, 0
+    path = [state.lm_state]
+    for token in tokens[:kept]:
+        path.append(path[-1] << token)
+    logps = await asyncio.gather(*(lm_state.logp_next() for lm_state in path))
+    weight = state.committed + sum(
+        float(row[token]) for row, token in zip(logps, tokens[:kept], strict=False)
+    )
+    if weight == -math.inf:
+        return beam, 0
+    end = LazyTrieState(path[-1], state.trie, ROOT, weight, mode=state.mode)
+    after = beam.restarted(await end.materialize(), beam.waiting.trail.at + read)
+    # All that the beam held before bounds what the other tokenizations can contribute.
+    others = [state.weight for state in beam.states] + beam.waiting.weights
+    after.dropped = beam.dropped.more(others, math.inf)
+    return after, read
+
+
+def _last_word(spelled: list[bytes]) -> int:
+    """The number of tokens before the last word: `KEPT_OPEN` from the end, and back to a space."""
+    at = max(0, len(spelled) - KEPT_OPEN)
+    while at > 0 and not spelled[at][:1].isspace():
+        at -= 1
+    return at

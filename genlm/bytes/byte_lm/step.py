@@ -1,0 +1,163 @@
+"""One step of a beam, as a generator that says which contexts it needs and lets its caller get them.
+
+A step needs model calls in its middle. Reading byte by byte waits for them; reading a known text
+(`prefill`) goes on with what is known already and collects the rest over many bytes. So a step is written
+once, as a generator: it yields an `Ask`, is sent back those candidates that have been materialized, and
+returns its result. Candidates that are not sent back are left out, as if they had no weight; the result
+is then a guess, good for finding out which contexts later bytes will need.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from genlm.bytes.byte_lm.guess import longest_tokens
+from genlm.bytes.byte_lm.lm_state import StatefulTokenizedLM
+from genlm.bytes.byte_lm.trie_state import LazyTrieState
+from genlm.bytes.byte_lm.waiting import HEAVY, Waiting, WaitingRoom, spelled
+from genlm.bytes.util import logsumexp
+
+if TYPE_CHECKING:
+    from genlm.bytes.byte_lm.beam import ByteBeamState
+
+__all__ = ["Ask", "Opened", "Step", "drive", "open_beam", "read_symbol"]
+
+LIKELY = 0.1
+"""Share of the beam from which a token that is being spelled is worth evaluating along with others: one
+more context costs a twelfth of a forward (`benchmarks/RESULTS.md`), and saves one if it is needed."""
+AT_ONCE = 8
+"""Candidates woken together where nothing else is left."""
+
+_Result = TypeVar("_Result")
+
+
+class Ask(NamedTuple):
+    """What a step needs.
+
+    Attributes:
+        states: candidates to materialize.
+        places: how many symbols had been read where each of them begins; None: the present place.
+        likely: contexts that are likely to be needed soon, for a forward that is going out anyway.
+    """
+
+    states: Sequence[LazyTrieState]
+    places: Sequence[int] | None = None
+    likely: Sequence[StatefulTokenizedLM] = ()
+
+
+Step = Generator[Ask, Sequence[LazyTrieState], _Result]
+
+
+async def drive(step: Step[_Result]) -> _Result:
+    """Run a step, getting all it asks for."""
+    try:
+        ask = next(step)
+        while True:
+            lacking = [state for state in ask.states if not state.materialized]
+            hints = () if all(s.lm_state.known for s in lacking) else ask.likely
+            await asyncio.gather(*(s.materialize() for s in lacking), *map(_hint, hints))
+            ask = step.send(ask.states)
+    except StopIteration as stop:
+        result: _Result = stop.value
+        return result
+
+
+async def _hint(context: StatefulTokenizedLM) -> None:
+    """A context that nobody needs yet must not be the reason of a failure."""
+    if not context.known:
+        await asyncio.gather(context.logp_next(), return_exceptions=True)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A beam with a tolerance, ready to say what comes next.
+
+    Attributes:
+        states: its candidates, and the extensions that matter.
+        room: who waits, the other extensions among them.
+        absent: log factor by which the beam is heavier than what it knows; 0 unless contexts were lacking.
+    """
+
+    states: list[LazyTrieState]
+    room: WaitingRoom
+    absent: float
+
+
+def open_beam(beam: ByteBeamState) -> Step[Opened]:
+    """Extend the candidates at a token's end: the extensions above the tolerance, the others wait."""
+    total = beam.logZ + beam.absent
+    extensions = [extension for state in beam.states for extension in state.extend_all()]
+    meets = any(extension.weight - total > math.log(HEAVY) for extension in extensions)
+    bar = total + beam.params.log_tolerance
+    due = [extension for extension in extensions if extension.weight > bar]
+    room = beam.waiting.admit([extension for extension in extensions if extension.weight <= bar], meets)
+    if not due:
+        return Opened(list(beam.states), room, beam.absent)
+    got = yield Ask(due, None, _likely(beam.states, total))
+    missing = logsumexp([extension.weight for extension in due if extension not in got]) - total
+    # What is missing is taken to do as well as the rest.
+    absent = beam.absent - math.log1p(-math.exp(min(missing, -1e-3)))
+    return Opened([*beam.states, *got], room, absent)
+
+
+def read_symbol(
+    opened: Opened, before: float, log_tolerance: float, symbol: int | bytes
+) -> Step[tuple[list[LazyTrieState], WaitingRoom]]:
+    """Read a symbol: by the candidates, and by those who waited and matter now.
+
+    Args:
+        opened: the beam.
+        before: natural log of its weight.
+        log_tolerance: natural log of the share above which an estimate matters.
+        symbol: what to read.
+    """
+    read = [after for state in opened.states if (after := state << symbol) is not None]
+    trail, mode = opened.room.trail, opened.states[0].mode
+    room = opened.room.read(symbol, mode, _log_ratio(read, opened.absent, before))
+    while True:
+        # Where nobody could read the symbol, those who wait are all there is: a few at a time.
+        total = logsumexp([state.weight for state in read]) + opened.absent
+        due, room = room.due(total + log_tolerance, None if read else AT_ONCE)
+        if not due:
+            break
+        ask = Ask([w.state for w in due], [w.trail.at for w in due], _paths(due, room))
+        got = {id(state) for state in (yield ask)}
+        for waiting in due:
+            if id(waiting.state) in got:
+                after, found = waiting.replay(room.trail)
+                room = room.admit_late(found)
+                if after is not None:
+                    read.append(after.with_mode(mode))
+    logp = _log_ratio(read, opened.absent, before)
+    return read, replace(room, trail=trail.after(symbol, mode, logp))
+
+
+def _log_ratio(read: Sequence[LazyTrieState], absent: float, before: float) -> float:
+    return logsumexp([state.weight for state in read]) + absent - before
+
+
+def _likely(states: Sequence[LazyTrieState], total: float) -> list[StatefulTokenizedLM]:
+    """The contexts after tokens that are partly spelled and hold a large share of the beam."""
+    found: list[StatefulTokenizedLM] = []
+    for state in states:
+        if state.lm_state.remembers and state.weight - total > math.log(LIKELY):
+            least = LIKELY * math.exp(total - state.committed)
+            found += [state.lm_state << token for token in state.masses.tokens_above(state.node, least)]
+    return found
+
+
+def _paths(due: Sequence[Waiting], room: WaitingRoom) -> list[StatefulTokenizedLM]:
+    """The contexts that those who waited will need on their way here, by the longest tokens that fit."""
+    found: list[StatefulTokenizedLM] = []
+    for waiting in due:
+        lm_state, trie = waiting.state.lm_state, waiting.state.trie.trie
+        if lm_state.remembers:
+            text = spelled(link.symbol for link in room.trail.since(waiting.trail))
+            for token in list(longest_tokens(trie, text))[:-1]:
+                lm_state = lm_state << token
+                found.append(lm_state)
+    return found

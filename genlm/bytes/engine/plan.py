@@ -1,0 +1,67 @@
+"""What a request for some contexts needs: which can be run together, what is held, and what is to be run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from genlm.bytes.engine.tree import Node, Tree
+
+__all__ = ["parts", "plan"]
+
+
+def parts(nodes: Collection[Node], most_nodes: int, most_slots: int) -> Iterator[list[Node]]:
+    """Nodes that can be evaluated together, short contexts first.
+
+    Each part shares one set of weights, asks for at most `most_nodes`, and has at most `most_slots` nodes
+    on the paths to them, so that it fits into the cache; a single context may be longer.
+    """
+    by_tree: dict[Tree, list[Node]] = {}
+    for node in sorted(nodes, key=lambda node: node.depth):
+        by_tree.setdefault(node.tree, []).append(node)
+    for alike in by_tree.values():
+        for first in range(0, len(alike), most_nodes):
+            yield from _fitting(alike[first : first + most_nodes], most_slots)
+
+
+def _fitting(nodes: list[Node], most_slots: int) -> Iterator[list[Node]]:
+    half = len(nodes) // 2
+    if half and _exceeds(nodes, most_slots):
+        yield from _fitting(nodes[:half], most_slots)
+        yield from _fitting(nodes[half:], most_slots)
+    else:
+        yield nodes
+
+
+def _exceeds(nodes: list[Node], most: int) -> bool:
+    """Whether there are more than `most` nodes on the paths to `nodes`."""
+    if sum(node.depth for node in nodes) <= most:
+        return False
+    seen: set[Node] = set()
+    for start in nodes:
+        node = start
+        while node.parent is not None and node not in seen and len(seen) <= most:
+            seen.add(node)
+            node = node.parent
+    return len(seen) > most
+
+
+def plan(wanted: list[Node], clock: int) -> tuple[list[Node], list[Node]]:
+    """The nodes whose keys and values are needed and held, and those to run; parents first.
+
+    All of them are marked as used at `clock`, which must be later than any earlier mark.
+    """
+    old: dict[Node, None] = {}
+    new: dict[Node, None] = dict.fromkeys(wanted)
+    for start in wanted:
+        node = start.parent
+        while node is not None and node.parent is not None and node.used != clock:
+            node.used = clock
+            if node.slot is None:
+                new[node] = None
+            elif node not in new:
+                old[node] = None
+            node = node.parent
+    for node in wanted:
+        node.used = clock
+        old.pop(node, None)
+    return sorted(old, key=lambda n: n.depth), sorted(new, key=lambda n: n.depth)

@@ -1,0 +1,66 @@
+"""Masses read a piece at a time: what is looked at first decides what is computed, never what comes out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from genlm.backend.tokenization import Token
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genlm.bytes.trie import NodeMasses, TokenByteTrie, TrieMode
+
+SPELLINGS = st.lists(st.binary(max_size=3).map(lambda s: bytes(b % 4 for b in s)), min_size=2, max_size=25)
+LOOKS = ("token", "ending", "node", "children", "eos", "log_masses")
+
+
+def look(masses, how, at, mode, ended):
+    trie = masses.trie
+    if how == "token":
+        return masses.token(at % len(trie.token_ids), ended)
+    if how == "eos":
+        return masses.eos()
+    if how == "log_masses":
+        return masses.log_masses(mode)
+    node = at % len(trie.arrays)
+    if how == "ending":
+        return masses.ending(node, ended)
+    return masses.node(node, mode, ended) if how == "node" else masses.children(node, mode)[1]
+
+
+@given(
+    SPELLINGS,
+    st.lists(
+        st.tuples(
+            st.sampled_from(LOOKS), st.integers(0, 99), st.sampled_from(TrieMode), st.sampled_from(TrieMode)
+        )
+    ),
+    st.integers(0, 10**6),
+)
+def test_in_any_order(spellings, looks, seed):
+    """As the same look at masses computed whole; ids have holes, and some have no log-probability."""
+    rng = np.random.default_rng(seed)
+    ids = rng.permutation(2 * len(spellings))[: len(spellings)].tolist()
+    eos = [s for s in dict.fromkeys(spellings) if s][:1]
+    trie = TokenByteTrie(
+        [Token(i, s) for i, s in zip(ids, spellings, strict=True)], eos_byte_strings=eos, device="cpu"
+    )
+    logps = torch.log_softmax(torch.tensor(rng.normal(size=max(ids) - seed % 2) * 3), -1).float()
+    lazy = NodeMasses.from_logprobs(trie, logps)
+    padded = np.append(logps.double().numpy(), [-np.inf] * 2)
+    whole = NodeMasses(trie, np.exp(padded[trie.token_ids]))
+    for how, at, mode, ended in looks:
+        np.testing.assert_allclose(
+            look(lazy, how, at, mode, ended), look(whole, how, at, mode, ended), rtol=1e-14, atol=0
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_whatever_a_model_does_with_its_buffer(dtype):
+    trie = TokenByteTrie([Token(0, b"a"), Token(1, b"ab"), Token(2, b"c")], device="cpu")
+    logps = torch.tensor([0.5, 0.25, 0.25]).log().to(dtype)
+    masses = NodeMasses.from_logprobs(trie, logps)
+    logps.fill_(-1.0)
+    _, sums = masses.children(0, TrieMode.WITH_EOS)
+    np.testing.assert_allclose(sums, [0.75, 0.25], rtol=1e-2)

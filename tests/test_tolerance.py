@@ -1,0 +1,271 @@
+"""Beams with a tolerance: light extensions wait, and every answer says how far off it may be."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import numpy as np
+import pytest
+from brute import Brute
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_beam_exact import close, models, texts
+from test_gaps import RememberingToy
+from toy import EOS_STRING, FixedLM, ToyLM, vocabularies
+
+from genlm.bytes import BeamParams, ByteBeamState
+from genlm.bytes.byte_lm.waiting import MOST_WAITING, Trail, WaitingRoom, token_prior
+from genlm.bytes.errors import BudgetExceededError, ImpossibleByteError
+from genlm.bytes.trie import EOS, TokenByteTrie, TrieMode
+
+tolerances = st.sampled_from([0.5, 0.1, 0.02, 1e-3, 1e-6])
+thorough = settings(max_examples=60)
+
+
+def run(coroutine):
+    return asyncio.run(coroutine)
+
+
+async def start(lm, params=None, **more):
+    return await ByteBeamState.initial(lm, params, **more)
+
+
+def variation(logp, want):
+    return 0.5 * sum(abs(math.exp(logp[s]) - p) for s, p in want.items())
+
+
+@given(models(), texts)
+@thorough
+def test_a_tiny_tolerance_is_exact(model, text):
+    lm, eos = model
+    brute = Brute(lm, eos)
+
+    async def go():
+        beam = await start(lm, BeamParams(tolerance=1e-12, eos_byte_strings=list(eos), heal=False))
+        for i in range(len(text) + 1):
+            if i:
+                beam = await (beam.prune() << text[i - 1])
+            assert beam.logZ == pytest.approx(math.log(max(brute.prefix(text[:i]), 1e-300)), abs=1e-6) or (
+                brute.prefix(text[:i]) == 0.0
+            )
+            if brute.prefix(text[:i]) == 0.0:
+                return
+        want = brute.next(text)
+        logp = await beam.logp_next()
+        assert variation(logp, want) < 1e-6
+
+    run(go())
+
+
+@given(models(), texts, tolerances, st.sampled_from([None, 1, 3]))
+@thorough
+def test_bounds_hold_the_truth_and_slack_the_error(model, text, tolerance, K):
+    """Also with a cap on the candidates, and whatever was dropped on the way."""
+    lm, eos = model
+    brute = Brute(lm, eos)
+
+    async def go():
+        beam = await start(lm, BeamParams(K, tolerance=tolerance, eos_byte_strings=list(eos), heal=False))
+        for i in range(len(text) + 1):
+            if i:
+                beam = await (beam.prune() << text[i - 1])
+            p = brute.prefix(text[:i])
+            lower, upper = beam.bounds()
+            assert math.exp(lower) <= p + 1e-12 and p <= math.exp(upper) + 1e-12
+            assert 0.0 <= beam.slack.expected <= beam.slack.bound <= 1.0
+            if p == 0.0 or not len(beam):
+                return
+            assert 1.0 - math.exp(lower) / p <= beam.slack.bound + 1e-9
+            if beam.logZ == -math.inf:
+                return
+            logp = await beam.logp_next()
+            want = brute.next(text[:i])
+            assert variation(logp, want) <= logp.slack.bound + 1e-9
+            assert abs(np.exp(logp.ps).sum() - 1.0) < 1e-9
+
+    run(go())
+
+
+@given(models(), texts, st.integers(1, 3), st.sampled_from([0.0, 0.05, 0.3]))
+@thorough
+def test_bounds_hold_with_a_threshold_too(model, text, K, threshold):
+    lm, eos = model
+    brute = Brute(lm, eos)
+
+    async def go():
+        beam = await start(lm, BeamParams(K, threshold, eos_byte_strings=list(eos), heal=False))
+        for i, byte in enumerate(text):
+            beam = await (beam.prune() << byte)
+            lower, upper = beam.bounds()
+            p = brute.prefix(text[: i + 1])
+            assert math.exp(lower) <= p + 1e-12 and p <= math.exp(upper) + 1e-12
+            if not len(beam) or beam.logZ == -math.inf:
+                return
+            logp = await beam.logp_next()
+            assert variation(logp, brute.next(text[: i + 1])) <= logp.slack.bound + 1e-9
+
+    run(go())
+
+
+@given(models(), texts)
+@thorough
+def test_exact_is_exact(model, text):
+    lm, eos = model
+    brute = Brute(lm, eos)
+
+    async def go():
+        beam = await start(lm, BeamParams(exact=True, eos_byte_strings=list(eos), heal=False))
+        for i, byte in enumerate(text):
+            beam = await (beam.prune() << byte)
+            p = brute.prefix(text[: i + 1])
+            assert close(beam.logZ, p)
+            assert beam.bounds() == (beam.logZ, beam.logZ) and beam.slack == (0.0, 0.0)
+            if p == 0.0:
+                return
+        for symbol, p in brute.next(text).items():
+            assert close((await beam.logp_next())[symbol], p)
+
+    run(go())
+
+
+async def test_exact_refuses_past_its_budget():
+    beam = await start(ToyLM([b"a", b"aa", b"aaa"]), BeamParams(exact=True, max_candidates=20))
+    with pytest.raises(BudgetExceededError, match="`max_candidates` is 20"):
+        await beam.prefill(b"a" * 12)
+
+
+@given(vocabularies(complete=False), st.text("abc", min_size=1, max_size=12), st.integers(0, 9), tolerances)
+@thorough
+async def test_prefill_is_reading_byte_by_byte(words, text, seed, tolerance):
+    """With a model that remembers, prefill guesses ahead; with one that does not, it reads byte by byte."""
+    found = []
+    for kind in (ToyLM, RememberingToy):
+        llm = kind(words, seed=seed, dtype=__import__("torch").float32)
+        beam = await start(llm, BeamParams(tolerance=tolerance), initial_context=[])
+        try:
+            beam = await beam.prefill(text.encode())
+        except ImpossibleByteError as error:
+            found.append((error.offset, error.byte))
+        else:
+            found.append(
+                (
+                    [(round(s.weight, 3), s.lm_state.context, s.partial) for s in beam],
+                    sorted((round(w.weight, 3), w.state.lm_state.context) for w in beam.waiting),
+                )
+            )
+    assert found[0] == found[1]
+
+
+@given(st.text("abc", min_size=1, max_size=6), st.text("abc", min_size=1, max_size=6), st.integers(0, 99))
+@thorough
+async def test_looking_changes_nothing(one, two, seed):
+    """The distribution may be asked for at any byte, or never."""
+    llm = ToyLM([b"a", b"b", b"c", b"ab", b"bc", b"abc", b"ca"], seed=seed)
+    looked = blind = await start(llm, BeamParams(tolerance=0.1))
+    for byte in (one + two).encode():
+        await looked.logp_next()
+        looked = await (looked.prune() << byte)
+        blind = await (blind.prune() << byte)
+    assert [(s.weight, s.lm_state.context) for s in looked] == [(s.weight, s.lm_state.context) for s in blind]
+    assert len(looked.waiting) == len(blind.waiting)
+
+
+def light_carrier(words=(b"a", b"ab", b"c", b"b")):
+    """`a` then `c` is possible only by the token `a`, of a hundredth; `ab` is the heavy one."""
+    return FixedLM(list(words), rule=lambda context: [0.01, 0.98, 0.005, 0.005])
+
+
+async def test_the_carrier_of_a_byte_waits_and_is_woken():
+    beam = await start(light_carrier(), BeamParams(tolerance=0.05))
+    beam = await (beam << ord("a"))
+    logp = await beam.logp_next()
+    assert len(beam.waiting) == 0 and math.exp(logp[ord("b")]) > 0.98
+    assert 0.0 < math.exp(logp[ord("c")]) < 1e-4, "its carrier waits: unlikely, not impossible"
+    assert logp.slack.bound == pytest.approx(0.01 / (0.98 + 0.01), rel=1e-3)
+    after = await (beam << ord("c"))
+    assert after.logZ == pytest.approx(math.log(0.01 * 0.005))
+    assert [s.lm_state.context for s in after] == [[0]]
+
+
+async def test_who_waits_is_carried_along():
+    beam = await start(light_carrier(), BeamParams(tolerance=0.05))
+    beam = await (await beam.prefill(b"ab")).prefill(b"ab")
+    assert [w.state.lm_state.context for w in beam.waiting] == [[1, 0], [0]]  # `a` in either place
+    assert len(beam.prune().waiting) == len(beam.with_mode(TrieMode.WITHOUT_EOS).waiting) == 2
+    assert "Waiting:\x1b[0m 2" in repr(beam)
+    assert beam.bounds().upper > beam.bounds().lower
+
+
+async def test_waiting_candidates_come_before_healing(monkeypatch):
+    from genlm.bytes.byte_lm import beam as module
+
+    monkeypatch.setattr(module.TokenHealer, "try_heal", lambda *_: pytest.fail("healed"))
+    beam = await (await start(light_carrier(), BeamParams(tolerance=0.4))).prefill(b"ab")
+    beam = await (await start(light_carrier(), BeamParams(tolerance=0.4)) << ord("a"))
+    assert len(await (beam << ord("c"))) == 1
+
+
+async def test_healing_where_nobody_waits():
+    lm = FixedLM(
+        [b"a", b"abc", b"b"], rule=lambda context: [0.0, 1.0, 0.0] if not context else [0.2, 0.2, 0.6]
+    )
+    beam = await start(lm, BeamParams(tolerance=0.1))
+    beam = await (await (beam << ord("a")) << ord("b"))
+    assert len(await (beam << ord("b"))) == 0  # no tokenization of `ab` has any probability but `abc`
+    assert (await (beam << ord("b"))).logZ == -math.inf
+
+
+async def test_the_end_of_the_sequence():
+    lm = FixedLM([b"a", b"ab", EOS_STRING], rule=lambda context: [0.05, 0.75, 0.2])
+    beam = await start(lm, BeamParams(tolerance=0.1, eos_byte_strings=[EOS_STRING]))
+    beam = await beam.prefill(b"a")
+    waited = await (beam << EOS)  # only a|EOS can end here, and `a` waits
+    assert waited.logZ == pytest.approx(math.log(0.05 * 0.2))
+    assert math.exp((await beam.logp_next())[EOS]) > 0.0
+
+
+def test_default():
+    assert BeamParams().tolerance == 1e-3 and BeamParams().K is None
+    assert BeamParams(K=5).tolerance is None and BeamParams(exact=True).tolerance is None
+    assert BeamParams(K=5, tolerance=0.01).K == 5
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tolerance": 0}, "tolerance"),
+        ({"tolerance": 1.0}, "tolerance"),
+        ({"tolerance": "low"}, "tolerance"),
+        ({"tolerance": True}, "tolerance"),
+        ({"tolerance": 0.1, "prune_threshold": 0.1}, "prune_threshold"),
+        ({"tolerance": 0.1, "exact": True}, "exact"),
+        ({"exact": True, "K": 5}, "K"),
+        ({"exact": True, "prune_threshold": 0.1}, "prune_threshold"),
+        ({"exact": True, "max_candidates": 0}, "max_candidates"),
+        ({"exact": True, "max_candidates": 1.5}, "max_candidates"),
+        ({"prune_threshold": 0.1}, "K"),
+    ],
+)
+def test_settings_that_make_no_sense(settings, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        BeamParams(**settings)
+
+
+def test_the_prior_of_tokens():
+    """By hand: four tokens, each drawn with probability 1/4."""
+    trie = TokenByteTrie(ToyLM([b"a", b"ab", b"b", b"c"]).byte_vocab)
+    assert math.exp(token_prior(trie, b"a")) == pytest.approx(2 / 4)
+    assert math.exp(token_prior(trie, b"ab")) == pytest.approx(1 / 4 + 1 / 4 * 1 / 4)
+    assert math.exp(token_prior(trie, b"ca")) == pytest.approx(1 / 4 * 2 / 4)
+    assert token_prior(trie, b"d") == -math.inf
+
+
+async def test_a_room_keeps_at_most_so_many(monkeypatch):
+    from genlm.bytes.byte_lm import waiting
+
+    monkeypatch.setattr(waiting, "MOST_WAITING", 5)
+    (state,) = (await start(light_carrier(), BeamParams(tolerance=0.5))).states
+    room = WaitingRoom(Trail()).admit([state] * 8, meets=True)
+    gone, kept = room.drop(-math.inf)
+    assert len(kept) == 5 and gone == pytest.approx(math.log(3)) and MOST_WAITING == 4096
