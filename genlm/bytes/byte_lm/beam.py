@@ -112,17 +112,24 @@ class ByteBeamState(StatefulByteLM):
 
         Raises:
             ValueError: an EOS string is not in the vocabulary; the model knows no such adapter;
-                `max_context_length` below 1.
+                `max_context_length` below 1; with `canonical=True`, an `initial_context` that begins no
+                canonical tokenization.
+            UnsupportedModelError: `canonical=True`, and what the model's tokenizer does cannot be followed.
             TypeError: `llm` is no model, or `params` are no `BeamParams`.
         """
         beam = cls([], BeamParams() if params is None else params)
         trie = shared_trie(llm, beam.params.eos_byte_strings or (), trie_opts)
+        canonical = None
+        if beam.params.canonical:
+            from genlm.bytes.byte_lm.canonical import CanonicalContext  # a dozen modules few need
+
+            canonical = CanonicalContext.initial(llm, trie.trie, initial_context)
         if engine:
             from genlm.bytes.engine import adopt  # brings transformers, which importing us should not
 
             llm = adopt(llm)
         lm = StatefulTokenizedLM.initial(llm, initial_context, max_context_length, lora_name)
-        state = LazyTrieState.initial(lm, trie)
+        state = LazyTrieState.initial(lm, trie, canonical=canonical)
         return beam.with_states([await state.materialize()])
 
     # -- looking --------------------------------------------------------------------------------------
@@ -296,9 +303,10 @@ class ByteBeamState(StatefulByteLM):
 
     def _why_empty(self) -> str:
         if not self.states:
+            canonical = ", or canonical=False" if self.params.canonical else ""
             return (
                 "the beam is empty: no candidate could read the bytes so far. Read them with heal=True, a "
-                "larger K or a smaller prune_threshold."
+                f"larger K or a smaller prune_threshold{canonical}."
             )
         if all(state.terminated for state in self.states):
             return "the beam has read the end of the sequence: nothing follows it. Stop at EOS (257)."

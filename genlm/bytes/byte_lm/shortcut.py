@@ -40,7 +40,8 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
 
     Returns:
         A beam of one candidate, and the number of bytes of `text` it has read. The beam as it is and 0
-        where no such path exists or the model gives it no probability.
+        where no such path exists, the model gives it no probability, or it is not canonical though only
+        canonical tokenizations count.
     """
     state = beam.states[0]
     trie = state.trie.trie
@@ -53,16 +54,18 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
     read = sum(map(len, spelled[:kept])) - len(partial)
     if kept == 0 or read < 0:
         return beam, 0
-    path = [state.lm_state]
+    path, canonical = [state.lm_state], state.canonical
     for token in tokens[:kept]:
         path.append(path[-1] << token)
+        if canonical is not None and (canonical := canonical.after(token)) is None:
+            return beam, 0
     logps = await asyncio.gather(*(lm_state.logp_next() for lm_state in path))
     weight = state.committed + sum(
         float(row[token]) for row, token in zip(logps, tokens[:kept], strict=False)
     )
     if weight == -math.inf:
         return beam, 0
-    end = LazyTrieState(path[-1], state.trie, ROOT, weight, mode=state.mode)
+    end = LazyTrieState(path[-1], state.trie, ROOT, weight, mode=state.mode, canonical=canonical)
     after = beam.restarted(await end.materialize(), beam.waiting.trail.at + read)
     # All that the beam held before bounds what the other tokenizations can contribute.
     others = [state.weight for state in beam.states] + beam.waiting.weights

@@ -23,24 +23,31 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Int, UInt8
 
 from genlm.bytes.byte_lm.canonical.composed import Composed
 from genlm.bytes.byte_lm.canonical.merges import MergeTable
 from genlm.bytes.byte_lm.canonical.reading import describe, read_tokenizer, refuse
 from genlm.bytes.byte_lm.canonical.scanner import DEAD, ByteRules, Scanner, Spelled
 from genlm.bytes.errors import bad_value
+from genlm.bytes.trie.arrays import TrieArrays
 from genlm.bytes.trie.token_trie import TokenByteTrie
 
 __all__ = ["CanonicalRules", "CanonicalState", "canonical_rules"]
 
-_kept: weakref.WeakKeyDictionary[TokenByteTrie, tuple[Any, CanonicalRules]] = weakref.WeakKeyDictionary()
+_kept: weakref.WeakKeyDictionary[TrieArrays, _Kept] = weakref.WeakKeyDictionary()
 _PAIR_ROWS_KEPT = 4096  # packed bits: 6 kB each for 49,152 tokens
 _NONE = -1
+
+
+class _Kept(NamedTuple):
+    tokenizer: Callable[[], Any]
+    token_ids: Int[np.ndarray, " tokens"]
+    rules: CanonicalRules
 
 
 class CanonicalState(NamedTuple):
@@ -59,7 +66,7 @@ class CanonicalState(NamedTuple):
 
 
 def canonical_rules(llm: Any, trie: TokenByteTrie) -> CanonicalRules:
-    """The rules of a model's tokenizer over a trie's tokens, made once for each trie.
+    """The rules of a model's tokenizer over a trie's tokens, made once for all tries of a vocabulary.
 
     Args:
         llm: the model; its `tokenizer` must be one of the `tokenizers` library, or wrap one.
@@ -82,13 +89,18 @@ def canonical_rules(llm: Any, trie: TokenByteTrie) -> CanonicalRules:
         array([ True,  True, False])
     """
     tokenizer = getattr(llm, "tokenizer", None)
-    known = _kept.get(trie)
-    if known is None or known[0]() is not tokenizer:
-        known = _kept[trie] = (_reference(tokenizer), CanonicalRules(llm, trie))
-    return known[1]
+    known = _kept.get(trie.arrays)  # which tries of the same spellings share
+    if (
+        known is None
+        or known.tokenizer() is not tokenizer
+        or not np.array_equal(known.token_ids, trie.token_ids)
+    ):
+        known = _Kept(_reference(tokenizer), trie.token_ids, CanonicalRules(llm, trie))
+        _kept[trie.arrays] = known
+    return known.rules
 
 
-def _reference(tokenizer: Any) -> Any:
+def _reference(tokenizer: Any) -> Callable[[], Any]:
     try:
         return weakref.ref(tokenizer)
     except TypeError:

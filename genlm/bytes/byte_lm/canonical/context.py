@@ -1,0 +1,65 @@
+"""What a candidate of a beam carries along: the rules, and the state they are in after its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from jaxtyping import Bool
+
+from genlm.bytes.byte_lm.canonical.rules import CanonicalRules, CanonicalState, canonical_rules
+from genlm.bytes.errors import bad_value
+from genlm.bytes.trie.token_trie import TokenByteTrie
+
+__all__ = ["CanonicalContext"]
+
+
+class CanonicalContext(NamedTuple):
+    """An open sequence of tokens. A value.
+
+    Attributes:
+        rules: which tokens may follow which.
+        state: the state after the tokens read so far.
+    """
+
+    rules: CanonicalRules
+    state: CanonicalState
+
+    @classmethod
+    def initial(cls, llm: Any, trie: TokenByteTrie, initial_context: Sequence[int] | None) -> Self:
+        """Where a beam starts.
+
+        Args:
+            llm: the model.
+            trie: the trie of its vocabulary.
+            initial_context: the token ids that precede the text; None for a text's own beginning.
+
+        Raises:
+            UnsupportedModelError: what the model's tokenizer does cannot be followed.
+            ValueError: `initial_context` begins no canonical tokenization.
+        """
+        rules = canonical_rules(llm, trie)
+        if initial_context is None:
+            return cls(rules, rules.start)
+        ids = list(initial_context)
+        unknown = [i for i in ids if i not in trie.spelling_of_id]
+        state = None if unknown else rules.read(ids)
+        if state is None:
+            why = f"{unknown[0]} is no token" if unknown else "the tokenizer would not cut its text so"
+            raise bad_value(
+                "initial_context",
+                ids,
+                f"must begin a canonical tokenization, with `canonical=True`, and {why}",
+                "Encode the text with the model's own tokenizer, or use canonical=False.",
+            )
+        return cls(rules, state)
+
+    def allowed(self) -> Bool[np.ndarray, " tokens"]:
+        """The tokens that may come next, in the trie's order."""
+        return self.rules.allowed(self.state)
+
+    def after(self, token_id: int) -> Self | None:
+        """The context with one more token, or None if that is not open."""
+        state = self.rules.after(self.state, token_id)
+        return None if state is None else self._replace(state=state)
