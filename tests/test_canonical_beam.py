@@ -1,6 +1,6 @@
 """Beams over canonical tokenizations, against brute force restricted to them.
 
-The definition is the tokenizer's `encode`, over all 256 bytes: a sequence counts if encoding what it spells and
+The definition is `encode`, over all 256 bytes: a sequence counts if encoding what it spells and
 *something more* gives it first. The models have a few letters only, so that every cover can be summed.
 """
 
@@ -259,17 +259,17 @@ class TestStart:
             await ByteBeamState.initial(lm, BeamParams(canonical=True), initial_context=context)
 
     async def test_a_model_it_cannot_be_told_for(self):
-        with pytest.raises(UnsupportedModelError, match="is not one of the `tokenizers` library.*over all"):
+        with pytest.raises(UnsupportedModelError, match=r"is not one of the `tokenizers` library.*over all"):
             await ByteBeamState.initial(ToyLM([b"a"]), BeamParams(canonical=True))
 
     def test_not_a_flag(self):
-        with pytest.raises(InvalidTypeError, match="`canonical` is 1: must be True or False"):
+        with pytest.raises(InvalidTypeError, match=r"`canonical` is 1 \(a int\): must be True or False"):
             BeamParams(canonical=1)
 
     async def test_bytes_that_are_no_text(self):
         lm, _ = build(USUAL, "gpt2")
         beam = await ByteBeamState.initial(lm, BeamParams(canonical=True))
-        with pytest.raises(ImpossibleByteError, match="are not UTF-8, say.*canonical=False"):
+        with pytest.raises(ImpossibleByteError, match=r"are not UTF-8, say.*canonical=False"):
             await beam.prefill("é".encode()[:1] + b"a")
         assert not await (beam << 0xA9)
 
