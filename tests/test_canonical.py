@@ -225,7 +225,7 @@ def segmentations(draw: st.DrawFn, name: str) -> list[int]:
     return ids
 
 
-HERE = settings(max_examples=50)
+HERE = settings(max_examples=25)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -256,11 +256,11 @@ class TestAgainstTheTokenizer:
         run()
 
     def test_pairs(self, name):
-        """Every sixteenth token with all tokens behind it; and `allowed` says what `after` says."""
+        """Every thirty-second token with all tokens behind it; and `allowed` says what `after` says."""
         it = case(name)
         ids = [t.token_id for t in it.tokens if t.token_id not in it.tokenizer.get_added_tokens_decoder()]
         place = {i: p for p, i in enumerate(it.trie.token_ids.tolist())}
-        for first in ids[::16]:
+        for first in ids[::32]:
             state = it.rules.after(it.rules.start, first)
             if state is None:
                 continue
@@ -318,11 +318,13 @@ class TestStates:
         spelled = [it.encode(c)[0] for c in "<|mark|>"]
         assert rules.read(spelled) is None and it.encode("<|mark|>") == [mark]
 
-    def test_made_once_for_a_trie(self):
+    def test_made_once_for_a_vocabulary(self):
         it = case("gpt2")
         assert canonical_rules(SimpleNamespace(tokenizer=it.tokenizer), it.trie) is it.rules
-        other = TokenByteTrie(it.tokens, device="cpu")
-        assert canonical_rules(SimpleNamespace(tokenizer=it.tokenizer), other) is not it.rules
+        other = TokenByteTrie(it.tokens, device="cpu", eos_byte_strings=[b"<|end|>"])
+        assert canonical_rules(SimpleNamespace(tokenizer=it.tokenizer), other) is it.rules
+        again = Tokenizer.from_str(it.tokenizer.to_str())
+        assert canonical_rules(SimpleNamespace(tokenizer=again), other) is not it.rules
 
     def test_unknown_token(self):
         with pytest.raises(InvalidValueError, match="`token_id` is 12345: must be a token of the trie"):
@@ -484,7 +486,6 @@ def check_real(it: Case, encode) -> None:
     assert seen == {True, False}
 
 
-@pytest.mark.timeout(900)  # enforced annotations make taking a whole vocabulary apart slow
 class TestRealTokenizers:
     @pytest.mark.real_model
     def test_smollm2(self):

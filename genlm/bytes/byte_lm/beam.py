@@ -205,7 +205,7 @@ class ByteBeamState(StatefulByteLM):
     def reading(self, symbol: int | bytes) -> Step[Self]:
         """`<<` without healing, as a step (`step.py`). Of materialized candidates and a checked symbol."""
         if self.params.tolerance is not None:
-            opened = self._opened_before or (yield from open_beam(self))
+            opened = self._opened_before or (yield from open_beam(self, symbol))
             before = self.logZ + self.absent
             states, room = yield from read_symbol(opened, before, self.params.log_tolerance, symbol)
             return self._after(states, room, self.dropped, opened.absent)

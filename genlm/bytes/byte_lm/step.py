@@ -87,13 +87,20 @@ class Opened:
     absent: float
 
 
-def open_beam(beam: ByteBeamState) -> Step[Opened]:
-    """Extend the candidates at a token's end: the extensions above the tolerance, the others wait."""
+def open_beam(beam: ByteBeamState, symbol: int | bytes | None = None) -> Step[Opened]:
+    """Extend the candidates at a token's end: the extensions above the tolerance, the others wait.
+
+    Args:
+        beam: the beam.
+        symbol: what will be read next, if that is known: what cannot read it is left out.
+    """
     total = beam.logZ + beam.absent
     extensions = [extension for state in beam.states for extension in state.extend_all()]
     meets = any(extension.weight - total > math.log(HEAVY) for extension in extensions)
     bar = total + beam.params.log_tolerance
     due = [extension for extension in extensions if extension.weight > bar]
+    if symbol is not None:
+        due = [extension for extension in due if extension.may_read([symbol])]
     room = beam.waiting.admit([extension for extension in extensions if extension.weight <= bar], meets)
     if not due:
         return Opened(list(beam.states), room, beam.absent)
@@ -124,6 +131,9 @@ def read_symbol(
         due, room = room.due(total + log_tolerance, None if read else AT_ONCE)
         if not due:
             break
+        due = [w for w in due if w.state.may_read([link.symbol for link in room.trail.since(w.trail)])]
+        if not due:
+            continue
         ask = Ask([w.state for w in due], [w.trail.at for w in due], _paths(due, room))
         got = {id(state) for state in (yield ask)}
         for waiting in due:

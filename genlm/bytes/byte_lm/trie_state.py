@@ -12,7 +12,7 @@ and starts again from the root, with one model call each. States are values: bot
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
@@ -116,6 +116,10 @@ class LazyTrieState:
             logps = self.lm_state.node.logps
             self._masses = NodeMasses.from_logprobs(self.trie.trie, logps, self._allowed())
         return self._masses is not None
+
+    def may_read(self, symbols: Sequence[int | bytes]) -> bool:
+        """Whether a candidate at a token's end may read some symbols, as far as is known without the model."""
+        return self.canonical is None or self.canonical.reads(self.trie.trie, symbols)
 
     def _allowed(self) -> Bool[np.ndarray, " tokens"] | None:
         return None if self.canonical is None else self.canonical.allowed()

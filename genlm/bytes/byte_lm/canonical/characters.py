@@ -50,6 +50,7 @@ class Characters:
         self.of: Int[np.ndarray, " code_points"] = code.astype(np.int32)
         self.of[0xD800:0xE000] = _INVALID
         self.count = len(first)
+        self._completions: dict[int, frozenset[int]] = {}
 
     @cached_property
     def utf8(self) -> list[list[int]]:
@@ -85,6 +86,16 @@ class Characters:
         lead = add(_padded(add(four.reshape(-1, 64))))
         rows[0][0xF0:0xF5] = lead
         return [row.tolist() for row in rows]
+
+    def completions(self, state: int) -> frozenset[int]:
+        """The classes of the characters that can be completed from a state of `utf8`."""
+        found = self._completions.get(state)
+        if found is None:
+            targets = set(self.utf8[state]) - {_INVALID}
+            whole = {t for t in targets if t < self.count}
+            parts = [self.completions(t - self.count) for t in targets - whole]
+            found = self._completions[state] = frozenset(whole.union(*parts))
+        return found
 
 
 @lru_cache(8)

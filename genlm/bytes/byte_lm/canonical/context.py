@@ -10,6 +10,8 @@ from jaxtyping import Bool
 
 from genlm.bytes.byte_lm.canonical.rules import CanonicalRules, CanonicalState, canonical_rules
 from genlm.bytes.errors import bad_value
+from genlm.bytes.trie.arrays import ROOT
+from genlm.bytes.trie.modes import EOS
 from genlm.bytes.trie.token_trie import TokenByteTrie
 
 __all__ = ["CanonicalContext"]
@@ -58,6 +60,35 @@ class CanonicalContext(NamedTuple):
     def allowed(self) -> Bool[np.ndarray, " tokens"]:
         """The tokens that may come next, in the trie's order."""
         return self.rules.allowed(self.state)
+
+    def reads(self, trie: TokenByteTrie, symbols: Sequence[int | bytes]) -> bool:
+        """Whether some tokens that may come next, one after another, spell a text beginning with `symbols`.
+
+        This needs no model: a candidate for which it is false has probability zero.
+        """
+        arrays, left, seen = trie.arrays, [(self, 0)], set[tuple[CanonicalState, int]]()
+        while left:
+            context, start = left.pop()
+            if (context.state, start) in seen:
+                continue
+            seen.add((context.state, start))
+            allowed, node = context.allowed(), ROOT
+            for at in range(start, len(symbols)):
+                symbol = symbols[at]
+                node = node if symbol == EOS else arrays.child(node, symbol)
+                if symbol == EOS or node < 0:
+                    break
+                first, last = int(arrays.lo[node]), int(arrays.hi[node])
+                if not allowed[first:last].any():
+                    break
+                if at + 1 == len(symbols):
+                    return True
+                for place in range(first, first + int(arrays.ends[node])):
+                    if allowed[place] and (after := context.after(int(trie.token_ids[place]))):
+                        left.append((after, at + 1))
+            if start < len(symbols) and symbols[start] == EOS:
+                return True  # the end of the sequence is read by a token of its own
+        return False
 
     def after(self, token_id: int) -> Self | None:
         """The context with one more token, or None if that is not open."""

@@ -169,7 +169,12 @@ class PreTokens(ByteRules):
         after: dict[int, Hashable | None] = {-1: None}
         for target in set(targets) - {-1}:
             if target >= self._characters.count:
-                after[target] = _Position(state.chains, target - self._characters.count, before)
+                partial = target - self._characters.count
+                # Refused at its first byte if no character that begins so can stand here.
+                alive = any(
+                    self._character(state.chains, c, before) for c in self._characters.completions(partial)
+                )
+                after[target] = _Position(state.chains, partial, before) if alive else None
             else:
                 after[target] = self._character(state.chains, target, before)
         return [after[target] for target in targets]
