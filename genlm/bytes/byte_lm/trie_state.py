@@ -118,7 +118,7 @@ class LazyTrieState:
         return self._masses is not None
 
     def may_read(self, symbols: Sequence[int | bytes]) -> bool:
-        """Whether a candidate at a token's end may read some symbols, as far as is known without the model."""
+        """Whether a candidate at a token's end may read some symbols, as far as rules can tell."""
         return self.canonical is None or self.canonical.reads(self.trie.trie, symbols)
 
     def _allowed(self) -> Bool[np.ndarray, " tokens"] | None:

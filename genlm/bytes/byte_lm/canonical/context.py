@@ -83,9 +83,9 @@ class CanonicalContext(NamedTuple):
                     break
                 if at + 1 == len(symbols):
                     return True
-                for place in range(first, first + int(arrays.ends[node])):
-                    if allowed[place] and (after := context.after(int(trie.token_ids[place]))):
-                        left.append((after, at + 1))
+                ending = trie.token_ids[first : first + int(arrays.ends[node])]
+                afters = map(context.after, ending.tolist())
+                left += [(after, at + 1) for after in afters if after is not None]
             if start < len(symbols) and symbols[start] == EOS:
                 return True  # the end of the sequence is read by a token of its own
         return False
