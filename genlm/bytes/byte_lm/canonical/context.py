@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -66,6 +66,8 @@ class CanonicalContext(NamedTuple):
 
         This needs no model: a candidate for which it is false has probability zero.
         """
+        if not symbols:
+            return True
         arrays, left, seen = trie.arrays, [(self, 0)], set[tuple[CanonicalState, int]]()
         while left:
             context, start = left.pop()
@@ -94,3 +96,12 @@ class CanonicalContext(NamedTuple):
         """The context with one more token, or None if that is not open."""
         state = self.rules.after(self.state, token_id)
         return None if state is None else self._replace(state=state)
+
+    def after_all(self, token_ids: Iterable[int]) -> Self | None:
+        """The context with some more tokens, or None if they are not open."""
+        context: Self | None = self
+        for token_id in token_ids:
+            if context is None:
+                break
+            context = context.after(token_id)
+        return context
