@@ -19,11 +19,11 @@ from collections.abc import Hashable, Sequence
 from functools import cache
 from typing import NamedTuple
 
+from genlm.bytes.byte_lm.canonical.automaton import Automaton, ByteRules
 from genlm.bytes.byte_lm.canonical.cutter import Gap
-from genlm.bytes.byte_lm.canonical.scanner import ByteRules
 from genlm.bytes.byte_lm.canonical.utf8 import begins_character, character
 
-__all__ = ["Composed"]
+__all__ = ["Composed", "composed"]
 
 _HANGUL = range(0xAC00, 0xD7A4)
 
@@ -54,6 +54,12 @@ class Composed(ByteRules):
     def ends(self, state: Hashable) -> bool:
         assert isinstance(state, _Run)
         return not state.partial
+
+
+@cache
+def composed() -> Automaton:
+    """The automaton, which is the same for all vocabularies."""
+    return Automaton(Composed())
 
 
 @cache

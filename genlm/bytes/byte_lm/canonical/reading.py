@@ -18,12 +18,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from genlm.bytes.byte_lm.canonical.characters import characters
-from genlm.bytes.byte_lm.canonical.cutter import Cutter
+from genlm.bytes.byte_lm.canonical.automaton import Automaton
 from genlm.bytes.byte_lm.canonical.fallback import MARKED, PIECE, PiecesAndBytes
 from genlm.bytes.byte_lm.canonical.merges import Merges, merge_run
-from genlm.bytes.byte_lm.canonical.pattern import parse
-from genlm.bytes.byte_lm.canonical.scanner import ByteRules, PreTokens
+from genlm.bytes.byte_lm.canonical.pre_tokens import pre_tokens
 from genlm.bytes.errors import UnsupportedModelError
 
 __all__ = ["Reading", "describe", "read_tokenizer"]
@@ -46,7 +44,7 @@ class Reading:
         own: the symbol each token is, or -1.
         merges: `(left, right) -> (rank, merged)`.
         rules: where tokens may stand, apart from the merges.
-        later: the rules' start after an added token inside a text.
+        later: the number of the rules' start after an added token inside a text.
         scanned: how the rules read each token.
         composed: whether texts are brought into Unicode's normal form C first.
         added: the bytes of the tokens that are cut out of a text before anything else, by position.
@@ -55,8 +53,8 @@ class Reading:
     symbols: list[list[int]]
     own: list[int]
     merges: Merges
-    rules: ByteRules
-    later: Any
+    rules: Automaton
+    later: int
     scanned: list[bytes]
     added: dict[int, bytes]
     composed: bool = False
@@ -185,10 +183,7 @@ def _byte_level(
     own = [-1 if text is None else vocab[text] for text in texts]
     if tokenizer["model"].get("ignore_merges"):
         _check_whole_words(spellings, symbols, own, merges)
-    parsed = [parse(p) for p in patterns]
-    sets = list(dict.fromkeys(s for p in parsed for s in p.sets))
-    classes = characters(tuple(sets))
-    rules = PreTokens([Cutter(p, classes, [sets.index(s) for s in p.sets]) for p in parsed], classes)
+    rules = pre_tokens(tuple(patterns))
     return Reading(symbols, own, merges, rules, rules.start, list(spellings), added, bool(normalizers))
 
 
@@ -288,8 +283,9 @@ def _sentencepiece(
         scanned.append(scan)
     own = [-1 if text is None else vocab[text] for text in texts]
     pieces = {" ", *(name for name in vocab if len(name) == 1)}
-    rules = PiecesAndBytes(pieces, marked)
-    return Reading(symbols, own, merges, rules, PiecesAndBytes(pieces, later).start, scanned, added)
+    rules = Automaton(PiecesAndBytes(pieces, marked))
+    after = rules.number(PiecesAndBytes(pieces, later).start)
+    return Reading(symbols, own, merges, rules, after, scanned, added)
 
 
 def _marking(tokenizer: Json) -> tuple[bool, bool]:

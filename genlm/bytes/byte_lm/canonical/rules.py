@@ -29,10 +29,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
-from genlm.bytes.byte_lm.canonical.composed import Composed
+from genlm.bytes.byte_lm.canonical.automaton import DEAD, Automaton
+from genlm.bytes.byte_lm.canonical.composed import composed
 from genlm.bytes.byte_lm.canonical.merges import MergeTable
 from genlm.bytes.byte_lm.canonical.reading import describe, read_tokenizer, refuse
-from genlm.bytes.byte_lm.canonical.scanner import DEAD, ByteRules, Scanner, Spelled
+from genlm.bytes.byte_lm.canonical.scanner import Scanner
+from genlm.bytes.byte_lm.canonical.spelled import Spelled
 from genlm.bytes.errors import bad_value
 from genlm.bytes.trie.arrays import TrieArrays
 from genlm.bytes.trie.token_trie import TokenByteTrie
@@ -124,16 +126,16 @@ class CanonicalRules:
             shown = spellings[self._pairs.falling[0]]
             refuse(f"its merges are out of order: making {shown!r} takes a merge after one of higher rank")
         self._cuts = Scanner(reading.rules, reading.scanned)
-        texts: list[ByteRules] = [Spelled(sorted(set(reading.added.values())))]
+        texts = [Automaton(Spelled(sorted(set(reading.added.values()))))]
         if reading.composed:
-            texts.append(Composed())
+            texts.append(composed())
         self._texts = [Scanner(rules, spellings, gaps=False) for rules in texts]
         self._added = np.zeros(len(ids), bool)
         self._added[list(reading.added)] = True
         self._rows: OrderedDict[int, UInt8[np.ndarray, " packed"]] = OrderedDict()
         self._bos = getattr(getattr(llm, "tokenizer", None), "bos_token_id", None)
-        self.start = CanonicalState(_NONE, self._cuts.start, tuple(text.start for text in self._texts))
-        self._later = self.start._replace(cuts=self._cuts.number(reading.later))
+        self.start = CanonicalState(_NONE, reading.rules.start, tuple(text.start for text in texts))
+        self._later = self.start._replace(cuts=reading.later)
 
     def allowed(self, state: CanonicalState) -> Bool[np.ndarray, " tokens"]:
         """The tokens that leave the sequence open, in the trie's order (that of `trie.token_ids`).
@@ -147,7 +149,7 @@ class CanonicalRules:
             mask |= cuts.may_conflict & self._pairs.reachable
         for text, at in zip(self._texts, state.texts, strict=True):
             mask &= text.rows(at).may_open
-        mask[self._added] = self._cuts.ends(state.cuts)
+        mask[self._added] = self._cuts.automaton.ends(state.cuts)
         return mask
 
     def after(self, state: CanonicalState, token_id: int) -> CanonicalState | None:
@@ -160,7 +162,7 @@ class CanonicalRules:
         if place is None:
             raise bad_value("token_id", token_id, "must be a token of the trie")
         if self._added[place]:
-            if not self._cuts.ends(state.cuts):
+            if not self._cuts.automaton.ends(state.cuts):
                 return None
             return state if state == self.start and token_id == self._bos else self._later
         if not self._pairs.reachable[place]:
@@ -184,7 +186,7 @@ class CanonicalRules:
 
     def complete(self, state: CanonicalState) -> bool:
         """Whether the tokens read are canonical as they stand, if the text ends here."""
-        return self._cuts.ends(state.cuts)
+        return self._cuts.automaton.ends(state.cuts)
 
     def _touches(self, previous: int, place: int) -> bool:
         """Whether merging leaves the border between two tokens alone."""
