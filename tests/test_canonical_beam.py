@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from itertools import product
 
+import numpy as np
 import pytest
+import torch
 from brute import Brute
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,10 +22,10 @@ from tokenizers.models import BPE
 from toy import ToyLM
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from genlm.bytes import BeamParams, ByteBeamState
-from genlm.bytes.byte_lm.canonical import canonical_rules
+from genlm.bytes import BeamParams, ByteBeamState, TokenByteTrie
+from genlm.bytes.byte_lm.canonical import CanonicalContext, canonical_rules
 from genlm.bytes.errors import ImpossibleByteError, InvalidTypeError, InvalidValueError, UnsupportedModelError
-from genlm.bytes.trie import EOS
+from genlm.bytes.trie import EOS, TrieMode
 
 LETTERS = ["a", "b", "s", "'", " ", "\n", "1", "é"]
 END = "<e>"
@@ -181,44 +183,135 @@ async def test_other_settings(model, text, settings):
         assert math.exp(beam.logZ) == pytest.approx(p, rel=1e-6)
 
 
-@given(models(RememberingToy), texts, st.sampled_from(["beam", "tokenize", "heal"]), st.integers(1, 3))
-@few
-async def test_prefill_and_healing_stay_canonical(model, text, method, K):
+@given(models(), texts, st.sampled_from([0.5, 0.1, 1e-3]), st.sampled_from([None, 2]))
+@settings(max_examples=40)
+async def test_bounds_hold_the_truth_and_slack_the_error(model, text, tolerance, K):
+    """Of canonical tokenizations, whoever waits or was dropped; and the model is asked about no other."""
+    lm, brute = model
+    params = BeamParams(K, tolerance=tolerance, canonical=True, heal=False, eos_byte_strings=[END.encode()])
+    beam = await ByteBeamState.initial(lm, params)
+    for i in range(len(text) + 1):
+        if i:
+            beam = await (beam.prune() << text[i - 1])
+        p = brute.prefix(text[:i])
+        lower, upper = beam.bounds()
+        assert math.exp(lower) <= p + 1e-12 and p <= math.exp(upper) + 1e-12
+        if not len(beam) or beam.logZ == -math.inf or not sum_of(brute, text[:i]):
+            break
+        assert 1.0 - math.exp(lower) / p <= beam.slack.bound + 1e-9
+        if i % 2:  # a beam that is looked at evaluates more
+            logp = await beam.logp_next()
+            want = brute.next(text[:i])
+            off = 0.5 * sum(abs(math.exp(logp[s]) - q) for s, q in want.items())
+            assert off <= logp.slack.bound + 1e-9
+    assert all(brute.counts(context) for context in lm.asked)
+
+
+SETTINGS = [
+    {"K": 1, "prune_threshold": 0.05},
+    {"K": 3, "prune_threshold": 0.05},
+    {"tolerance": 0.3},
+    {"K": 2, "tolerance": 1e-3},
+    {"exact": True},
+]
+
+
+@given(
+    models(RememberingToy), texts, st.sampled_from(["beam", "tokenize", "heal"]), st.sampled_from(SETTINGS)
+)
+@settings(max_examples=30)
+async def test_prefill_and_healing_stay_canonical(model, text, method, settings):
     """With next to nothing kept, so that beams heal; every candidate is open, its weight its own."""
     lm, brute = model
-    params = BeamParams(K, 0.05, canonical=True)
-    beam = await ByteBeamState.initial(lm, params)
+    beam = await ByteBeamState.initial(lm, BeamParams(**settings, canonical=True))
     try:
         beam = await beam.prefill(text, method=method)
     except ImpossibleByteError as error:
         assert "Only canonical ones count here" in str(error)
         return
     rules = canonical_rules(lm, beam.states[0].trie.trie)
-    for state in beam:
+    for state in [*beam, *(waiting.state for waiting in beam.waiting)]:
         tokens = tuple(state.lm_state.context)
         assert brute.counts(tokens) and rules.read(tokens) == state.canonical.state
-        spelled = b"".join(bytes(lm.byte_vocab[i]) for i in tokens[1:])
-        assert spelled + bytes(state.partial) == text
+        spelled = b"".join(bytes(lm.byte_vocab[i]) for i in tokens[1:]) + bytes(state.partial)
+        assert text.startswith(spelled) and (spelled == text or state not in beam.states)
         committed = sum(math.log(lm.probs(tokens[:i])[tokens[i]]) for i in range(1, len(tokens)))
         assert state.committed == pytest.approx(committed, abs=1e-4)
 
 
-@given(models(), texts)
-@few
-async def test_reading_ahead_changes_nothing(model, text):
+@given(models(), texts, st.sampled_from([*SETTINGS, {"tolerance": 0.02}, {"K": 4, "prune_threshold": 0.01}]))
+@settings(max_examples=30)
+async def test_reading_ahead_changes_nothing(model, text, settings):
+    """With a model that remembers, prefill guesses ahead; with one that does not, it reads byte by byte."""
     lm, _ = model
+    lm.dtype = torch.float32
     ahead = RememberingToy(lm.words, seed=lm.seed, zeros=lm.zeros)
     ahead.tokenizer = lm.tokenizer
     found = []
     for one in (lm, ahead):
-        beam = await ByteBeamState.initial(one, BeamParams(4, 0.01, canonical=True))
+        beam = await ByteBeamState.initial(one, BeamParams(**settings, canonical=True))
         try:
             beam = await beam.prefill(text)
         except ImpossibleByteError as error:
             found.append(error.offset)
         else:
-            found.append([(s.lm_state.context, s.partial) for s in beam])
+            read = [(round(s.weight, 3), s.lm_state.context, s.partial) for s in beam]
+            waiting = sorted((w.state.lm_state.context, w.trail.at, round(w.weight, 3)) for w in beam.waiting)
+            found.append((read, waiting))
     assert found[0] == found[1]
+
+
+async def test_who_waits_keeps_the_rules():
+    """A lone `a` that waited may go on with an `s`, and not with a `b`, which the tokenizer merges."""
+    lm, _ = build([("a", "a"), ("a", "b")], "whole")
+    of = lm.tokenizer.backend_tokenizer.token_to_id
+    probs = np.full(lm.size, 1e-5)
+    probs[[of("aa"), of("a"), of("ab")]] = 0.9, 0.09, 1e-4
+    lm.probs = lambda context: probs
+    begin = await ByteBeamState.initial(lm, BeamParams(tolerance=0.1, canonical=True))
+    read = await (begin << ord("a"))
+    await read.logp_next()  # now `a` waits, and the others are being spelled
+    lm.asked.clear()
+    assert [bytes(s.partial) for s in await (read << ord("b"))] == [b"ab"]
+    assert not lm.asked, "the lone `a` had come to matter, but cannot be followed by a `b`"
+    after = await (read << ord("s"))
+    assert [(s.lm_state.context[1:], bytes(s.partial)) for s in after] == [([of("a")], b"s")]
+    assert after.states[0].canonical.state == begin.states[0].canonical.after(of("a")).state
+
+
+@given(models(), st.lists(st.integers(0, 99), max_size=3), texts)
+@settings(max_examples=60)
+def test_what_can_be_read(model, places, text):
+    """A context reads a text if one of the covers that count does, whatever the model thinks."""
+    lm, brute = model
+    lm.zeros = 0.0
+    trie = TokenByteTrie(lm.byte_vocab, device="cpu")
+    context = CanonicalContext.initial(lm, trie, None)
+    for place in places:
+        options = trie.token_ids[context.allowed()]
+        token = int(options[place % len(options)])
+        context, brute.start = context.after(token), (*brute.start, token)
+    assert context.reads(trie, list(text)) == (brute.prefix(text) > 0.0)
+    assert context.reads(trie, []) and context.reads(trie, [EOS])
+
+
+async def test_modes_and_tokenizations():
+    lm, brute = build(USUAL, "gpt2", seed=2)
+    params = BeamParams(tolerance=1e-9, canonical=True, eos_byte_strings=[END.encode()])
+    begin = await ByteBeamState.initial(lm, params)
+    beam = await begin.prefill(b"ab a")
+    text = beam.with_mode(TrieMode.WITHOUT_EOS)
+    assert math.exp(beam.logZ) == pytest.approx(brute.prefix(b"ab a", plain=4), rel=1e-6)
+    assert math.exp((await beam.logp_next())[EOS]) == pytest.approx(brute.next(b"ab a", 4)[EOS], rel=1e-6)
+    assert (await text.logp_next())[EOS] == -math.inf
+    on = await (text << END.encode()[0])  # as text: only the token `<e>` spells it, after canonical tokens
+    assert math.exp(on.logZ) == pytest.approx(brute.prefix(b"ab a<", plain=7), rel=1e-6)
+    assert not await (beam << END.encode()[0])
+    found = beam.tokenizations()
+    assert sum(t.posterior for t in found) == pytest.approx(1.0)
+    own = tuple(lm.tokenizer.encode("ab a", add_special_tokens=False))
+    assert [t.canonical for t in found].count(True) >= 1
+    assert any(own[: len(t.token_ids)] == t.token_ids for t in found if t.canonical)
 
 
 async def test_healing_takes_the_canonical_split():
