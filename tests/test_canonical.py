@@ -25,11 +25,14 @@ from toy import ToyLM
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from genlm.bytes import TokenByteTrie
-from genlm.bytes.byte_lm.canonical import CanonicalRules, canonical_rules
+from genlm.bytes.byte_lm.canonical import CanonicalRules, automaton, canonical_rules
+from genlm.bytes.byte_lm.canonical.automaton import Automaton
 from genlm.bytes.byte_lm.canonical.characters import characters
 from genlm.bytes.byte_lm.canonical.cutter import Cutter, Gap
 from genlm.bytes.byte_lm.canonical.merges import MergeTable, merge_run
 from genlm.bytes.byte_lm.canonical.pattern import parse
+from genlm.bytes.byte_lm.canonical.scanner import Scanner
+from genlm.bytes.byte_lm.canonical.spelled import Spelled
 from genlm.bytes.errors import InvalidValueError, UnsupportedModelError
 
 LLAMA3 = (
@@ -325,6 +328,12 @@ class TestStates:
         assert canonical_rules(SimpleNamespace(tokenizer=it.tokenizer), other) is it.rules
         again = Tokenizer.from_str(it.tokenizer.to_str())
         assert canonical_rules(SimpleNamespace(tokenizer=again), other) is not it.rules
+
+    def test_too_many_states(self, monkeypatch):
+        scanner = Scanner(Automaton(Spelled([b"abcdef"])), [b"abc", b"abcde"], gaps=False)
+        monkeypatch.setattr(automaton, "_MOST_STATES", 3)
+        with pytest.raises(UnsupportedModelError, match="more than 3 ways open at once"):
+            scanner.rows(scanner.automaton.start)
 
     def test_unknown_token(self):
         with pytest.raises(InvalidValueError, match="`token_id` is 12345: must be a token of the trie"):
