@@ -29,12 +29,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
-from genlm.bytes.byte_lm.canonical.automaton import DEAD, Automaton
+from genlm.bytes.byte_lm.canonical.automaton import DEAD
 from genlm.bytes.byte_lm.canonical.composed import composed
 from genlm.bytes.byte_lm.canonical.merges import MergeTable
 from genlm.bytes.byte_lm.canonical.reading import describe, read_tokenizer, refuse
 from genlm.bytes.byte_lm.canonical.scanner import Scanner
-from genlm.bytes.byte_lm.canonical.spelled import Spelled
+from genlm.bytes.byte_lm.canonical.spelled import without
 from genlm.bytes.errors import bad_value
 from genlm.bytes.trie.arrays import TrieArrays
 from genlm.bytes.trie.token_trie import TokenByteTrie
@@ -126,7 +126,7 @@ class CanonicalRules:
             shown = spellings[self._pairs.falling[0]]
             refuse(f"its merges are out of order: making {shown!r} takes a merge after one of higher rank")
         self._cuts = Scanner(reading.rules, reading.scanned)
-        texts = [Automaton(Spelled(sorted(set(reading.added.values()))))]
+        texts = [without(tuple(sorted(set(reading.added.values()))))]
         if reading.composed:
             texts.append(composed())
         self._texts = [Scanner(rules, spellings, gaps=False) for rules in texts]

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from functools import lru_cache
 
-from genlm.bytes.byte_lm.canonical.automaton import ByteRules
+from genlm.bytes.byte_lm.canonical.automaton import Automaton, ByteRules
 from genlm.bytes.byte_lm.canonical.cutter import Gap
 
-__all__ = ["Spelled"]
+__all__ = ["Spelled", "without"]
+
+
+@lru_cache(16)
+def without(strings: tuple[bytes, ...]) -> Automaton:
+    """The automaton for some strings; kept, since all tries of a vocabulary share theirs."""
+    return Automaton(Spelled(strings))
 
 
 class Spelled(ByteRules):
