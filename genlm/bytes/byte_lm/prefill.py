@@ -19,7 +19,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
-from operator import itemgetter
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from genlm.bytes.byte_lm.guess import guess_tokens
@@ -35,6 +35,7 @@ from genlm.bytes.trie.service import AsyncTokenByteTrie
 
 if TYPE_CHECKING:
     from genlm.bytes.byte_lm.beam import ByteBeamState
+    from genlm.bytes.byte_lm.canonical import CanonicalContext
 
 __all__ = ["read_context"]
 
@@ -174,6 +175,14 @@ def _read_if_known(
         return after, missing
 
 
+class _Place(NamedTuple):
+    """Where a token of the tokenizer's path begins: the offset in bytes, and what precedes it."""
+
+    offset: int
+    lm_state: StatefulTokenizedLM
+    canonical: CanonicalContext | None
+
+
 class _Guesses:
     """Contexts that reading some symbols will probably need."""
 
@@ -185,7 +194,7 @@ class _Guesses:
         self._offset = _offsets(symbols)
         self.horizon = len(symbols)
         self._tokens: list[int] = []  # the tokenizer's own path …
-        self._path: list[tuple[int, StatefulTokenizedLM]] = []  # … and where each of its tokens begins
+        self._path: list[_Place] = []  # … and where each of its tokens begins
         self._reach: dict[Any, int] = {}
 
     def offset(self, index: int) -> int:
@@ -196,13 +205,18 @@ class _Guesses:
         """The contexts along one tokenization of the whole text."""
         partial = bytes(state.partial)
         tokens = guess_tokens(state.lm_state.model, self._trie, partial + self._text)
-        path = _path(state.lm_state, tokens)
-        at = -len(partial)
-        for token, lm_state in zip(tokens, path, strict=False):
-            self._path.append((at, lm_state))
-            at += len(self._trie.spelling_of_id[token])
+        place = _Place(-len(partial), state.lm_state, state.canonical)
+        for n, token in enumerate(tokens):
+            self._path.append(place)
+            canonical = place.canonical and place.canonical.after(token)
+            if place.canonical is not None and canonical is None:
+                tokens = tokens[: n + 1]  # no candidate gets further on this path
+                break
+            at = place.offset + len(self._trie.spelling_of_id[token])
+            place = _Place(at, place.lm_state << token, canonical)
         self._tokens = tokens
-        await _ask(path)
+        places = dict.fromkeys([*self._path, place])  # the last is there already where the path broke off
+        await _ask([place.lm_state for place in places])
 
     async def rejoin(self, index: int, model: LazyTrieState) -> tuple[LazyTrieState, int] | None:
         """A candidate on the tokenizer's path where its next token begins, and that symbol's index.
@@ -210,10 +224,11 @@ class _Guesses:
         Its weight means nothing: it only serves to see which contexts may be needed from there on.
         """
         i = self._place(self._offset[index])
-        if i == len(self._path) or not self._path[i][1].known:
+        if i == len(self._path) or not self._path[i].lm_state.known:
             return None
-        offset, lm_state = self._path[i]
-        state = LazyTrieState(lm_state, model.trie, ROOT, 0.0, mode=TrieMode.WITHOUT_EOS)
+        offset, lm_state, canonical = self._path[i]
+        mode = TrieMode.WITHOUT_EOS
+        state = LazyTrieState(lm_state, model.trie, ROOT, 0.0, mode=mode, canonical=canonical)
         return await state.materialize(), bisect_left(self._offset, offset)
 
     async def ask_for(self, lacking: list[_Lacking]) -> None:
@@ -241,11 +256,11 @@ class _Guesses:
 
     def _at_boundary(self, offset: int) -> bool:
         i = self._place(offset)
-        return i < len(self._path) and self._path[i][0] == offset
+        return i < len(self._path) and self._path[i].offset == offset
 
     def _place(self, offset: int) -> int:
         """The first place of the tokenizer's path at or after an offset."""
-        return bisect_left(self._path, offset, key=itemgetter(0))
+        return bisect_left(self._path, offset, key=attrgetter("offset"))
 
 
 def _path(start: StatefulTokenizedLM, tokens: list[int]) -> list[StatefulTokenizedLM]:
@@ -304,6 +319,11 @@ def _impossible(
         why = "no token of this model contains that byte. Remove it, or use a model with byte fallback."
     else:
         why = "no kept tokenization of the bytes before it can go on with it. "
+        if beam.params.canonical:
+            why += (
+                "Only canonical ones count here: text that the tokenizer does not produce as it stands "
+                "(bytes that are not UTF-8, say) has none; use canonical=False. Otherwise: "
+            )
         way = "Allow healing (heal=True, larger heal_max_backoff and heal_max_splits), a larger K, or a "
         why += way + "smaller prune_threshold."
     return ImpossibleByteError(f"{where}: {why}", byte=symbol, offset=offset, producible=producible)

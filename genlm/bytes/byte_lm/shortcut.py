@@ -40,7 +40,8 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
 
     Returns:
         A beam of one candidate, and the number of bytes of `text` it has read. The beam as it is and 0
-        where no such path exists or the model gives it no probability.
+        where no such path exists, the model gives it no probability, or it is not canonical though only
+        canonical tokenizations count.
     """
     state = beam.states[0]
     trie = state.trie.trie
@@ -53,6 +54,9 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
     read = sum(map(len, spelled[:kept])) - len(partial)
     if kept == 0 or read < 0:
         return beam, 0
+    canonical = state.canonical
+    if canonical is not None and (canonical := canonical.after_all(tokens[:kept])) is None:
+        return beam, 0
     path = [state.lm_state]
     for token in tokens:
         path.append(path[-1] << token)
@@ -64,8 +68,8 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
     )
     if weight == -math.inf:
         return beam, 0
-    end: LazyTrieState | None = LazyTrieState(path[kept], state.trie, ROOT, weight, mode=state.mode)
-    assert end is not None
+    end: LazyTrieState | None
+    end = LazyTrieState(path[kept], state.trie, ROOT, weight, mode=state.mode, canonical=canonical)
     await end.materialize()
     if method == "heal":
         read = len(text)

@@ -92,21 +92,24 @@ class Opened:
     absent: float
 
 
-def open_beam(beam: ByteBeamState, looking: bool) -> Step[Opened]:
+def open_beam(beam: ByteBeamState, symbol: int | bytes | None) -> Step[Opened]:
     """Extend the candidates at a token's end: the extensions above the tolerance, the others wait.
 
     Args:
         beam: the beam.
-        looking: whether somebody wants to know what comes next. Then all that matters is evaluated. To
-            read a symbol that is known, those who end inside a token of the others can wait longer.
+        symbol: what will be read next: those who end inside a token of the others can wait longer, and
+            what the rules of canonical tokenizations do not let read it, and so has probability 0, is
+            left out. None: somebody wants to know what comes next, and all that matters is evaluated.
     """
     tolerance = beam.params.log_tolerance
-    patience = 0.0 if looking else PATIENCE
+    patience = 0.0 if symbol is None else PATIENCE
     states, room = list(beam.states), beam.waiting
-    if looking and states:
+    if symbol is None and states:
         states, room = yield from _wake(states, room, beam.absent, tolerance, patience)
     total = logsumexp([state.weight for state in states]) + beam.absent
     extensions = [extension for state in states for extension in state.extend_all()]
+    if symbol is not None:
+        extensions = [extension for extension in extensions if extension.may_read([symbol])]
     meets = any(extension.weight - total > math.log(HEAVY) for extension in extensions)
     bar = total + tolerance + (0.0 if meets else patience)
     due = [extension for extension in extensions if extension.weight > bar]
@@ -152,6 +155,9 @@ def _wake(
         at_once *= 2
         if not due:
             return states, room
+        due = [w for w in due if w.state.may_read([link.symbol for link in room.trail.since(w.trail)])]
+        if not due:  # all have probability 0: they are gone without having been evaluated
+            continue
         ask = Ask([w.state for w in due], [w.trail.at for w in due])
         got = {id(state) for state in (yield ask)}
         for waiting in due:
