@@ -32,8 +32,8 @@ MODULES = sorted(
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 OPTIONAL = """
-    IPython arsenal filelock genlm.backend gguf graphviz jinja2 llguidance matplotlib numba pandas platformdirs
-    rich safetensors tokenizers transformers typer
+    IPython arsenal filelock genlm.backend gguf graphviz jinja2 llguidance matplotlib numba pandas
+    platformdirs rich safetensors tokenizers transformers typer
 """.split()
 
 
@@ -56,7 +56,7 @@ def tracked() -> list[Path]:
 
 @pytest.fixture(scope="module")
 def loaded():
-    """What all names of `genlm.bytes` add to the modules of torch and numpy, and all, in a fresh interpreter."""
+    """What the names of `genlm.bytes` add to torch's and numpy's modules, and all, in a fresh interpreter."""
     program = """
 import json, sys
 import numpy, torch
@@ -188,8 +188,8 @@ LAYERS = [
     {"cli", "__main__"},
 ]
 SIDEWAYS = {"vocab": {"trie", "util"}, "trie": {"util"}, "__main__": {"cli"}}
-# A beam starts on the engine if it can (see DESIGN, "a user's AsyncTransformer is adopted"), and a notebook asks
-# it to draw itself: the two places that look up, inside functions.
+# A beam starts on the engine if it can (see DESIGN, "a user's AsyncTransformer is adopted"), and a notebook
+# asks it to draw itself: the two places that look up, inside functions.
 UPWARDS = {("byte_lm", "engine"), ("byte_lm", "show")}
 # The command line is a client like any other. These are what clients may import.
 FOR_CLIENTS = {

@@ -16,9 +16,7 @@ from typing import Any
 __all__ = ["on_demand"]
 
 
-def on_demand(
-    package: str, names: Mapping[str, str]
-) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+def on_demand(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """The `__getattr__` and the `__dir__` of a package that imports on demand.
 
     Its submodules are attributes too, whether or not anything has imported them.
