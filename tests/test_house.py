@@ -263,7 +263,9 @@ class TestPackaging:
         assert "genlm/bytes/py.typed" in names
         code_files = [n for n in names if ".dist-info/" not in n]
         assert all(n.startswith("genlm/bytes/") for n in code_files), code_files
-        assert {f"genlm/bytes/{relative(p)}" for p in FILES} <= set(names)
+        templates = list(PACKAGE.rglob("templates/*.html"))
+        assert templates
+        assert {f"genlm/bytes/{relative(p)}" for p in [*FILES, *templates]} <= set(names)
 
     def test_versions_are_pinned(self):
         """`make` installs what constraints.txt says: one exact version of each package."""

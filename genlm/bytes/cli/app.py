@@ -47,9 +47,13 @@ for _name, _command in COMMANDS.items():
 
 def _version(asked: bool) -> None:
     if asked:
-        from importlib.metadata import version
+        from importlib import metadata
 
-        typer.echo(f"genlm-bytes {version('genlm-bytes')}")
+        try:
+            number = metadata.version("genlm-bytes")
+        except metadata.PackageNotFoundError:
+            number = "(run from its source, not installed)"
+        typer.echo(f"genlm-bytes {number}")
         raise typer.Exit
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from genlm.bytes.cli.complete import play, summary
-from genlm.bytes.cli.output import completion_json, on_terminal, write, write_json
+from genlm.bytes.cli.output import completion_json, on_terminal, write_json
 from genlm.bytes.cli.sampling import Sampling
 from genlm.bytes.cli.shared import Shared
-from genlm.bytes.cli.source import TextInput
-from genlm.bytes.errors import GenlmBytesError, bad_value
+from genlm.bytes.cli.source import TextInput, argument_text, as_text
+from genlm.bytes.errors import GenlmBytesError
 
 if TYPE_CHECKING:
     from genlm.bytes import ByteLM
@@ -49,13 +50,15 @@ def chat(
     genlm-bytes chat "What is the capital of France?" --begin "The capital of Fra"
     printf 'Hello.\\nAnd again.\\n' | genlm-bytes chat --max-tokens 8 --json
     """
-    options = {**sampling.options()}
+    options = sampling.options()
     if sampling.max_bytes is None and sampling.max_tokens is None:
         options["max_bytes"] = LONGEST_ANSWER
     from genlm.bytes.generate import Options
 
     Options(**options)
     question = text.read_text() if text.given else None
+    begin = argument_text("begin", begin)
+    system = None if system is None else argument_text("system", system)
     with shared.model() as lm:
         talk = _Talk(lm, options, shared, system, begin, bool(stream))
         if question is not None:
@@ -64,7 +67,7 @@ def chat(
             talk.converse()
         else:
             for line in sys.stdin.buffer:
-                talk.turn(_line(line))
+                talk.turn(as_text("text", line).rstrip("\r\n"))
 
 
 class _Talk:
@@ -92,9 +95,7 @@ class _Talk:
             completion = self.lm.complete(prompt, **self.options)
             assert not isinstance(completion, list)
         else:
-            if self.begin and not self.shared.as_json:
-                write(self.begin, self.begin.encode())
-            completion = play(self.lm, prompt, self.options, self.shared)
+            completion = play(self.lm, prompt, self.options, self.shared, self.begin.encode())
         answer = {"role": "assistant", "content": self.begin + completion.text}
         self.messages += [question, answer]
         if self.shared.as_json:
@@ -108,24 +109,27 @@ class _Talk:
 
     def converse(self) -> None:
         """Turns typed by a person. Ctrl-C during an answer leaves the answer, not the conversation."""
-        while True:
-            try:
-                said = input("> ")
-            except EOFError:
-                sys.stdout.write("\n")
-                return
+        with suppress(ImportError):
+            import readline  # noqa: F401  (gives `input` its editing keys; Windows has its own)
+        self.shared.remark("Ctrl-C stops an answer, Ctrl-D ends.")
+        while (said := _typed()) is not None:
             if not said.strip():
                 continue
             try:
                 self.turn(said)
             except KeyboardInterrupt:
-                self.shared.remark("[stopped; the question is forgotten, Ctrl-D ends]")
+                self.shared.remark("[stopped; the question is forgotten]")
             except GenlmBytesError as error:
                 sys.stderr.write(f"genlm-bytes: {error}\n")
 
 
-def _line(line: bytes) -> str:
+def _typed() -> str | None:
+    """A line that somebody types; None at the end of the input."""
     try:
-        return line.decode().rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise bad_value("text", line, f"must be UTF-8, and is not at offset {error.start}") from None
+        return input("> ").encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    except EOFError:
+        sys.stdout.write("\n")
+        return None
+    except KeyboardInterrupt:
+        sys.stdout.write("\n")
+        raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +23,7 @@ from genlm.bytes.cli.source import TextInput, argument_bytes
 
 if TYPE_CHECKING:
     from genlm.bytes import ByteLM
-    from genlm.bytes.generate import Chunk, Completion
+    from genlm.bytes.generate import Completion
 
 __all__ = ["complete", "play"]
 
@@ -45,7 +47,8 @@ def complete(
     fim: Annotated[
         tuple[str, str, str] | None,
         typer.Option(
-            help="The names of such a model's prefix, suffix and middle tokens.", show_default=False
+            help="The names of its prefix, suffix and middle tokens; '' for a middle it has not.",
+            show_default=False,
         ),
     ] = None,
     regex: Annotated[
@@ -79,12 +82,15 @@ def complete(
         "token_healing": healing,
         "valid_utf8": valid_utf8,
         "suffix": None if suffix is None else argument_bytes(suffix),
-        "fim": fim,
+        "fim": None if fim is None else tuple(name or None for name in fim),
         "mask": _mask(regex, json_schema),
     }
+    single = n == 1 and best_of is None
+    if stream and not single:
+        raise typer.BadParameter("only one completion can be streamed", param_hint="--stream")
     _check(n, best_of, options)
     with shared.model() as lm:
-        if stream is not False and n == 1 and best_of is None and (stream or not shared.as_json):
+        if single and (not shared.as_json if stream is None else stream):
             _stream(lm, prompt, options, echo, shared)
             return
         with shared.working(f"Reading {len(prompt):,} bytes and writing"):
@@ -97,16 +103,27 @@ def complete(
             _write_all(completions, shared)
 
 
-def play(lm: ByteLM, prompt: Any, options: dict[str, Any], shared: Shared) -> Completion:
+def play(
+    lm: ByteLM, prompt: Any, options: dict[str, Any], shared: Shared, opening: bytes = b""
+) -> Completion:
     """Write a completion as it comes, as text or as lines of JSON; the whole at the end.
 
     Leaving early, by Ctrl-C too, stops the work and ends the line.
+
+    Args:
+        lm: the model.
+        prompt: the prompt.
+        options: those of `ByteLM.stream`.
+        shared: how to write.
+        opening: text to write before; not as JSON.
     """
     with lm.stream(prompt, **options) as stream:
+        with shared.working("Reading"):  # it draws over its line: nothing is written before it is gone
+            first = list(islice(stream, 1))
         try:
-            with shared.working("Reading"):  # up to the first piece
-                first = next(stream, None)
-            for chunk in _with_first(first, stream):
+            if opening and not shared.as_json:
+                write(codecs.getincrementaldecoder("utf-8")("replace").decode(opening), opening)
+            for chunk in chain(first, stream):
                 if shared.as_json:
                     write_json({"event": "chunk", **bytes_json(chunk.bytes), "text": chunk.text})
                 else:
@@ -118,16 +135,8 @@ def play(lm: ByteLM, prompt: Any, options: dict[str, Any], shared: Shared) -> Co
         return stream.completion
 
 
-def _with_first(first: Chunk | None, rest: Any) -> Any:
-    if first is not None:
-        yield first
-        yield from rest
-
-
 def _stream(lm: ByteLM, prompt: bytes, options: dict[str, Any], echo: bool, shared: Shared) -> None:
-    if echo and not shared.as_json:
-        write(prompt.decode("utf-8", "replace"), prompt)
-    completion = play(lm, prompt, options, shared)
+    completion = play(lm, prompt, options, shared, prompt if echo else b"")
     if shared.as_json:
         write_json({"event": "completion", "prompt": bytes_json(prompt), **completion_json(completion)})
     else:

@@ -76,7 +76,7 @@ def _json(row: tuple[bytes | None, float]) -> dict[str, Any]:
 
 
 def _table(rows: list[tuple[bytes | None, float]], unit: str) -> Table:
-    from genlm.bytes.show import one_line
+    from genlm.bytes.show import one_line, share_text
 
     table = Table(box=None, pad_edge=False)
     table.add_column(unit)
@@ -88,5 +88,5 @@ def _table(rows: list[tuple[bytes | None, float]], unit: str) -> Table:
         p = math.exp(log)
         name, code = ("EOS", "") if what is None else (one_line(what), what.hex(" "))
         bar = Text("█" * max(1, round(BAR * p)), style="green")
-        table.add_row(Text(name, "bold"), code, f"{p:.4f}", f"{log:.3f}", bar)
+        table.add_row(Text(name, "bold"), code, share_text(p), f"{log:.3f}", bar)
     return table

@@ -16,7 +16,7 @@ import typer
 
 from genlm.bytes.errors import bad_value
 
-__all__ = ["TextInput", "argument_bytes"]
+__all__ = ["TextInput", "argument_bytes", "argument_text", "as_text"]
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,25 @@ class TextInput:
         Raises:
             ValueError: it is no UTF-8; and as for `read`.
         """
-        text = self.read()
-        try:
-            return text.decode()
-        except UnicodeDecodeError as error:
-            raise bad_value("text", text, f"must be UTF-8, and is not at offset {error.start}") from None
+        return as_text("text", self.read())
 
 
 def argument_bytes(argument: str) -> bytes:
     """An argument as the bytes that were typed, also where they are no UTF-8."""
     return os.fsencode(argument)
+
+
+def argument_text(name: str, argument: str) -> str:
+    """An argument where only text will do; `ValueError` where it is none."""
+    return as_text(name, argument_bytes(argument))
+
+
+def as_text(name: str, text: bytes) -> str:
+    """Bytes as text; `ValueError` where they are none."""
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        raise bad_value(name, text, f"must be UTF-8, and is not at offset {error.start}") from None
 
 
 def _read_file(path: Path) -> bytes:
@@ -81,5 +90,3 @@ def _read_file(path: Path) -> bytes:
     except OSError as error:
         why = error.strerror or type(error).__name__
         raise bad_value("file", str(path), f"cannot be read: {why}") from None
-    except ValueError as error:  # a NUL in the name
-        raise bad_value("file", str(path), f"is no possible path: {error}") from None

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from genlm.bytes.show.terminal import next_byte_name, notes, tail
+from genlm.bytes.show.terminal import next_byte_name, notes, share_text, tail
 from genlm.bytes.show.text import one_line
 from genlm.bytes.show.view import BeamView
 
@@ -55,7 +55,7 @@ def _plain(view: BeamView) -> dict[str, Any]:
         "shared": tail("│".join(map(one_line, view.shared))),
         "rows": [
             {
-                "share": f"{row.share:.4f}",
+                "share": share_text(row.share),
                 "percent": f"{100 * row.share:.1f}",
                 "logp": f"{row.logp:.2f}",
                 "tokens": [one_line(token) for token in row.tokens],
@@ -67,7 +67,7 @@ def _plain(view: BeamView) -> dict[str, Any]:
         ],
         "notes": notes(view),
         "following": [
-            {"name": next_byte_name(one.byte), "p": f"{one.p:.3f}", "percent": f"{100 * one.p:.1f}"}
+            {"name": next_byte_name(one.byte), "p": share_text(one.p), "percent": f"{100 * one.p:.1f}"}
             for one in view.following
         ],
     }

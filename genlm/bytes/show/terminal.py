@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-__all__ = ["BAR", "bar", "draw_beam", "next_byte_name"]
+__all__ = ["BAR", "bar", "draw_beam", "next_byte_name", "notes", "share_text", "tail"]
 
 BAR = 12
 TAIL = 60
@@ -32,7 +32,7 @@ def draw_beam(view: BeamView) -> RenderableType:
     table.add_column("logp", justify="right")
     table.add_column("tokens", overflow="fold")
     for row in view.rows:
-        table.add_row(f"{row.share:.4f}", Text(bar(row.share), "green"), f"{row.logp:.2f}", _cut(row))
+        table.add_row(share_text(row.share), Text(bar(row.share), "green"), f"{row.logp:.2f}", _cut(row))
     lines: list[RenderableType] = [head]
     if view.shared:
         shared = tail("│".join(map(one_line, view.shared)))
@@ -47,6 +47,16 @@ def draw_beam(view: BeamView) -> RenderableType:
 def bar(share: float, width: int = BAR) -> str:
     """A bar for a share of 1; what is there at all has at least one block."""
     return "█" * max(1, round(width * share))
+
+
+def share_text(share: float) -> str:
+    """A share in four places, or, where those would all be 0, its size.
+
+    Examples:
+        >>> share_text(0.25), share_text(3.4e-7), share_text(0.0)
+        ('0.2500', '3e-07', '0.0000')
+    """
+    return f"{share:.4f}" if share >= 5e-5 or not share else f"{share:.0e}"
 
 
 def notes(view: BeamView) -> list[str]:
@@ -91,5 +101,5 @@ def _following(following: tuple[NextByte, ...]) -> Text:
 
     text = Text("next  ", style="dim")
     for one in following:
-        text.append(next_byte_name(one.byte), style="not dim bold").append(f" {one.p:.3f}   ")
+        text.append(next_byte_name(one.byte), style="not dim bold").append(f" {share_text(one.p)}   ")
     return text

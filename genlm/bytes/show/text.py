@@ -13,6 +13,7 @@ __all__ = ["one_line", "safe_text"]
 
 JOINERS = "\u200c\u200d"
 """Invisible, and part of ordinary text: of Persian and Hindi words, and of emoji."""
+SPACE = "␣"
 
 
 def safe_text(text: str, keep: str = "\n\t") -> str:
@@ -34,13 +35,15 @@ def safe_text(text: str, keep: str = "\n\t") -> str:
 def one_line(text: bytes) -> str:
     r"""Bytes in one visible line: spaces as `␣`, bytes that are no text and control characters escaped.
 
+    Different bytes give different lines: `\xff` is a byte, `\u00ff` would be a character.
+
     Examples:
         >>> print(one_line("a é\n".encode()), one_line(b"\xc3|"), one_line(b"\\n"))
         a␣é\n \xc3| \\n
     """
     # A byte that is no UTF-8 becomes a surrogate here, and so stays apart from a spelled-out `\xc3`.
-    shown = text.decode("utf-8", "surrogateescape").replace("\\", "\\\\").replace(" ", "␣")
-    return "".join(c if _visible(c) else _escaped(c) for c in shown)
+    shown = text.decode("utf-8", "surrogateescape").replace("\\", "\\\\").replace(SPACE, "\\u2423")
+    return "".join(c if _visible(c) else _escaped(c) for c in shown.replace(" ", SPACE))
 
 
 def _visible(c: str) -> bool:
@@ -51,4 +54,6 @@ def _visible(c: str) -> bool:
 def _escaped(c: str) -> str:
     if "\udc80" <= c <= "\udcff":  # a byte, as `surrogateescape` stands it in
         return f"\\x{ord(c) - 0xDC00:02x}"
+    if "\x80" <= c <= "\xff":
+        return f"\\u{ord(c):04x}"
     return c.encode("unicode_escape").decode()
