@@ -737,26 +737,3 @@ class TestVersion:
 
         monkeypatch.setattr("importlib.metadata.version", version)
         assert b"not installed" in fine(run("--version"))
-
-
-# --- the real model -------------------------------------------------------------------------------
-
-
-@pytest.mark.real_model
-class TestReal:
-    def test_a_prompt_that_stops_inside_a_word(self, run: Run, default_llm: Any) -> None:
-        done = run("complete", "The capital of Fra", "--max-bytes", "12", model=default_llm)
-        assert fine(done) == b"nce is Paris"
-        found = document(run("next", "The capital of Fra", "--json", model=default_llm))
-        assert found["next"][0]["text"] == "n"
-
-    def test_an_answer(self, run: Run, default_llm: Any) -> None:
-        args = (
-            "chat",
-            "What is the capital of France?",
-            "--begin",
-            "The capital of Fra",
-            "--max-bytes",
-            "12",
-        )
-        assert fine(run(*args, model=default_llm)) == b"The capital of France is Paris\n"

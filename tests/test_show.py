@@ -172,7 +172,7 @@ class TestTerminal:
         import tiny
 
         with ByteLM(tiny.transformer("llama"), BeamParams(K=5)) as lm:
-            assert "the│␣and…  ← the tokenizer's" in draw(view_beam(lm.beam("the and").prune()))
+            assert "the│␣and…  ← agrees with the tokenizer" in draw(view_beam(lm.beam("the and").prune()))
 
 
 class Checked(HTMLParser):
@@ -222,4 +222,4 @@ class TestHtml:
 
     def test_a_tokenizer_without_encode_has_no_opinion(self, lm):
         assert isinstance(lm.llm.tokenizer, ToyTokenizer)
-        assert "tokenizer's" not in beam_html(view_beam(lm.beam("ab")))
+        assert "agrees with" not in beam_html(view_beam(lm.beam("ab")))

@@ -53,9 +53,10 @@ def chat(
     options = sampling.options()
     if sampling.max_bytes is None and sampling.max_tokens is None:
         options["max_bytes"] = LONGEST_ANSWER
-    from genlm.bytes.generate import Options
+    with shared.working("Starting"):  # mistakes are found before the seconds that a model takes to load
+        from genlm.bytes.generate import Options
 
-    Options(**options)
+        Options(**options)
     question = text.read_text() if text.given else None
     begin = argument_text("begin", begin)
     system = None if system is None else argument_text("system", system)

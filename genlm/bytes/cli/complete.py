@@ -88,7 +88,8 @@ def complete(
     single = n == 1 and best_of is None
     if stream and not single:
         raise typer.BadParameter("only one completion can be streamed", param_hint="--stream")
-    _check(n, best_of, options)
+    with shared.working("Starting"):
+        _check(n, best_of, options)
     with shared.model() as lm:
         if single and (not shared.as_json if stream is None else stream):
             _stream(lm, prompt, options, echo, shared)

@@ -13,6 +13,7 @@ Mistakes in these options are found before a model is loaded.
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -92,11 +93,13 @@ class Shared:
         Args:
             default: see `params`.
         """
-        with self.working("Starting"):  # importing torch and transformers takes seconds
+        with self.working("Starting"):
             from genlm.bytes import ByteLM
             from genlm.bytes.models import load_model
 
             params = self.params(default)
+            if self.remarks:
+                _import_backend()
         llm = load_model(self.name, device=self.device, dtype=self.dtype, progress=self.remarks)
         with ByteLM(llm, params) as lm:
             yield lm
@@ -109,3 +112,10 @@ class Shared:
         """A line on stderr for whoever watches."""
         if self.remarks:
             Console(stderr=True, highlight=False).print(text, style="dim", markup=False, soft_wrap=True)
+
+
+def _import_backend() -> None:
+    """Import transformers, which takes seconds: loading a model would, where no spinner turns."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import genlm.backend.llm  # noqa: F401

@@ -61,7 +61,7 @@ def _plain(view: BeamView) -> dict[str, Any]:
                 "tokens": [one_line(token) for token in row.tokens],
                 "partial": one_line(row.partial),
                 "ended": row.ended,
-                "canonical": bool(row.canonical),
+                "canonical": bool(row.canonical and (row.tokens or row.partial)),
             }
             for row in view.rows
         ],

@@ -91,8 +91,8 @@ def _cut(row: Row) -> Text:
         text.append("EOS", style="bold")
     elif row.partial:
         text.append(one_line(row.partial), style="green").append("…", style="green")
-    if row.canonical:
-        text.append("  ← the tokenizer's", style="dim")
+    if row.canonical and text:
+        text.append("  ← agrees with the tokenizer", style="dim")
     return text
 
 
