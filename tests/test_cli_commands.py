@@ -27,7 +27,7 @@ from toy import TOY, FixedLM, ToyLM
 
 import genlm.bytes
 from genlm.bytes import BeamParams, ByteLM
-from genlm.bytes.cli import app, main
+from genlm.bytes.cli import app, demo, main
 from genlm.bytes.cli import watch as watching
 from genlm.bytes.cli.groups import grouped
 from genlm.bytes.cli.sampling import Method, Unit
@@ -306,6 +306,23 @@ class TestNext:
         assert "EOS" in fine(run("next", "a", "--top", "9", model=toy)).decode()
 
 
+class TestDemo:
+    def test_document(self, run: Run, lm: ByteLM) -> None:
+        found = document(run("demo", "--json"))
+        assert found["question"].startswith("An apple") and len(found["next"]) == 5
+        assert [row["prompt"] for row in found["completions"]] == list(demo.CUT_PROMPTS)
+        assert all(row["by_bytes"] or row["by_tokens"] for row in found["completions"])
+
+    def test_json_where_stdout_has_a_code_page(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What a code page cannot hold is escaped, and not lost."""
+        latin = io.TextIOWrapper(io.BytesIO(), encoding="cp1252", newline="")
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", latin)
+            assert run("next", "日本", "--json").code == 0
+        latin.flush()
+        assert json.loads(latin.buffer.getvalue().decode("ascii"))["prompt"]["text"] == "日本"  # type: ignore[attr-defined]
+
+
 # --- complete -------------------------------------------------------------------------------------
 
 
@@ -344,6 +361,17 @@ class TestComplete:
         assert [exact(c) for c in found] == [c.bytes for c in expected]
         best = lm.complete("the", max_bytes=6, best_of=3, seed=5)
         assert fine(run("complete", "the", "--max-bytes", "6", "--best-of", "3", "--seed", "5")) == best.bytes
+
+    def test_several_on_a_terminal(self, run: Run, lm: ByteLM, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each on lines of its own; which is which, and its figures, on stderr."""
+        out, err = Terminal(), Terminal()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", out)
+            patch.setattr(sys, "stderr", err)
+            assert run("complete", "the", "--max-bytes", "6", "-n", "2", "--seed", "5").code == 0
+        texts = [c.text for c in lm.complete("the", max_bytes=6, n=2, seed=5)]
+        assert out.written() == "".join(f"{safe_text(text)}\n" for text in texts)
+        assert err.written().count("bytes, ") == 2
 
     def test_options_arrive(self, run: Run, lm: ByteLM) -> None:
         args = {"temperature": 0.7, "top_k": 9, "top_p": 0.9, "min_p": 0.01, "seed": 3, "unit": "byte"}
@@ -425,6 +453,12 @@ class TestComplete:
         done = run("complete", "the", *args)
         assert (done.code, done.out, done.loaded) == (2, b"", [])
         assert "Traceback" not in done.err and "\x1b" not in done.err
+
+    @pytest.mark.parametrize("args", [["--regex", "\udcff"], ["--fim", "a", "\udcff", "b"]])
+    def test_arguments_that_are_no_text(self, run: Run, args: list[str]) -> None:
+        done = run("complete", "the", *args)
+        assert (done.code, done.out, done.loaded) == (1, b"", [])
+        assert f"`{args[0][2:]}` is b'\\xff': must be UTF-8" in done.err and done.err.count("\n") == 1
 
     def test_a_text_that_is_too_long(self, run: Run) -> None:
         done = run("complete", "x" * 2 * tiny.LONGEST)

@@ -101,6 +101,17 @@ for absent in ("no_such_name", "_no_such_name"):
         done = subprocess.run(run, cwd=REPOSITORY, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
+    def test_on_demand(self):
+        from genlm.bytes.on_demand import on_demand
+
+        get, listing = on_demand("genlm.bytes", {"Chart": "genlm.bytes.util"})
+        assert get("Chart") is genlm.bytes.util.Chart is vars(genlm.bytes)["Chart"]
+        assert get("errors") is importlib.import_module("genlm.bytes.errors")
+        assert {"Chart", "__all__"} <= set(listing())
+        for absent in ("no_such_name", "_private"):
+            with pytest.raises(AttributeError, match=absent):
+                get(absent)
+
     def test_on_demand_and_for_the_type_checker_are_the_same(self):
         (block,) = (node for node in tree(PACKAGE / "__init__.py").body if isinstance(node, ast.If))
         declared = {name.name: node.module for node in block.body for name in node.names}

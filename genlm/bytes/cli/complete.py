@@ -19,7 +19,7 @@ from genlm.bytes.cli.output import (
 )
 from genlm.bytes.cli.sampling import Sampling
 from genlm.bytes.cli.shared import Shared
-from genlm.bytes.cli.source import TextInput, argument_bytes
+from genlm.bytes.cli.source import TextInput, argument_bytes, argument_text
 
 if TYPE_CHECKING:
     from genlm.bytes import ByteLM
@@ -82,7 +82,7 @@ def complete(
         "token_healing": healing,
         "valid_utf8": valid_utf8,
         "suffix": None if suffix is None else argument_bytes(suffix),
-        "fim": None if fim is None else tuple(name or None for name in fim),
+        "fim": None if fim is None else tuple(argument_text("fim", name) or None for name in fim),
         "mask": _mask(regex, json_schema),
     }
     single = n == 1 and best_of is None
@@ -177,4 +177,5 @@ def _mask(regex: str | None, schema: Path | None) -> Any:
 
     if schema is not None:
         return grammar.json_schema(TextInput(file=schema).read_text())
-    return grammar.regex(regex)  # type: ignore[arg-type]
+    assert regex is not None
+    return grammar.regex(argument_text("regex", regex))
