@@ -16,6 +16,7 @@ from figures import Figures, pack
 from machine import hardware
 from options import Options
 from peers import HERE, ROOT, VENVS
+from reading_complete import Complete
 from reading_extra import Curve, Profile, ReleaseCurve
 from reading_own import Forward, Generate, Longer, Memory, Together
 from reading_release import Reading, Writing
@@ -37,6 +38,7 @@ def rows(scale: float) -> list[Row]:
     return [
         Forward("read-1000-forward", n(1000), target=2.0),
         Generate("write-200-generate", n(1000), n(200), target=0.8),
+        Complete("complete-200", n(1000), n(200), target=0.9, first_target=2.5),
         Longer("longer", n(4000), n(200), n(100), target=1.5),
         Together("together", 16, n(300), n(50), target=4.0),
         Memory("memory", n(8000), limit=512_000_000),

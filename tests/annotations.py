@@ -19,11 +19,12 @@ import inspect
 import random
 import sys
 import typing
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cached_property, wraps
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from itertools import chain
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -104,9 +105,17 @@ def checked(fn: Callable[..., Any], owner: type | None = None) -> Callable[..., 
     counts["functions"] += 1
     counts["annotations"] += len(hints)
     signature = inspect.signature(fn)
+    parameters = signature.parameters.values()
+    gathers = any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters)
+    places = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     where = f"{fn.__module__}.{fn.__qualname__}"
 
     def wrong_argument(args: Any, kwargs: Any) -> str | None:
+        if not gathers:  # `bind` would take longer than most functions; a wrong call fails by itself
+            for name, value in chain(zip(places, args, strict=False), kwargs.items()):
+                if name in hints and not _fits(value, hints[name], where):
+                    return _complaint(where, f"argument `{name}`", value, hints[name])
+            return None
         try:
             bound = signature.bind(*args, **kwargs).arguments
         except TypeError:
@@ -159,11 +168,9 @@ def checked(fn: Callable[..., Any], owner: type | None = None) -> Callable[..., 
     return synchronous
 
 
-@contextmanager
-def _axes() -> Iterator[None]:
+def _axes() -> AbstractContextManager[None]:
     """Within it, an axis name stands for one size."""
-    with jaxtyped("context"):  # type: ignore[arg-type]
-        yield
+    return jaxtyped("context")  # type: ignore[arg-type]
 
 
 def _hints(fn: Callable[..., Any], owner: type | None) -> dict[str, Any]:

@@ -33,6 +33,10 @@ class Brute:
         default = [i for i in (lm.bos, lm.eos) if i is not None][:1]
         self.start = tuple(default if start is None else start)
 
+    def counts(self, context: tuple[int, ...]) -> bool:
+        """Whether covers that begin with these tokens, those of `start` first, are summed."""
+        return True
+
     def prefix(self, text: Symbols, plain: int = 0) -> float:
         """Probability that the model's text begins with `text`."""
         return self._cover(self.start, tuple(text), plain, 0)
@@ -44,6 +48,8 @@ class Brute:
         for token, symbols in self.spelling.items():
             end = at + len(symbols)
             if token in self.eos and end > plain:
+                continue
+            if not self.counts((*context, token)):
                 continue
             if end >= len(text):
                 if symbols[: len(text) - at] == text[at:]:
@@ -59,13 +65,14 @@ class Brute:
     def _ended(self, context: tuple[int, ...], text: tuple[int | bytes, ...], plain: int, at: int) -> float:
         p = self.lm.probs(context)
         if at == len(text):
-            return float(sum(p[token] for token in self.eos if token < len(p)))
+            ends = [token for token in self.eos if token < len(p) and self.counts((*context, token))]
+            return float(sum(p[token] for token in ends))
         total = 0.0
         for token, symbols in self.spelling.items():
             end = at + len(symbols)
             if token in self.eos and end > plain:
                 continue
-            if end <= len(text) and symbols == text[at:end]:
+            if end <= len(text) and symbols == text[at:end] and self.counts((*context, token)):
                 total += p[token] * self._ended((*context, token), text, plain, end)
         return total
 

@@ -114,17 +114,24 @@ class ByteBeamState(StatefulByteLM):
 
         Raises:
             ValueError: an EOS string is not in the vocabulary; the model knows no such adapter;
-                `max_context_length` below 1.
+                `max_context_length` below 1; with `canonical=True`, an `initial_context` that begins no
+                canonical tokenization.
+            UnsupportedModelError: `canonical=True`, and what the model's tokenizer does cannot be followed.
             TypeError: `llm` is no model, or `params` are no `BeamParams`.
         """
         beam = cls([], BeamParams() if params is None else params)
         trie = shared_trie(llm, beam.params.eos_byte_strings or (), trie_opts)
+        canonical = None
+        if beam.params.canonical:
+            from genlm.bytes.byte_lm.canonical import CanonicalContext  # a dozen modules few need
+
+            canonical = CanonicalContext.initial(llm, trie.trie, initial_context)
         if engine:
             from genlm.bytes.engine import adopt  # brings transformers, which importing us should not
 
             llm = adopt(llm)
         lm = StatefulTokenizedLM.initial(llm, initial_context, max_context_length, lora_name)
-        state = LazyTrieState.initial(lm, trie)
+        state = LazyTrieState.initial(lm, trie, canonical=canonical)
         beam._begun = len(lm.context)
         return beam.with_states([await state.materialize()])
 
@@ -227,17 +234,20 @@ class ByteBeamState(StatefulByteLM):
     def reading(self, symbol: int | bytes, *, pruned: bool = False) -> Step[Self]:
         """`advance` without healing, as a step (`step.py`), of materialized candidates."""
         if self.params.tolerance is not None:
-            opened = self._opened_before or (yield from open_beam(self, looking=False))
+            opened = self._opened_before or (yield from open_beam(self, symbol))
             before = self.logZ + self.absent
             states, room = yield from read_symbol(opened, before, self.params.log_tolerance, symbol)
             return self._after(states, room, self.dropped, opened.absent)
         read = [after for state in self.states if (after := state << symbol) is not None]
         total = logsumexp([state.weight for state in read])
         kept = self.extensions(total)
+        able, unable = list[LazyTrieState](), list[LazyTrieState]()  # the latter have probability 0
+        for extension in kept:
+            (able if extension.may_read([symbol]) else unable).append(extension)
         if pruned:
-            kept = yield from self._extend_in_reach(kept, read, symbol)
+            kept = [*unable, *(yield from self._extend_in_reach(able, read, symbol))]
         else:
-            got = yield Ask(kept)
+            got = yield Ask(able)
             read += [after for state in got if (after := state << symbol) is not None]
         if self.params.exact and len(read) > self.params.max_candidates:
             raise BudgetExceededError(
@@ -332,7 +342,7 @@ class ByteBeamState(StatefulByteLM):
     async def _open(self) -> Opened:
         if self._opened_before is not None:
             return self._opened_before
-        opened = await drive(open_beam(self, looking=True))
+        opened = await drive(open_beam(self, None))
         self._opened_before = opened
         return opened
 
@@ -354,9 +364,10 @@ class ByteBeamState(StatefulByteLM):
 
     def _why_empty(self) -> str:
         if not self.states:
+            canonical = ", or canonical=False" if self.params.canonical else ""
             return (
                 "the beam is empty: no candidate could read the bytes so far. Read them with heal=True, a "
-                "larger K or a smaller prune_threshold."
+                f"larger K or a smaller prune_threshold{canonical}."
             )
         if all(state.terminated for state in self.states):
             return "the beam has read the end of the sequence: nothing follows it. Stop at EOS (257)."

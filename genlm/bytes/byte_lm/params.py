@@ -42,6 +42,8 @@ class BeamParams:
             `DEFAULT_TOLERANCE`.
         exact: keep and evaluate every tokenization, so that answers are exact. For short texts.
         max_candidates: with `exact`: more candidates are a `BudgetExceededError`.
+        canonical: count only tokenizations that the model's own tokenizer would produce; the probability of
+            the others is left out (see the page on exactness). With any of the three.
         eos_tokens: older name of `eos_byte_strings`, with a `DeprecationWarning`.
 
     Raises:
@@ -64,12 +66,15 @@ class BeamParams:
     tolerance: float | None = None
     exact: bool = False
     max_candidates: int = 10_000
+    canonical: bool = False
 
     def __post_init__(self) -> None:
         if self.K is not None:
             self.K = _check_K(self.K)
         _check_threshold(self.prune_threshold)
         self._check_rule()
+        if not isinstance(self.canonical, bool):
+            raise bad_type("canonical", self.canonical, "must be True or False")
         check_limit("heal_max_backoff", self.heal_max_backoff)
         check_limit("heal_max_splits", self.heal_max_splits)
         # `dataclasses.replace` hands both names the set they share: that is no contradiction.

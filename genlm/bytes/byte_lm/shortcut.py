@@ -40,7 +40,8 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
 
     Returns:
         A beam of one candidate, and the number of bytes of `text` it has read. The beam as it is and 0
-        where no such path exists or the model gives it no probability.
+        where no such path exists, the model gives it no probability, or it is not canonical though only
+        canonical tokenizations count.
     """
     state = beam.states[0]
     trie = state.trie.trie
@@ -53,17 +54,22 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
     read = sum(map(len, spelled[:kept])) - len(partial)
     if kept == 0 or read < 0:
         return beam, 0
+    canonical = state.canonical
+    if canonical is not None and (canonical := canonical.after_all(tokens[:kept])) is None:
+        return beam, 0
     path = [state.lm_state]
-    for token in tokens[:kept]:
+    for token in tokens:
         path.append(path[-1] << token)
-    logps = await asyncio.gather(*(lm_state.logp_next() for lm_state in path))
+    # To the end, if only those contexts are kept: the beam that reads the rest will need them next.
+    ahead = path if state.lm_state.remembers else path[: kept + 1]
+    logps = await asyncio.gather(*(lm_state.logp_next() for lm_state in ahead))
     weight = state.committed + sum(
         float(row[token]) for row, token in zip(logps, tokens[:kept], strict=False)
     )
     if weight == -math.inf:
         return beam, 0
-    end: LazyTrieState | None = LazyTrieState(path[-1], state.trie, ROOT, weight, mode=state.mode)
-    assert end is not None
+    end: LazyTrieState | None
+    end = LazyTrieState(path[kept], state.trie, ROOT, weight, mode=state.mode, canonical=canonical)
     await end.materialize()
     if method == "heal":
         read = len(text)

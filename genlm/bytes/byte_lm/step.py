@@ -15,10 +15,9 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from genlm.bytes.byte_lm.guess import longest_tokens
 from genlm.bytes.byte_lm.lm_state import StatefulTokenizedLM
 from genlm.bytes.byte_lm.trie_state import LazyTrieState
-from genlm.bytes.byte_lm.waiting import HEAVY, Waiting, WaitingRoom, spelled
+from genlm.bytes.byte_lm.waiting import HEAVY, WaitingRoom
 from genlm.bytes.util import logsumexp
 
 if TYPE_CHECKING:
@@ -26,16 +25,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Ask", "Opened", "Step", "drive", "open_beam", "read_symbol"]
 
-LIKELY = 0.1
+LIKELY = 0.3
 """Share of the beam from which a token that is being spelled is worth evaluating along with others: one
-more context costs a twelfth of a forward (`benchmarks/RESULTS.md`), and saves one if it is needed."""
+more context costs a twelfth of a forward (`benchmarks/RESULTS.md`), and saves one if it is needed. (A share
+of 0.1 costs a tenth more contexts for a fiftieth fewer forwards.)"""
 PATIENCE = math.log(30.0)
 """How much heavier than the tolerance an extension must be that ends inside a token of the others, to be
 evaluated before that token ends, while nobody looks. Most of these die within a few bytes: a known text that
 is read on will tell (median e^-7, see `waiting.py`)."""
 AT_ONCE = 8
-"""Candidates woken first where nothing else is left; then twice as many, and so on: a text that nobody can read
-is told from one that few can in as many rounds as the logarithm of how many wait."""
+"""Candidates woken first where nothing else is left; then twice as many, and so on: the number of forwards
+grows with the logarithm of how many wait."""
 
 _Result = TypeVar("_Result")
 
@@ -92,21 +92,24 @@ class Opened:
     absent: float
 
 
-def open_beam(beam: ByteBeamState, looking: bool) -> Step[Opened]:
+def open_beam(beam: ByteBeamState, symbol: int | bytes | None) -> Step[Opened]:
     """Extend the candidates at a token's end: the extensions above the tolerance, the others wait.
 
     Args:
         beam: the beam.
-        looking: whether somebody wants to know what comes next. Then all that matters is evaluated. To
-            read a symbol that is known, those who end inside a token of the others can wait longer.
+        symbol: what will be read next: those who end inside a token of the others can wait longer, and
+            what the rules of canonical tokenizations do not let read it, and so has probability 0, is
+            left out. None: somebody wants to know what comes next, and all that matters is evaluated.
     """
     tolerance = beam.params.log_tolerance
-    patience = 0.0 if looking else PATIENCE
+    patience = 0.0 if symbol is None else PATIENCE
     states, room = list(beam.states), beam.waiting
-    if looking and states:
+    if symbol is None and states:
         states, room = yield from _wake(states, room, beam.absent, tolerance, patience)
     total = logsumexp([state.weight for state in states]) + beam.absent
     extensions = [extension for state in states for extension in state.extend_all()]
+    if symbol is not None:
+        extensions = [extension for extension in extensions if extension.may_read([symbol])]
     meets = any(extension.weight - total > math.log(HEAVY) for extension in extensions)
     bar = total + tolerance + (0.0 if meets else patience)
     due = [extension for extension in extensions if extension.weight > bar]
@@ -152,7 +155,10 @@ def _wake(
         at_once *= 2
         if not due:
             return states, room
-        ask = Ask([w.state for w in due], [w.trail.at for w in due], _paths(due, room))
+        due = [w for w in due if w.state.may_read([link.symbol for link in room.trail.since(w.trail)])]
+        if not due:  # all have probability 0: they are gone without having been evaluated
+            continue
+        ask = Ask([w.state for w in due], [w.trail.at for w in due])
         got = {id(state) for state in (yield ask)}
         for waiting in due:
             if id(waiting.state) in got:
@@ -173,17 +179,4 @@ def _likely(states: Sequence[LazyTrieState], total: float) -> list[StatefulToken
         if state.lm_state.remembers and state.weight - total > math.log(LIKELY):
             least = LIKELY * math.exp(total - state.committed)
             found += [state.lm_state << token for token in state.masses.tokens_above(state.node, least)]
-    return found
-
-
-def _paths(due: Sequence[Waiting], room: WaitingRoom) -> list[StatefulTokenizedLM]:
-    """The contexts that those who waited will need on their way here, by the longest tokens that fit."""
-    found: list[StatefulTokenizedLM] = []
-    for waiting in due:
-        lm_state, trie = waiting.state.lm_state, waiting.state.trie.trie
-        if lm_state.remembers:
-            text = spelled(link.symbol for link in room.trail.since(waiting.trail))
-            for token in list(longest_tokens(trie, text))[:-1]:
-                lm_state = lm_state << token
-                found.append(lm_state)
     return found

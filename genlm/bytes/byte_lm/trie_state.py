@@ -12,12 +12,12 @@ and starts again from the root, with one model call each. States are values: bot
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 
 from genlm.bytes.byte_lm.lm_state import StatefulTokenizedLM
 from genlm.bytes.errors import NotMaterializedError, bad_type, bad_value
@@ -26,6 +26,9 @@ from genlm.bytes.trie.masses import NodeMasses
 from genlm.bytes.trie.modes import EOS, EOT, TrieMode
 from genlm.bytes.trie.service import AsyncTokenByteTrie
 from genlm.bytes.util import LazyByteProbs
+
+if TYPE_CHECKING:
+    from genlm.bytes.byte_lm.canonical import CanonicalContext
 
 __all__ = ["EOS", "LazyTrieState", "TrieMode", "check_symbol"]
 
@@ -44,6 +47,8 @@ class LazyTrieState:
         mass: log mass of every node, `[nodes]`, if known; None leaves the state unmaterialized.
         mode: how the bytes read from now on treat end-of-sequence tokens.
         terminated: whether the end of the sequence has been read.
+        canonical: the committed tokens, as the rules of canonical tokenizations see them. Tokens that may
+            not follow them then have probability zero; nothing is renormalized. None: all tokens count.
     """
 
     def __init__(
@@ -55,6 +60,8 @@ class LazyTrieState:
         mass: Float[np.ndarray, " nodes"] | None = None,
         mode: TrieMode = TrieMode.WITH_EOS,
         terminated: bool = False,
+        *,
+        canonical: CanonicalContext | None = None,
     ) -> None:
         if not isinstance(mode, TrieMode):
             raise bad_type(
@@ -66,24 +73,33 @@ class LazyTrieState:
         self.weight = weight
         self.mode = mode
         self.terminated = terminated
+        self.canonical = canonical
         # The mode in which the last byte was read: it governs the tokens that end here (see masses.py).
         self._ended = mode
-        self._masses = None if mass is None else NodeMasses.from_log_masses(trie.trie, mass)
+        self._masses = None if mass is None else NodeMasses.from_log_masses(trie.trie, mass, self._allowed())
         # log P of the committed tokens. For a state that a caller places inside a token it follows from
         # the weight once the masses are known.
         self._committed = weight if node == ROOT else None
 
     @classmethod
-    def initial(cls, lm: Any, trie: AsyncTokenByteTrie, mode: TrieMode = TrieMode.WITH_EOS) -> Self:
+    def initial(
+        cls,
+        lm: Any,
+        trie: AsyncTokenByteTrie,
+        mode: TrieMode = TrieMode.WITH_EOS,
+        *,
+        canonical: CanonicalContext | None = None,
+    ) -> Self:
         """A candidate that has read nothing, of weight log 1.
 
         Args:
             lm: a `StatefulTokenizedLM`, or a model to start one on.
             trie: the trie service of its vocabulary.
             mode: how end-of-sequence tokens are read.
+            canonical: the model's context under the rules of canonical tokenizations, if only those count.
         """
         lm_state = lm if isinstance(lm, StatefulTokenizedLM) else StatefulTokenizedLM.initial(lm)
-        return cls(lm_state, trie, trie.trie.root, 0.0, mode=mode)
+        return cls(lm_state, trie, trie.trie.root, 0.0, mode=mode, canonical=canonical)
 
     # -- masses ---------------------------------------------------------------------------------------
 
@@ -91,14 +107,22 @@ class LazyTrieState:
         """Ask the model for the next token's distribution, once; return the state itself."""
         if self._masses is None:
             logps = await self.lm_state.logp_next()
-            self._masses = NodeMasses.from_logprobs(self.trie.trie, logps)
+            self._masses = NodeMasses.from_logprobs(self.trie.trie, logps, self._allowed())
         return self
 
     def materialize_if_known(self) -> bool:
         """`materialize`, if that needs no run of the model. Whether the state is materialized now."""
         if self._masses is None and self.lm_state.known:
-            self._masses = NodeMasses.from_logprobs(self.trie.trie, self.lm_state.node.logps)
+            logps = self.lm_state.node.logps
+            self._masses = NodeMasses.from_logprobs(self.trie.trie, logps, self._allowed())
         return self._masses is not None
+
+    def may_read(self, symbols: Sequence[int | bytes]) -> bool:
+        """Whether a candidate at a token's end may read some symbols, as far as rules can tell."""
+        return self.canonical is None or self.canonical.reads(self.trie.trie, symbols)
+
+    def _allowed(self) -> Bool[np.ndarray, " tokens"] | None:
+        return None if self.canonical is None else self.canonical.allowed()
 
     @property
     def materialized(self) -> bool:
@@ -160,6 +184,9 @@ class LazyTrieState:
     @cached_property
     def logp_next(self) -> LazyByteProbs:
         """Natural log-probabilities, given this candidate, of the next byte, of the token's end, of EOS.
+
+        At a token boundary they are short of 1 by what counts for nothing: empty tokens and, where only
+        canonical tokenizations count, tokens that may not come next.
 
         After the end of the sequence, nothing has any probability.
         """
@@ -231,16 +258,24 @@ class LazyTrieState:
     def commit(self, node: int) -> list[Self]:
         """One state per token spelled by the path to `node`, likeliest first, with that token committed.
 
-        Tokens of probability zero give none, which covers end-of-sequence tokens read as such.
+        Tokens of probability zero give none, which covers end-of-sequence tokens read as such, and tokens
+        that may not come next in a canonical tokenization where only those count.
         """
         trie, masses = self.trie.trie, self.masses
         found = []
         for leaf, token_id in trie.tokens_ending_at(node):
             mass = masses.token(leaf - trie.eos_node - 1, self._ended)
             if mass > 0.0:
-                weight = self.committed + math.log(mass)
-                found.append(type(self)(self.lm_state << token_id, self.trie, ROOT, weight, mode=self.mode))
+                found.append(self._after(token_id, self.committed + math.log(mass)))
         return sorted(found, key=lambda state: -state.weight)
+
+    def _after(self, token_id: int, weight: float) -> Self:
+        canonical = self.canonical
+        if canonical is not None:
+            canonical = canonical.after(token_id)
+            assert canonical is not None, "tokens that may not follow have probability zero"
+        lm_state = self.lm_state << token_id
+        return type(self)(lm_state, self.trie, ROOT, weight, mode=self.mode, canonical=canonical)
 
     def _moved(self, node: int, mass: float, terminated: bool = False) -> Self | None:
         if mass <= 0.0:
@@ -249,7 +284,15 @@ class LazyTrieState:
 
     def _derived(self, node: int, weight: float, mode: TrieMode, ended: TrieMode, terminated: bool) -> Self:
         """A state after the same committed tokens, with the same masses."""
-        state = type(self)(self.lm_state, self.trie, node, weight, mode=mode, terminated=terminated)
+        state = type(self)(
+            self.lm_state,
+            self.trie,
+            node,
+            weight,
+            mode=mode,
+            terminated=terminated,
+            canonical=self.canonical,
+        )
         state._ended = ended
         state._masses = self._masses
         state._committed = self._committed

@@ -27,6 +27,7 @@ and those that have rejoined keep their order for good: one comparison a byte te
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -61,9 +62,10 @@ class Trail:
         at: how many symbols were read.
         loglik: natural log of the probability that the beam gave them, each counted at least `LEAST`.
         meets: whether tokens of heavy candidates end here; known once the next symbol is read.
+        priors: `token_prior` of the symbols from an earlier place to here, by that place, as far as known.
     """
 
-    __slots__ = ("at", "before", "loglik", "meets", "mode", "symbol")
+    __slots__ = ("at", "before", "loglik", "meets", "mode", "priors", "symbol")
 
     def __init__(self, at: int = 0) -> None:
         self.before: Trail | None = None
@@ -72,6 +74,7 @@ class Trail:
         self.at = at
         self.loglik = 0.0
         self.meets = False
+        self.priors: dict[Trail, float] = {}
 
     def after(self, symbol: int | bytes, mode: TrieMode, logp: float) -> Trail:
         """The trail with one more symbol, of log-probability `logp`."""
@@ -264,7 +267,10 @@ class WaitingRoom:
     def _ordered(self, new: list[Waiting]) -> tuple[Waiting, ...]:
         if not new:
             return self.rejoined
-        return tuple(sorted([*self.rejoined, *new], key=lambda w: -w.key))
+        found = list(self.rejoined)
+        for waiting in new:  # few, among many that are in order already
+            insort(found, waiting, key=_descending)
+        return tuple(found)
 
     def _rejoining(self, start: Trail) -> Trail | None:
         """The first place from `start` on where heavy candidates have a token's end, if there is one."""
@@ -284,9 +290,17 @@ class WaitingRoom:
         return 0.0 if start is end else min(_prior(waiting, end), end.loglik - start.loglik)
 
 
+def _descending(waiting: Waiting) -> float:
+    return -waiting.key
+
+
 def _prior(waiting: Waiting, end: Trail) -> float:
-    trie = waiting.state.trie.trie
-    return max(token_prior(trie, [link.symbol for link in end.since(waiting.trail)]), LOWEST)
+    start = waiting.trail
+    found = end.priors.get(start)
+    if found is None:
+        found = token_prior(waiting.state.trie.trie, [link.symbol for link in end.since(start)])
+        end.priors[start] = found = max(found, LOWEST)
+    return found
 
 
 def spelled(symbols: Iterable[int | bytes]) -> bytes:

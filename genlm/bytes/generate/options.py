@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from genlm.bytes.byte_lm.shortcut import METHODS
 from genlm.bytes.errors import bad_type, bad_value
 from genlm.bytes.generate.truncate import Truncation
 
-__all__ = ["DEFAULT_MAX_BYTES", "METHODS", "Options"]
+__all__ = ["DEFAULT_MAX_BYTES", "Options"]
 
 DEFAULT_MAX_BYTES = 256
-METHODS = ("beam", "tokenize", "heal")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, UInt8
+from jaxtyping import Bool, Float, Float64, UInt8
 
 from genlm.bytes.trie.arrays import ROOT
 from genlm.bytes.trie.modes import TrieMode
@@ -41,26 +41,36 @@ class NodeMasses:
         weights: the probability of each token, in the trie's sorted order.
         logps: in its place, natural log-probabilities by token id, as many as the largest id needs. They
             must not change.
+        allowed: the tokens that count, in sorted order; the others have probability zero. None: all count.
     """
 
-    __slots__ = ("_first", "_logps", "_sums", "_weights", "trie")
+    __slots__ = ("_allowed", "_first", "_logps", "_sums", "_weights", "trie")
 
     def __init__(
         self,
         trie: TokenByteTrie,
         weights: Float64[np.ndarray, " tokens"] | None = None,
         logps: Float[np.ndarray, " logits"] | None = None,
+        allowed: Bool[np.ndarray, " tokens"] | None = None,
     ) -> None:
         self.trie = trie
         self._logps = logps
+        self._allowed = allowed
         # Probabilities of the sorted tokens from `_first` on: all, or the largest interval asked for.
         self._weights = np.zeros(0) if weights is None else weights
+        if weights is not None and allowed is not None:
+            self._weights = np.where(allowed, weights, 0.0)
         self._first = 0
         self._sums: dict[tuple[int, TrieMode], Float64[np.ndarray, " children"]] = {}
 
     @classmethod
-    def from_logprobs(cls, trie: TokenByteTrie, logps: Float[torch.Tensor, " logits"]) -> NodeMasses:
-        """Masses of a model's log-probabilities, indexed by token id.
+    def from_logprobs(
+        cls,
+        trie: TokenByteTrie,
+        logps: Float[torch.Tensor, " logits"],
+        allowed: Bool[np.ndarray, " tokens"] | None = None,
+    ) -> NodeMasses:
+        """Masses of a model's log-probabilities, indexed by token id; of those tokens that count.
 
         Ids without a token are ignored; tokens without a log-probability have probability zero.
         """
@@ -70,10 +80,15 @@ class NodeMasses:
             logps = logps.float()
         # numpy on the CPU: for one row, waking torch's threads costs more than the work they share. A copy,
         # because it is read later, and a model may use its buffer again.
-        return cls(trie, logps=np.array(logps.detach().cpu().numpy()))
+        return cls(trie, logps=np.array(logps.detach().cpu().numpy()), allowed=allowed)
 
     @classmethod
-    def from_log_masses(cls, trie: TokenByteTrie, mass: Float[np.ndarray, " columns"]) -> NodeMasses:
+    def from_log_masses(
+        cls,
+        trie: TokenByteTrie,
+        mass: Float[np.ndarray, " columns"],
+        allowed: Bool[np.ndarray, " tokens"] | None = None,
+    ) -> NodeMasses:
         """Masses from an array of one log mass per documented node, as `LazyTrieState` accepts.
 
         Only the leaves carry information. Where the array was made for `WITH_EOS`, the
@@ -85,7 +100,7 @@ class NodeMasses:
         if eos_mass > 0.0 and len(trie.eos_leaves):
             leaves[trie.eos_leaves] = 0.0
             leaves[trie.eos_leaves[0]] = eos_mass
-        return cls(trie, leaves)
+        return cls(trie, leaves, allowed=allowed)
 
     def _under(
         self, mode: TrieMode, first: int = 0, stop: int | None = None
@@ -106,10 +121,12 @@ class NodeMasses:
         assert self._logps is not None  # otherwise all are here
         weights: Float64[np.ndarray, " interval"]
         weights = np.exp(self._logps[self.trie.token_ids[first:stop]].astype(np.float64))
+        if self._allowed is not None:
+            weights[~self._allowed[first:stop]] = 0.0
         if len(weights) > len(self._weights):
             self._first, self._weights = first, weights
             if len(weights) == len(self.trie.token_ids):
-                self._logps = None
+                self._logps = self._allowed = None
         return weights
 
     def token(self, leaf: int, ended: TrieMode) -> float:
