@@ -32,8 +32,8 @@ MODULES = sorted(
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 OPTIONAL = """
-    IPython arsenal filelock genlm.backend gguf graphviz llguidance matplotlib numba pandas platformdirs rich
-    safetensors tokenizers transformers typer
+    IPython arsenal filelock genlm.backend gguf graphviz jinja2 llguidance matplotlib numba pandas
+    platformdirs rich safetensors tokenizers transformers typer
 """.split()
 
 
@@ -56,12 +56,12 @@ def tracked() -> list[Path]:
 
 @pytest.fixture(scope="module")
 def loaded():
-    """What `import genlm.bytes` adds to the modules of torch and numpy, and all, in a fresh interpreter."""
+    """What the names of `genlm.bytes` add to torch's and numpy's modules, and all, in a fresh interpreter."""
     program = """
 import json, sys
 import numpy, torch
 before = set(sys.modules)
-import genlm.bytes
+from genlm.bytes import *
 print(json.dumps(sorted(set(sys.modules) - before)))
 print(json.dumps(sorted(sys.modules)))
 """
@@ -76,7 +76,48 @@ class TestImport:
     def test_no_optional_dependency(self, loaded):
         _, everything = loaded
         early = [name for name in OPTIONAL if name in everything]
-        assert not early, f"`import genlm.bytes` loads {early}: import them where they are used"
+        assert not early, f"`from genlm.bytes import *` loads {early}: import them where they are used"
+
+    def test_names_are_loaded_on_demand(self):
+        """The package itself loads next to nothing: the command line answers `--help` without torch."""
+        program = """
+import sys
+import genlm.bytes
+heavy = {"torch", "numpy", "jaxtyping"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+assert set(genlm.bytes.__all__) <= set(dir(genlm.bytes))
+genlm.bytes.util.escape(b"")
+assert "torch" not in sys.modules
+assert genlm.bytes.BeamParams(K=1) == genlm.bytes.byte_lm.params.BeamParams(K=1)
+for absent in ("no_such_name", "_no_such_name"):
+    try:
+        getattr(genlm.bytes, absent)
+    except AttributeError as error:
+        assert absent in str(error)
+    else:
+        raise AssertionError(absent)
+"""
+        run = [sys.executable, "-W", "error", "-c", program]
+        done = subprocess.run(run, cwd=REPOSITORY, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    def test_on_demand(self):
+        from genlm.bytes.on_demand import on_demand
+
+        get, listing = on_demand("genlm.bytes", {"Chart": "genlm.bytes.util"})
+        assert get("Chart") is genlm.bytes.util.Chart is vars(genlm.bytes)["Chart"]
+        assert get("errors") is importlib.import_module("genlm.bytes.errors")
+        assert {"Chart", "__all__"} <= set(listing())
+        for absent in ("no_such_name", "_private"):
+            with pytest.raises(AttributeError, match=absent):
+                get(absent)
+
+    def test_on_demand_and_for_the_type_checker_are_the_same(self):
+        (block,) = (node for node in tree(PACKAGE / "__init__.py").body if isinstance(node, ast.If))
+        declared = {name.name: node.module for node in block.body for name in node.names}
+        assert set(declared) == set(genlm.bytes.__all__)
+        for name, module in declared.items():
+            assert getattr(genlm.bytes, name) is getattr(importlib.import_module(module), name)
 
     def test_little_of_our_own(self, loaded):
         """No clock, which would measure the machine: the parts that a first `import` must not load."""
@@ -102,7 +143,12 @@ class TestExports:
 
     @pytest.mark.parametrize("path", [p for p in FILES if p.name == "__init__.py"], ids=relative)
     def test_init_files_only_re_export(self, path):
+        lazily = ("TYPE_CHECKING", "(__getattr__, __dir__)") if path.parent == PACKAGE else ()
         for node in tree(path).body:
+            if isinstance(node, ast.If) and ast.unparse(node.test) in lazily:
+                continue
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in lazily:
+                continue
             docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
             exports = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
             imports = isinstance(node, ast.Import | ast.ImportFrom)
@@ -143,23 +189,24 @@ class TestExports:
 
 
 LAYERS = [
-    {"errors"},
+    {"errors", "on_demand"},
     {"util", "trie", "vocab"},  # what they may take of each other: SIDEWAYS
     {"models"},
     {"byte_lm"},
     {"engine"},
-    {"generate", "score"},
+    {"generate", "score", "show"},
     {"front"},
     {"cli", "__main__"},
 ]
 SIDEWAYS = {"vocab": {"trie", "util"}, "trie": {"util"}, "__main__": {"cli"}}
-# A beam starts on the engine if it can: the one place that looks up, inside a function (see DESIGN, "a
-# user's AsyncTransformer is adopted").
-UPWARDS = {("byte_lm", "engine")}
+# A beam starts on the engine if it can (see DESIGN, "a user's AsyncTransformer is adopted"), and a notebook
+# asks it to draw itself: the two places that look up, inside functions.
+UPWARDS = {("byte_lm", "engine"), ("byte_lm", "show")}
 # The command line is a client like any other. These are what clients may import.
 FOR_CLIENTS = {
     "genlm.bytes", "genlm.bytes.byte_lm", "genlm.bytes.trie", "genlm.bytes.util", "genlm.bytes.models",
-    "genlm.bytes.errors", "genlm.bytes.generate", "genlm.bytes.score", "genlm.bytes.engine",
+    "genlm.bytes.errors", "genlm.bytes.generate", "genlm.bytes.generate.grammar", "genlm.bytes.score",
+    "genlm.bytes.engine", "genlm.bytes.show",
 }  # fmt: skip
 
 
@@ -227,7 +274,9 @@ class TestPackaging:
         assert "genlm/bytes/py.typed" in names
         code_files = [n for n in names if ".dist-info/" not in n]
         assert all(n.startswith("genlm/bytes/") for n in code_files), code_files
-        assert {f"genlm/bytes/{relative(p)}" for p in FILES} <= set(names)
+        templates = list(PACKAGE.rglob("templates/*.html"))
+        assert templates
+        assert {f"genlm/bytes/{relative(p)}" for p in [*FILES, *templates]} <= set(names)
 
     def test_versions_are_pinned(self):
         """`make` installs what constraints.txt says: one exact version of each package."""

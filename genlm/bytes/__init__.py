@@ -1,9 +1,14 @@
 """Byte-level language models from token-level ones."""
 
-from genlm.bytes.byte_lm import BeamParams, ByteBeamState, LazyTrieState, StatefulTokenizedLM
-from genlm.bytes.front import AsyncByteLM, ByteLM
-from genlm.bytes.trie import AsyncTokenByteTrie, TokenByteTrie
-from genlm.bytes.util import Chart
+from typing import TYPE_CHECKING
+
+from genlm.bytes.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from genlm.bytes.byte_lm import BeamParams, ByteBeamState, LazyTrieState, StatefulTokenizedLM
+    from genlm.bytes.front import AsyncByteLM, ByteLM
+    from genlm.bytes.trie import AsyncTokenByteTrie, TokenByteTrie
+    from genlm.bytes.util import Chart
 
 __all__ = [
     "AsyncByteLM",
@@ -16,3 +21,18 @@ __all__ = [
     "StatefulTokenizedLM",
     "TokenByteTrie",
 ]
+
+__getattr__, __dir__ = on_demand(
+    __name__,
+    {
+        "AsyncByteLM": "genlm.bytes.front",
+        "AsyncTokenByteTrie": "genlm.bytes.trie",
+        "BeamParams": "genlm.bytes.byte_lm",
+        "ByteBeamState": "genlm.bytes.byte_lm",
+        "ByteLM": "genlm.bytes.front",
+        "Chart": "genlm.bytes.util",
+        "LazyTrieState": "genlm.bytes.byte_lm",
+        "StatefulTokenizedLM": "genlm.bytes.byte_lm",
+        "TokenByteTrie": "genlm.bytes.trie",
+    },
+)

@@ -165,12 +165,22 @@ class ByteBeamState(StatefulByteLM):
         upper = logsumexp([self.logZ, *self.waiting.weights, self.dropped.weight])
         return Bounds(self.logZ, min(upper, 0.0))
 
-    def tokenizations(self) -> list[Tokenization]:
+    def tokenizations(self, most: int | None = None) -> list[Tokenization]:
         """The candidates as tokenizations of the bytes read, with their posteriors, the likeliest first.
 
         The share of the tokenizer's own is `sum(t.posterior for t in beam.tokenizations() if t.canonical)`.
+
+        Args:
+            most: how many of them; None for all. Posteriors are shares of all.
         """
-        return tokenizations_of(self.states, self._begun)
+        return tokenizations_of(self.states, self._begun, most)
+
+    def _repr_html_(self) -> str:
+        """The ten heaviest candidates, in a notebook."""
+        from genlm.bytes.show.html import beam_html  # brings jinja2, which importing us should not
+        from genlm.bytes.show.view import view_beam
+
+        return beam_html(view_beam(self))
 
     def __repr__(self) -> str:
         lines = [f"\x1b[1mZ: {self.logZ:.6g}\x1b[0m", "\x1b[1mCandidates:\x1b[0m"]

@@ -33,16 +33,19 @@ class Tokenization:
     canonical: bool | None
 
 
-def tokenizations_of(states: Sequence[LazyTrieState], begun: int) -> list[Tokenization]:
+def tokenizations_of(
+    states: Sequence[LazyTrieState], begun: int, most: int | None = None
+) -> list[Tokenization]:
     """The candidates as tokenizations, the likeliest first.
 
     Args:
         states: the candidates, in descending order of weight.
         begun: tokens of the initial context.
+        most: how many of them; None for all. Posteriors are shares of all.
     """
     total = logsumexp([state.weight for state in states])
     found = []
-    for state in states:
+    for state in states[:most]:
         trie = state.trie.trie
         ids = tuple(state.lm_state.context[begun:])
         strings = tuple(trie.spelling_of_id.get(i, b"?") for i in ids)

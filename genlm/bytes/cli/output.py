@@ -1,0 +1,73 @@
+"""What commands write to stdout: exact bytes into a pipe, safe text on a terminal, JSON where asked."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from genlm.bytes.generate import Completion
+
+__all__ = ["bytes_json", "completion_json", "number", "on_terminal", "write", "write_json", "write_line_end"]
+
+
+def on_terminal() -> bool:
+    """Whether stdout is a terminal."""
+    return sys.stdout.isatty()
+
+
+def write(text: str, exact: bytes) -> None:
+    """A piece of a model's text, at once.
+
+    Args:
+        text: what a terminal gets, its control characters escaped.
+        exact: what a pipe or a file gets.
+    """
+    if on_terminal():
+        from genlm.bytes.show import safe_text
+
+        sys.stdout.write(safe_text(text))
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(exact)
+    sys.stdout.flush()
+
+
+def write_line_end() -> None:
+    """End the line on a terminal, so that the shell's prompt has one of its own; a pipe gets nothing."""
+    if on_terminal():
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+
+
+def write_json(document: dict[str, Any]) -> None:
+    """A document, or an event, as one line of JSON."""
+    utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    sys.stdout.write(json.dumps(document, ensure_ascii=not utf8, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def number(x: float) -> float | None:
+    """A number as JSON can hold it: None for infinities and NaN."""
+    return x if math.isfinite(x) else None
+
+
+def bytes_json(text: bytes) -> dict[str, str]:
+    """Bytes twice: as text, with U+FFFD for what is none, and exactly."""
+    return {"text": text.decode("utf-8", "replace"), "bytes_base64": base64.b64encode(text).decode()}
+
+
+def completion_json(completion: Completion) -> dict[str, Any]:
+    """A completion; `text` is the library's own, without a character that was cut off."""
+    stop = completion.stop
+    return {
+        **bytes_json(completion.bytes),
+        "text": completion.text,
+        "logprob": number(completion.logprob),
+        "finish_reason": completion.finish_reason,
+        "stop": None if stop is None else stop.decode("utf-8", "replace"),
+        "usage": vars(completion.usage),
+    }

@@ -1,0 +1,155 @@
+"""What there is to know about a model before it is asked anything: its tokens, and where it begins and ends.
+
+Most surprises of a vocabulary are visible in these figures: bytes that no token contains (no text with them
+can be read), bytes without a token of their own (they exist only inside longer tokens), spellings that
+several tokens share (each counts), tokens that spell nothing (they are never taken).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from genlm.bytes.vocab import byte_vocab, end_strings, start_context
+
+__all__ = ["ModelFacts", "describe_model"]
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """Facts about a model; None where it does not say.
+
+    Attributes:
+        architecture: the class of the model.
+        parameters: how many numbers it has.
+        device: where they are.
+        dtype: how they are stored.
+        context_length: the most tokens it reads.
+        logits: how many logits it gives a token.
+        tokenizer: the class of its tokenizer.
+        family: how the tokenizer cuts, in words.
+        tokens: how many entries the vocabulary has.
+        longest: the length in bytes of its longest token that is not special.
+        without_token: bytes that have no token of their own.
+        absent: bytes that no token contains.
+        duplicates: spellings that several tokens share, with the tokens' ids.
+        empty: ids of tokens that spell nothing.
+        special: names and ids of special tokens.
+        start: ids that a text starts after.
+        ends: spellings of the tokens that end a sequence.
+        chat_template: whether the tokenizer has one.
+    """
+
+    architecture: str
+    parameters: int | None
+    device: str | None
+    dtype: str | None
+    context_length: int | None
+    logits: int | None
+    tokenizer: str
+    family: str
+    tokens: int
+    longest: int
+    without_token: bytes
+    absent: bytes
+    duplicates: tuple[tuple[bytes, tuple[int, ...]], ...]
+    empty: tuple[int, ...]
+    special: tuple[tuple[str, int], ...]
+    start: tuple[int, ...]
+    ends: tuple[bytes, ...]
+    chat_template: bool
+
+
+def describe_model(llm: Any) -> ModelFacts:
+    """The facts about a model.
+
+    Args:
+        llm: a `genlm.backend` `AsyncLM`, or anything with its interface.
+
+    Raises:
+        TypeError: `llm` has no vocabulary of bytes.
+    """
+    vocab = byte_vocab(llm)
+    model, tokenizer = getattr(llm, "model", None), getattr(llm, "tokenizer", None)
+    config = _text_config(model)
+    special = _special(tokenizer)
+    ids = {token_id for _, token_id in special}
+    by_spelling = defaultdict[bytes, list[int]](list)
+    for token in vocab:
+        by_spelling[bytes(token)].append(token.token_id)
+    empty = tuple(by_spelling.pop(b"", ()))
+    contained = set(b"".join(by_spelling))
+    every = range(256)
+    return ModelFacts(
+        architecture=type(llm if model is None else model).__name__,
+        parameters=_parameters(model),
+        device=_said(getattr(model, "device", None)),
+        dtype=_said(getattr(model, "dtype", None)),
+        context_length=getattr(config, "max_position_embeddings", None),
+        logits=getattr(config, "vocab_size", None),
+        tokenizer=type(tokenizer).__name__,
+        family=tokenizer_family(tokenizer),
+        tokens=len(vocab),
+        longest=max((len(s) for s, of in by_spelling.items() if not ids.issuperset(of)), default=0),
+        without_token=bytes(b for b in every if bytes([b]) not in by_spelling),
+        absent=bytes(b for b in every if b not in contained),
+        duplicates=tuple((s, tuple(of)) for s, of in sorted(by_spelling.items()) if len(of) > 1),
+        empty=empty,
+        special=special,
+        start=tuple(start_context(llm)),
+        ends=tuple(sorted(end_strings(llm))),
+        chat_template=getattr(tokenizer, "chat_template", None) is not None,
+    )
+
+
+def tokenizer_family(tokenizer: Any) -> str:
+    """How a tokenizer cuts text, in words: from the description that fast tokenizers keep of themselves."""
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    if fast is None:
+        return type(tokenizer).__name__
+    parts = json.loads(fast.to_str())
+    model = parts.get("model") or {}
+    kinds = _types([parts.get("pre_tokenizer"), parts.get("decoder")])
+    kind = model.get("type") or type(fast.model).__name__
+    if "ByteLevel" in kinds:
+        return f"byte-level {kind}"
+    fallback = " with byte fallback" if model.get("byte_fallback") or "ByteFallback" in kinds else ""
+    marked = "Metaspace" in kinds or "▁" in json.dumps(parts.get("decoder"), ensure_ascii=False)
+    return f"SentencePiece {kind}{fallback}" if marked or fallback else str(kind)
+
+
+def _types(parts: Sequence[Any]) -> set[str]:
+    """The types of the parts of a tokenizer, and of what sequences among them hold."""
+    found: set[str] = set()
+    for part in parts:
+        if isinstance(part, dict):
+            found.add(str(part.get("type")))
+            found |= _types([p for value in part.values() if isinstance(value, list) for p in value])
+    return found
+
+
+def _special(tokenizer: Any) -> tuple[tuple[str, int], ...]:
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    found = {token.content: int(i) for i, token in added.items() if token.special}
+    vocab: dict[str, int] = getattr(tokenizer, "get_vocab", dict)()
+    found |= {
+        name: int(vocab[name]) for name in getattr(tokenizer, "all_special_tokens", ()) if name in vocab
+    }
+    return tuple(sorted(found.items(), key=lambda pair: pair[1]))
+
+
+def _text_config(model: Any) -> Any:
+    config: Any = getattr(model, "config", None)
+    return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+
+
+def _parameters(model: Any) -> int | None:
+    count = getattr(model, "num_parameters", None)
+    return None if count is None else int(count())
+
+
+def _said(value: Any) -> str | None:
+    return None if value is None else str(value).removeprefix("torch.")

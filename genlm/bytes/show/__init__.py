@@ -1,0 +1,21 @@
+"""Beams and texts for people to look at: in a terminal, as HTML, in one line."""
+
+from genlm.bytes.show.html import beam_html, page_html
+from genlm.bytes.show.terminal import draw_beam, share_text
+from genlm.bytes.show.text import one_line, safe_text
+from genlm.bytes.show.view import BeamView, NextByte, Row, view_beam
+from genlm.bytes.show.walk import walk
+
+__all__ = [
+    "BeamView",
+    "NextByte",
+    "Row",
+    "beam_html",
+    "draw_beam",
+    "one_line",
+    "page_html",
+    "safe_text",
+    "share_text",
+    "view_beam",
+    "walk",
+]

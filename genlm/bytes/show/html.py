@@ -1,0 +1,73 @@
+"""A beam as HTML: a piece for a notebook, or a page of its own that steps through a text.
+
+The templates escape all they are given. Nothing is fetched from anywhere: styles, and the page's few lines
+of script, are inside. Colours are translucent over whatever stands behind, so the same drawing serves on
+light and on dark ground.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from genlm.bytes.show.terminal import next_byte_name, notes, share_text, tail
+from genlm.bytes.show.text import one_line
+from genlm.bytes.show.view import BeamView
+
+__all__ = ["beam_html", "page_html"]
+
+
+def beam_html(view: BeamView) -> str:
+    """One beam, to stand inside a page or a notebook."""
+    return str(_templates().get_template("beam.html").render(views=[_plain(view)]))
+
+
+def page_html(views: Sequence[BeamView], title: str) -> str:
+    """A page of its own with a beam at each of several places; all of them show where scripts do not run.
+
+    Args:
+        views: the beams, in the order of the text.
+        title: the page's heading.
+    """
+    return str(_templates().get_template("page.html").render(views=[_plain(v) for v in views], title=title))
+
+
+@cache
+def _templates() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("genlm.bytes.show"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _plain(view: BeamView) -> dict[str, Any]:
+    """What a template shows: strings, and numbers already rounded."""
+    return {
+        "text": tail(one_line(view.text)),
+        "length": len(view.text),
+        "logp": f"{view.logp:.2f}",
+        "shared": tail("│".join(map(one_line, view.shared))),
+        "rows": [
+            {
+                "share": share_text(row.share),
+                "percent": f"{100 * row.share:.1f}",
+                "logp": f"{row.logp:.2f}",
+                "tokens": [one_line(token) for token in row.tokens],
+                "partial": one_line(row.partial),
+                "ended": row.ended,
+                "canonical": bool(row.canonical and (row.tokens or row.partial)),
+            }
+            for row in view.rows
+        ],
+        "notes": notes(view),
+        "following": [
+            {"name": next_byte_name(one.byte), "p": share_text(one.p), "percent": f"{100 * one.p:.1f}"}
+            for one in view.following
+        ],
+    }
