@@ -19,22 +19,23 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Comparison", "Reply", "Worker", "alternate", "only"]
+__all__ = ["Comparison", "Reply", "Worker", "alternate", "only", "take_turns"]
 
 SETTLE_SECONDS = 0.05  # lets the other side's idle thread pools stop spinning
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A worker's answer: the seconds of each timed call, and facts."""
+    """A worker's answer: the seconds of each timed call, by the clock and on all cores, and facts."""
 
     seconds: list[float]
     facts: dict[str, Any]
+    cpu: list[float] = field(default_factory=list)
 
     @property
     def median(self) -> float:
@@ -88,7 +89,7 @@ class Worker:
         reply = json.loads(line)
         if "error" in reply:
             raise RuntimeError(f"`{case}` failed under {self.python}:\n{reply['error']}")
-        return Reply(reply["seconds"], reply["facts"])
+        return Reply(**reply)
 
 
 @dataclass
@@ -121,20 +122,40 @@ class Comparison:
         return first, third
 
 
+def take_turns(
+    asks: Mapping[str, Callable[[], Reply]], rounds: int, first_again: bool = False
+) -> list[dict[str, list[Reply]]]:
+    """Ask all sides in each of `rounds` rounds, the order turned round each time.
+
+    Args:
+        asks: how to ask each side.
+        rounds: how many rounds.
+        first_again: ask the first side before and after the others in every round instead: for others
+            that take minutes, in which the machine's speed may change.
+    """
+    found = []
+    for turn in range(rounds):
+        order = list(asks) if turn % 2 == 0 or first_again else list(asks)[::-1]
+        replies: dict[str, list[Reply]] = {side: [] for side in asks}
+        for side in [*order, order[0]] if first_again else order:
+            time.sleep(SETTLE_SECONDS)
+            replies[side].append(asks[side]())
+        found.append(replies)
+    return found
+
+
 def alternate(
     ours: Callable[[], Reply],
     theirs: Callable[[], Reply],
     rounds: int,
     measure: Callable[[Reply], float] = lambda reply: reply.median,
 ) -> Comparison:
-    """Ask both sides in each of `rounds` rounds, the order turned round each time."""
-    result = Comparison()
-    sides = [(ours, result.ours), (theirs, result.theirs)]
-    for turn in range(rounds):
-        for ask, figures in sides if turn % 2 == 0 else sides[::-1]:
-            time.sleep(SETTLE_SECONDS)
-            figures.append(measure(ask()))
-    return result
+    """A comparison of two sides that take turns."""
+    found = take_turns({"ours": ours, "theirs": theirs}, rounds)
+    return Comparison(
+        [measure(replies["ours"][0]) for replies in found],
+        [measure(replies["theirs"][0]) for replies in found],
+    )
 
 
 def only(ask: Callable[[], Reply], rounds: int) -> list[float]:

@@ -7,25 +7,31 @@ import os
 import platform
 from pathlib import Path
 
-__all__ = ["machine"]
+__all__ = ["cores", "hardware", "machine", "versions"]
 
 
 def machine(ours: dict[str, str], theirs: dict[str, str] | None = None) -> list[str]:
     """Lines that name the machine and the versions on each side (`worker.versions`)."""
     load = ", ".join(f"{x:.1f}" for x in os.getloadavg()) if hasattr(os, "getloadavg") else "unknown"
     lines = [
-        f"{datetime.date.today().isoformat()}; {_cpu()}, {_cores()} cores, {_memory()} RAM, "
-        f"{platform.system()}; load average at the end {load}",
-        "ours, this working tree: " + _versions(ours),
+        f"{datetime.date.today().isoformat()}; {hardware()}; load average at the end {load}",
+        "ours, this working tree: " + versions(ours),
     ]
-    return lines if theirs is None else [*lines, "theirs: " + _versions(theirs)]
+    return lines if theirs is None else [*lines, "theirs: " + versions(theirs)]
 
 
-def _versions(found: dict[str, str]) -> str:
+def hardware() -> str:
+    """The processor, how many of its cores this process may use, the memory, the system."""
+    return f"{_cpu()}, {cores()} core{'s' * (cores() != 1)}, {_memory()} RAM, {platform.system()}"
+
+
+def versions(found: dict[str, str]) -> str:
+    """A worker's versions in one line."""
     return ", ".join(f"{name} {version}" for name, version in found.items())
 
 
-def _cores() -> int:
+def cores() -> int:
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

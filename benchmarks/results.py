@@ -25,13 +25,17 @@ class Table:
 
 @dataclass
 class Report:
-    """What one benchmark found. `missed` names the targets that were not met."""
+    """What one benchmark found. `missed` names the targets that were not met.
+
+    `variant` tells sections of one benchmark apart, e.g. `-cuda`.
+    """
 
     title: str
     machine: list[str]
     table: Table
     notes: list[str]
     missed: list[str]
+    variant: str = ""
 
 
 def show(report: Report) -> None:
@@ -42,7 +46,7 @@ def show(report: Report) -> None:
     for row in report.table.rows:
         colour = {"pass": "green", "FAIL": "bold red"}.get(row[-1])
         table.add_row(*row[:-1], f"[{colour}]{row[-1]}[/]" if colour else row[-1])
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else 150)
     console.print(table)
     for line in [*report.machine, *report.notes]:
         console.print(f"· {line}", highlight=False, markup=False)

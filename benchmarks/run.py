@@ -2,6 +2,7 @@
 
     .venv/bin/python benchmarks/run.py            # all of them
     .venv/bin/python benchmarks/run.py trie --rounds 15
+    .venv/bin/python benchmarks/run.py reading --rows own
 
 Run it with the interpreter that has our side installed. The exit status is 1 where a target is missed.
 """
@@ -11,35 +12,69 @@ from __future__ import annotations
 import argparse
 import importlib
 
+from options import Options
 from peers import HERE
 from results import keep, show
 
-BENCHMARKS = {"trie": "building the token trie, its sums and its memory, against release 0.2.0"}
+BENCHMARKS = {
+    "trie": "building the token trie, its sums and its memory, against release 0.2.0",
+    "reading": "reading known bytes and writing new ones, against release 0.2.0 and transformers",
+}
 
 
 def main() -> int:
+    names, no_keep, options = _arguments()
+    missed = []
+    for name in names or BENCHMARKS:
+        report = importlib.import_module(name).run(options)
+        show(report)
+        missed += report.missed
+        if not no_keep and options.scale == 1.0:
+            command = f".venv/bin/python benchmarks/run.py {name}{options.words}"
+            keep(report, name + report.variant, command, HERE / "RESULTS.md")
+    return 1 if missed else 0
+
+
+def _arguments() -> tuple[list[str], bool, Options]:
     parser = argparse.ArgumentParser(
         description="Run benchmarks and keep their results in benchmarks/RESULTS.md.",
         epilog="; ".join(f"{name}: {what}" for name, what in BENCHMARKS.items()),
     )
-    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(BENCHMARKS)} (default: all)")
-    parser.add_argument(
-        "--rounds", type=int, default=9, help="rounds in which the sides alternate (%(default)s)"
+    add = parser.add_argument
+    add("names", nargs="*", metavar="name", help=f"of {', '.join(BENCHMARKS)} (default: all)")
+    add("--rounds", type=int, help="rounds in which the sides alternate (default: 9 for trie, 3 for reading)")
+    add("--no-keep", action="store_true", help="print only, leave RESULTS.md as it is")
+    reading = parser.add_argument_group("reading").add_argument
+    reading("--release-rounds", type=int, default=1, help="rounds of the rows against 0.2.0 (%(default)s)")
+    reading(
+        "--rows",
+        default="",
+        help="some rows only, by name, separated by commas; `release`: those "
+        "against 0.2.0; `own`: the others",
     )
-    parser.add_argument("--no-keep", action="store_true", help="print only, leave RESULTS.md as it is")
-    options = parser.parse_args()
-    unknown = [name for name in options.names if name not in BENCHMARKS]
-    if unknown or options.rounds < 1:
-        parser.error(f"no benchmark {unknown}" if unknown else "--rounds must be at least 1")
-    missed = []
-    for name in options.names or BENCHMARKS:
-        report = importlib.import_module(name).run(options.rounds)
-        show(report)
-        missed += report.missed
-        if not options.no_keep:
-            command = f".venv/bin/python benchmarks/run.py {name} --rounds {options.rounds}"
-            keep(report, name, command, HERE / "RESULTS.md")
-    return 1 if missed else 0
+    reading("--resume", action="store_true", help="keep rows that an earlier run has finished")
+    reading(
+        "--keep-release",
+        action="store_true",
+        help="measure our side anew and compare it with the figures of 0.2.0 that an earlier run has kept",
+    )
+    reading("--device", default="cpu", help="cpu or cuda (%(default)s)")
+    reading("--model", default="smollm2", help="smollm2, random-large or random-small (%(default)s)")
+    reading("--K", type=int, default=5, help="the beam's width (%(default)s)")
+    reading(
+        "--scale",
+        type=float,
+        default=1.0,
+        help="multiply all lengths, to try the benchmark itself; the results are not kept",
+    )
+    given = vars(parser.parse_args())
+    names, no_keep = given.pop("names"), given.pop("no_keep")
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"no benchmark {unknown}")
+    if (given["rounds"] or 1) < 1 or given["release_rounds"] < 1 or given["K"] < 1 or given["scale"] <= 0:
+        parser.error("--rounds, --release-rounds, --K and --scale must be above 0")
+    return names, no_keep, Options(**given)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from alternate import Comparison, Reply, Worker, alternate, only
 from machine import machine
+from options import Options
 from peers import HERE, python_of
 from results import Report, Table
 from vocabularies import vocabulary
@@ -26,6 +27,7 @@ __all__ = ["run"]
 SCRIPT = HERE / "trie_worker.py"
 ROWS = (1, 8, 64)
 FASTER, SMALLER, LARGE_SECONDS = 20.0, 10.0, 1.0
+ROUNDS = 9
 CALLS = 7  # timed sums of each side in each round
 MEMORY_ROUNDS = 3  # a pair of fresh processes each
 
@@ -47,8 +49,9 @@ class Line(NamedTuple):
     met: bool | None
 
 
-def run(rounds: int) -> Report:
+def run(options: Options) -> Report:
     """Run the whole comparison."""
+    rounds = options.rounds or ROUNDS
     theirs = python_of("release")
     lines, notes = [], list(NOTES)
     with (
