@@ -35,12 +35,17 @@ class Figures:
         found: dict[str, Any] = self._rows[name]
         return found
 
+    def rounds(self, name: str) -> Rounds:
+        """The replies of a row."""
+        return unpack(self[name]["rounds"])
+
     def put(self, name: str, row: dict[str, Any]) -> None:
         """Keep a row, on disk at once."""
         self._rows[name] = row
         self.path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.path.with_suffix(".part")
-        unfinished.write_text(json.dumps(self._rows, indent=1, sort_keys=True) + "\n")
+        lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(row)}" for name, row in self._rows.items())
+        unfinished.write_text("{\n" + lines + "\n}\n")
         unfinished.replace(self.path)
 
 

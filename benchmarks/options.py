@@ -24,10 +24,10 @@ class Options:
 
     @property
     def words(self) -> str:
-        """Those that were given, as on the command line."""
+        """Those that were given, as on the command line; not those that only say what to run anew."""
         found = []
         for option in fields(self):
             name, value = f" --{option.name.replace('_', '-')}", getattr(self, option.name)
-            if value != option.default:
+            if value != option.default and option.name not in ("rows", "resume", "keep_release"):
                 found.append(name if value is True else f"{name} {value}")
         return "".join(found)

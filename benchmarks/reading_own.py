@@ -198,7 +198,7 @@ class Memory(Row):
     def check(self, rounds: Rounds) -> tuple[bool, str]:
         free, limited = (rounds[-1][side][-1].facts for side in ("ours", "limited"))
         apart = abs(free["logZ"] - limited["logZ"])
-        took = [in_seconds(middle(rounds, side, lambda reply: reply.seconds[0])) for side in rounds[-1]]
+        took = [in_seconds(middle(rounds, side, lambda r: r.seconds[0])) for side in ("ours", "limited")]
         return apart <= 5e-3, (
             f"|Δ log Z| {apart:.0e} between the two; {took[0]} and {took[1]}, with {free['evictions']:,} and "
             f"{limited['evictions']:,} evictions; before the reading the process held {_size(free['before'])}"

@@ -20,7 +20,7 @@ def points(rounds: Rounds, side: str, speed: Callable[[Reply], float]) -> Points
     return sorted((reply.facts["length"], speed(reply)) for r in rounds for reply in r.get(side, ()))
 
 
-def draw(reading: dict[str, Points], writing: dict[str, Points], title: str, path: Path) -> None:
+def draw(reading: dict[str, Points], writing: dict[str, Points], title: str, unit: str, path: Path) -> None:
     """Draw two panels: series by name, ours first, then the plain model, then the release."""
     import matplotlib
 
@@ -38,7 +38,7 @@ def draw(reading: dict[str, Points], writing: dict[str, Points], title: str, pat
         figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
         _panel(axes[0], reading, "reading a text of this many bytes")
         _panel(axes[1], writing, "writing after a context of this many bytes")
-        axes[0].set_ylabel("bytes per second")
+        axes[0].set_ylabel(unit)
         figure.suptitle(title, fontsize=10)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, metadata={"Date": None})
@@ -46,7 +46,7 @@ def draw(reading: dict[str, Points], writing: dict[str, Points], title: str, pat
 
 
 def _panel(axes: Any, series: dict[str, Points], what: str) -> None:
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator
 
     plain_number = FuncFormatter(lambda value, _: f"{value:,.10g}")
     for (name, found), colour in zip(series.items(), (OURS, PLAIN, RELEASE), strict=False):
@@ -56,9 +56,12 @@ def _panel(axes: Any, series: dict[str, Points], what: str) -> None:
     axes.set_yscale("log")
     lengths = sorted({length for found in series.values() for length, _ in found})
     axes.set_xticks(lengths)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.minorticks_off()
     axes.xaxis.set_major_formatter(plain_number)
     axes.yaxis.set_major_formatter(plain_number)
     axes.grid(axis="y", alpha=0.3)
     axes.set_xlabel(what)
-    axes.legend(frameon=False, fontsize=8)
+    low, high = axes.get_ylim()
+    axes.set_ylim(low / (high / low) ** 0.3, high)  # room for the legend below the lines
+    axes.legend(frameon=False, fontsize=8, loc="lower left")

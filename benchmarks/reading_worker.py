@@ -32,6 +32,8 @@ else:
     from exclusive import Stopwatch, instrumented
     from resident import Peak
 
+    from genlm.bytes import AsyncByteLM
+
 EOS = 257
 
 logging.set_verbosity_error()
@@ -297,6 +299,18 @@ def new_bytes(ids: list[int]) -> bytes:
 
 
 if OURS:
+
+    @coroutine_case
+    async def complete(clock: Clock, context: str, most: int) -> dict[str, Any]:
+        """`complete` from nothing, greedily. Two blocks: to the first new bytes, and the others."""
+        beam = await start(5, 0.05)  # forgets all that is known
+        before = counts(beam)
+        chunks = aiter(AsyncByteLM(llm).stream(context, max_bytes=most))
+        with timed(clock):
+            made = [(await anext(chunks)).bytes]
+        with timed(clock):
+            made += [chunk.bytes async for chunk in chunks]
+        return {"made": b"".join(made).decode("latin-1"), **since(before, beam)}
 
     @coroutine_case
     async def memory(clock: Clock, text: str, K: int, threshold: float, limit: int | None) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from results import keep, show
 
 BENCHMARKS = {
     "trie": "building the token trie, its sums and its memory, against release 0.2.0",
+    "boundary": "how often a text that is cut goes on as it would have",
     "reading": "reading known bytes and writing new ones, against release 0.2.0 and transformers",
     "accuracy": "how far off the distributions of the next byte are, and what they cost",
 }

@@ -170,12 +170,16 @@ def _hints(fn: Callable[..., Any], owner: type | None) -> dict[str, Any]:
     """The annotations of `fn` as objects that can be checked."""
     found = {}
     names = {"Self": owner, owner.__name__: owner} if owner else {}
+    # The constructor of a named tuple is made in a module of its own, where no name means anything.
+    scope = vars(sys.modules[owner.__module__]) if owner else fn.__globals__
     for name, hint in fn.__annotations__.items():
         where = f"{fn.__module__}.{fn.__qualname__}({name})"
         if name == "return" and (hasattr(fn, "__wrapped__") or inspect.isasyncgenfunction(fn)):
             continue  # a context manager's annotation is that of the generator inside
+        if isinstance(hint, typing.ForwardRef):  # beartype would look its name up again at every call
+            hint = hint.__forward_arg__
         try:
-            value = eval(hint, fn.__globals__, names) if isinstance(hint, str) else hint
+            value = eval(hint, scope, names) if isinstance(hint, str) else hint
         except (NameError, TypeError, AttributeError) as error:
             unchecked.append(f"{where}: {hint}: {error}")
             continue

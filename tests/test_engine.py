@@ -120,9 +120,9 @@ def test_a_forward_stays_on_its_device(kind, attention):
     on_meta = TreeModel(tiny.model(kind, attention=attention).to("meta"), most_bytes=10**6)
     tree = Tree()
     trunk = [tree.find(range(1, n)) for n in range(2, 12)]
-    assert on_meta.forward([], trunk, [9]).device.type == "meta"
+    assert on_meta.forward(trunk, [9]).device.type == "meta"
     leaves = [trunk[-1].child(i) for i in range(90)]  # more than there are slots: buffers grow, too
-    found = on_meta.forward(trunk, leaves, range(90))
+    found = on_meta.forward(leaves, range(90))
     assert found.device.type == "meta" and found.shape == (90, TOKENS)
     assert {layer.keys.device.type for layer in on_meta.cache.layers} == {"meta"}
     on_meta.cache.most_bytes = 20 * on_meta.cache.nbytes // on_meta.cache.capacity
@@ -134,11 +134,12 @@ def test_layers_on_several_devices():
     """Each layer's slots are found where the layer is, wherever the model's first one may be."""
     cache = SlotCache(1, torch.device("cpu"), 10**6)
     tree = Tree()
-    cache.expose([], [tree.find([1]), tree.find([2])])
+    nodes = [tree.find([1]), tree.find([2]), tree.find([1, 2])]
+    cache.expose(nodes[:2])
     there = torch.zeros(1, 2, 2, 4, device="meta")
     keys, values = cache.layers[0].update(there, there)
     assert keys.device.type == values.device.type == "meta" and keys.shape == there.shape
-    cache.expose([tree.find([1])], [tree.find([1, 2])])
+    cache.expose(nodes[2:])
     keys, _ = cache.layers[0].update(there[:, :, :1], there[:, :, :1])
     assert keys.device.type == "meta" and keys.shape == (1, 2, 2, 4)
 
@@ -230,10 +231,13 @@ def test_contexts_that_do_not_fit_beside_each_other(llama):
     contexts = [[i] * 12 for i in range(6)]
     seen = []
     run = engine._tree_model.run
-    engine._tree_model.run = lambda old, new, wanted: (
-        seen.append(len(old) + len(new)),
-        run(old, new, wanted),
-    )[1]
+
+    def counted(new, wanted):
+        found = run(new, wanted)
+        seen.append(len(engine._tree_model.cache.exposure.old) + len(new))
+        return found
+
+    engine._tree_model.run = counted
     check(llama, contexts, engine.batch_next_token_logprobs_sync(contexts))
     assert seen == [12] * 6
     long = [3] * 30

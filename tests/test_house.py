@@ -32,7 +32,7 @@ MODULES = sorted(
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 OPTIONAL = """
-    IPython arsenal filelock genlm.backend gguf graphviz matplotlib numba pandas platformdirs rich
+    IPython arsenal filelock genlm.backend gguf graphviz llguidance matplotlib numba pandas platformdirs rich
     safetensors tokenizers transformers typer
 """.split()
 
@@ -122,7 +122,7 @@ class TestExports:
         """The table at the head of the public contract."""
         table = {
             "genlm.bytes": "ByteBeamState BeamParams LazyTrieState StatefulTokenizedLM TokenByteTrie "
-            "AsyncTokenByteTrie Chart",
+            "AsyncTokenByteTrie Chart ByteLM AsyncByteLM",
             "genlm.bytes.trie": "TokenByteTrie AsyncTokenByteTrie TrieMode TrieOp EOS",
             "genlm.bytes.util": "LazyByteProbs Chart logsumexp format_table escape format_byte",
             "genlm.bytes.byte_lm": "BeamParams ByteBeamState LazyTrieState StatefulTokenizedLM "
@@ -149,6 +149,7 @@ LAYERS = [
     {"byte_lm"},
     {"engine"},
     {"generate", "score"},
+    {"front"},
     {"cli", "__main__"},
 ]
 SIDEWAYS = {"vocab": {"trie", "util"}, "trie": {"util"}, "__main__": {"cli"}}

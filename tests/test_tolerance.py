@@ -157,20 +157,6 @@ async def test_prefill_is_reading_byte_by_byte(words, text, seed, tolerance):
     assert found[0] == found[1]
 
 
-@given(st.text("abc", min_size=1, max_size=6), st.text("abc", min_size=1, max_size=6), st.integers(0, 99))
-@thorough
-async def test_looking_changes_nothing(one, two, seed):
-    """The distribution may be asked for at any byte, or never."""
-    llm = ToyLM([b"a", b"b", b"c", b"ab", b"bc", b"abc", b"ca"], seed=seed)
-    looked = blind = await start(llm, BeamParams(tolerance=0.1))
-    for byte in (one + two).encode():
-        await looked.logp_next()
-        looked = await (looked.prune() << byte)
-        blind = await (blind.prune() << byte)
-    assert [(s.weight, s.lm_state.context) for s in looked] == [(s.weight, s.lm_state.context) for s in blind]
-    assert len(looked.waiting) == len(blind.waiting)
-
-
 def light_carrier(words=(b"a", b"ab", b"c", b"b")):
     """`a` then `c` is possible only by the token `a`, of a hundredth; `ab` is the heavy one."""
     return FixedLM(list(words), rule=lambda context: [0.01, 0.98, 0.005, 0.005])
@@ -268,4 +254,21 @@ async def test_a_room_keeps_at_most_so_many(monkeypatch):
     (state,) = (await start(light_carrier(), BeamParams(tolerance=0.5))).states
     room = WaitingRoom(Trail()).admit([state] * 8, meets=True)
     gone, kept = room.drop(-math.inf)
-    assert len(kept) == 5 and gone == pytest.approx(math.log(3)) and MOST_WAITING == 4096
+    assert len(kept) == 5 and len(gone) == 3 and MOST_WAITING == 4096
+
+
+async def test_tokenizations():
+    """The tokenizer of the toy cuts `ab` as one token."""
+    from test_prefill_methods import SpellingTokenizer
+
+    words = [b"a", b"b", b"ab"]
+    lm = FixedLM(words, rule=lambda context: [0.3, 0.1, 0.6], bos=2)
+    beam = await start(lm, BeamParams(exact=True))
+    assert [t.token_ids for t in beam.tokenizations()] == [()]
+    lm.tokenizer = SpellingTokenizer(words)
+    found = (await beam.prefill(b"ab")).tokenizations()
+    assert [(t.token_ids, t.byte_strings, t.partial, t.canonical) for t in found] == [
+        ((), (), b"ab", True),
+        ((0,), (b"a",), b"b", False),
+    ]
+    assert [t.posterior for t in found] == pytest.approx([0.6 / 0.63, 0.03 / 0.63])

@@ -18,7 +18,14 @@ from genlm.bytes.trie.service import AsyncTokenByteTrie
 if TYPE_CHECKING:
     from genlm.backend.tokenization import Token
 
-__all__ = ["byte_vocab", "check_token_ids", "shared_trie", "spell", "start_context"]
+__all__ = [
+    "byte_vocab",
+    "check_token_ids",
+    "end_strings",
+    "shared_trie",
+    "spell",
+    "start_context",
+]
 
 _Key = tuple[frozenset[bytes], tuple[tuple[str, Any], ...]]
 _tries: weakref.WeakKeyDictionary[Any, dict[_Key, AsyncTokenByteTrie]] = weakref.WeakKeyDictionary()
@@ -90,6 +97,21 @@ def start_context(llm: Any) -> list[int]:
         if token_id is not None:
             return [int(token_id)]
     return []
+
+
+def end_strings(llm: Any) -> set[bytes]:
+    """The spellings of the tokens that end a sequence: the tokenizer's, and those that generating stops at.
+
+    The latter are in the model's generation settings; chat models often name a second token there.
+    """
+    config = getattr(getattr(llm, "model", None), "generation_config", None)
+    ids: set[int] = set()
+    for source in (getattr(llm, "tokenizer", None), config):
+        token_id = getattr(source, "eos_token_id", None)
+        if token_id is not None:
+            ids.update(token_id if isinstance(token_id, list | tuple | set) else [token_id])
+    known = {bytes(token) for token in byte_vocab(llm) if token.token_id in ids}
+    return known - {b""}
 
 
 def spell(llm: Any, token_ids: Iterable[int]) -> list[bytes]:

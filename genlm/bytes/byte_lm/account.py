@@ -47,7 +47,7 @@ class Slack(NamedTuple):
     def of(cls, kept: float, waiting: WaitingRoom, dropped: Dropped) -> Self:
         """The slack of an answer from candidates of log weight `kept`."""
         most = logsumexp([*waiting.weights, dropped.weight])
-        expected = _share(logsumexp(waiting.estimates()), kept) + dropped.share
+        expected = _share(waiting.expected(), kept) + dropped.share
         bound = _share(most, kept)
         return cls(min(expected, bound), bound)
 
@@ -70,12 +70,18 @@ class Dropped(NamedTuple):
     weight: float = -math.inf
     share: float = 0.0
 
-    def more(self, weights: Iterable[float], total: float) -> Self:
-        """The account after candidates of some log weights were given up by a beam of log weight `total`."""
+    def more(self, weights: Iterable[float], total: float, expected: float | None = None) -> Self:
+        """The account after more has been given up.
+
+        Args:
+            weights: natural log weights of the candidates given up.
+            total: natural log weight of the beam.
+            expected: natural log of what they were expected to contribute; None: their weights.
+        """
         gone = logsumexp(list(weights))
         if gone == -math.inf:
             return self
-        share = math.exp(min(gone - total, 0.0))
+        share = math.exp(min((gone if expected is None else expected) - total, 0.0))
         return type(self)(logsumexp([self.weight, gone]), min(1.0, self.share + share))
 
 

@@ -33,6 +33,7 @@ from genlm.bytes.byte_lm.params import BeamParams
 from genlm.bytes.byte_lm.prefill import read_context
 from genlm.bytes.byte_lm.progress import ReadingProgress
 from genlm.bytes.byte_lm.step import Ask, Opened, Step, drive, open_beam, read_symbol
+from genlm.bytes.byte_lm.tokenization import Tokenization, tokenizations_of
 from genlm.bytes.byte_lm.trie_state import LazyTrieState, check_symbol
 from genlm.bytes.byte_lm.waiting import Trail, WaitingRoom
 from genlm.bytes.errors import BudgetExceededError, EmptyBeamError, bad_type
@@ -79,6 +80,7 @@ class ByteBeamState(StatefulByteLM):
         # Log factor by which a guess of `prefill` is heavier than what it knows; 0 for every other beam.
         self.absent = 0.0
         self._opened_before: Opened | None = None
+        self._begun = 0  # tokens of the initial context
 
     @classmethod
     async def initial(
@@ -98,7 +100,7 @@ class ByteBeamState(StatefulByteLM):
 
         Args:
             llm: a `genlm.backend` `AsyncLM`, or anything with its interface.
-            params: the settings; None means `BeamParams()`, accurate and cheap.
+            params: the settings; None means `BeamParams()`, with a tolerance.
             trie_opts: keyword arguments of `AsyncTokenByteTrie.from_vocab`; never changed.
             initial_context: token ids that precede the text; None means the tokenizer's
                 beginning-of-sequence token (see `StatefulTokenizedLM.initial`).
@@ -123,6 +125,7 @@ class ByteBeamState(StatefulByteLM):
             llm = adopt(llm)
         lm = StatefulTokenizedLM.initial(llm, initial_context, max_context_length, lora_name)
         state = LazyTrieState.initial(lm, trie)
+        beam._begun = len(lm.context)
         return beam.with_states([await state.materialize()])
 
     # -- looking --------------------------------------------------------------------------------------
@@ -155,6 +158,13 @@ class ByteBeamState(StatefulByteLM):
         upper = logsumexp([self.logZ, *self.waiting.weights, self.dropped.weight])
         return Bounds(self.logZ, min(upper, 0.0))
 
+    def tokenizations(self) -> list[Tokenization]:
+        """The candidates as tokenizations of the bytes read, with their posteriors, the likeliest first.
+
+        The share of the tokenizer's own is `sum(t.posterior for t in beam.tokenizations() if t.canonical)`.
+        """
+        return tokenizations_of(self.states, self._begun)
+
     def __repr__(self) -> str:
         lines = [f"\x1b[1mZ: {self.logZ:.6g}\x1b[0m", "\x1b[1mCandidates:\x1b[0m"]
         for state in self.states:
@@ -186,27 +196,39 @@ class ByteBeamState(StatefulByteLM):
         """
         if not self.states:
             return self
-        symbol = check_symbol(a, self.states[0].trie)
+        return await self.advance(check_symbol(a, self.states[0].trie))
+
+    async def advance(self, symbol: int | bytes, *, pruned: bool = False) -> Self:
+        """`<<` of a checked symbol.
+
+        Args:
+            symbol: what to read.
+            pruned: the caller prunes next. Then extensions that pruning is bound to discard are not
+                evaluated, and the beam after that `prune()` is the same.
+        """
         await self.materialize()
-        after = await drive(self.reading(symbol))
+        after = await drive(self.reading(symbol, pruned=pruned))
         if not after.states and self.params.heal:
             after = after.with_states(await self._heal(symbol))
         if self.params.verbose:
             logger.info("after %r: %r", symbol, after)
         return after
 
-    def reading(self, symbol: int | bytes) -> Step[Self]:
-        """`<<` without healing, as a step (`step.py`). Of materialized candidates and a checked symbol."""
+    def reading(self, symbol: int | bytes, *, pruned: bool = False) -> Step[Self]:
+        """`advance` without healing, as a step (`step.py`), of materialized candidates."""
         if self.params.tolerance is not None:
-            opened = self._opened_before or (yield from open_beam(self))
+            opened = self._opened_before or (yield from open_beam(self, looking=False))
             before = self.logZ + self.absent
             states, room = yield from read_symbol(opened, before, self.params.log_tolerance, symbol)
             return self._after(states, room, self.dropped, opened.absent)
         read = [after for state in self.states if (after := state << symbol) is not None]
         total = logsumexp([state.weight for state in read])
         kept = self.extensions(total)
-        got = yield Ask(kept)
-        read += [after for state in got if (after := state << symbol) is not None]
+        if pruned:
+            kept = yield from self._extend_in_reach(kept, read, symbol)
+        else:
+            got = yield Ask(kept)
+            read += [after for state in got if (after := state << symbol) is not None]
         if self.params.exact and len(read) > self.params.max_candidates:
             raise BudgetExceededError(
                 f"{len(read)} candidates after {symbol!r}; `max_candidates` is {self.params.max_candidates}. "
@@ -215,9 +237,35 @@ class ByteBeamState(StatefulByteLM):
             )
         return self.with_states(read, self._without(kept, total))
 
+    def _extend_in_reach(
+        self, extensions: list[LazyTrieState], read: list[LazyTrieState], symbol: int | bytes
+    ) -> Step[list[LazyTrieState]]:
+        """Evaluate the extensions that can be among the K heaviest; put what they become into `read`.
+
+        Reading makes no candidate heavier. So one that is not heavier now than K others are after the
+        symbol will not be kept. With a threshold too, who is kept depends on the weight of all.
+
+        Returns:
+            The extensions evaluated, or asked for in vain.
+        """
+        K = self.params.K
+        if K is None or self.params.log_prune_threshold > -math.inf:
+            first = extensions
+        else:
+            first = sorted(_in_reach(extensions, read, K), key=lambda state: -state.weight)[:K]
+        got = yield Ask(first)
+        read += [after for state in got if (after := state << symbol) is not None]
+        if first is extensions or K is None or len(got) < len(first):
+            return first
+        asked = {id(state) for state in first}
+        rest = [e for e in _in_reach(extensions, read, K) if id(e) not in asked]
+        got = yield Ask(rest)
+        read += [after for state in got if (after := state << symbol) is not None]
+        return [*first, *rest]
+
     def _without(self, kept: Sequence[LazyTrieState], total: float) -> Dropped:
         """The account after extensions other than `kept` have been dropped."""
-        if self.params.log_prune_threshold == -math.inf:
+        if self.params.K is None:
             return self.dropped
         ids = {id(state) for state in kept}
         gone = [e.weight for state in self.states for e in state.extend_all() if id(e) not in ids]
@@ -274,7 +322,7 @@ class ByteBeamState(StatefulByteLM):
     async def _open(self) -> Opened:
         if self._opened_before is not None:
             return self._opened_before
-        opened = await drive(open_beam(self))
+        opened = await drive(open_beam(self, looking=True))
         self._opened_before = opened
         return opened
 
@@ -331,12 +379,11 @@ class ByteBeamState(StatefulByteLM):
         total = self.logZ + self.absent
         least = self.params.log_least_share
         kept = [state for state in self.states if state.weight - total > least][: self.params.K]
+        dropped = self.dropped.more([ceiling(state) for state in self.states[len(kept) :]], total)
         if self.params.tolerance is None:
-            waiting, gone = self.waiting, -math.inf
-        else:
-            gone, waiting = self.waiting.drop(total + least)
-        weights = [*(ceiling(state) for state in self.states[len(kept) :]), gone]
-        return self._after(kept, waiting, self.dropped.more(weights, total), self.absent)
+            return self._after(kept, self.waiting, dropped, self.absent)
+        gone, waiting = self.waiting.drop(total + least)
+        return self._after(kept, waiting, dropped.more(gone.weights, total, gone.expected()), self.absent)
 
     def with_mode(self, mode: TrieMode) -> Self:
         """The same beam, reading end-of-sequence tokens in the given mode from now on."""
@@ -386,4 +433,14 @@ class ByteBeamState(StatefulByteLM):
     ) -> Self:
         after = type(self)(states, self.params)
         after.waiting, after.dropped, after.absent = waiting, dropped, absent
+        after._begun = self._begun
         return after
+
+
+def _in_reach(
+    extensions: Sequence[LazyTrieState], read: Sequence[LazyTrieState], K: int
+) -> list[LazyTrieState]:
+    """The extensions heavier than the K-th heaviest that has been read."""
+    weights = sorted((state.weight for state in read), reverse=True)
+    least = weights[K - 1] if len(weights) >= K else -math.inf
+    return [extension for extension in extensions if extension.weight > least]

@@ -23,9 +23,9 @@ after a byte that surprises the beam by e^-12 what was a millionth before matter
 class BeamParams:
     """Settings of a `ByteBeamState`.
 
-    Which candidates are evaluated is decided in one of three ways. `BeamParams()` has a tolerance, which is
-    accurate and cheap. `BeamParams(K=5, prune_threshold=0.05)` drops for good what is below a threshold.
-    `BeamParams(exact=True)` drops nothing.
+    Which candidates are evaluated is decided in one of three ways. `BeamParams()` has a tolerance: accurate,
+    at several times the price of a high threshold. `BeamParams(K=5, prune_threshold=0.05)` is the cheapest,
+    and drops for good what is below the threshold. `BeamParams(exact=True)` drops nothing.
 
     Args:
         K: the most candidates that `prune` keeps. None, for no limit, needs a tolerance or `exact`.

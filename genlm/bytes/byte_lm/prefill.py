@@ -44,6 +44,11 @@ than that for a candidate that waited."""
 BREATHE = 64
 """Bytes of known contexts read before other tasks of the event loop get a turn: some milliseconds."""
 
+NEAR, FAR = 64, 8
+"""How many bytes beyond the first lacking context are looked at: so many times the bytes that the pass before
+gained, and at least so many. Where guesses fail at every byte, looking to the end each time would cost the
+square of the length."""
+
 _Beam = TypeVar("_Beam", bound="ByteBeamState")
 
 
@@ -81,7 +86,7 @@ async def _read(beam: _Beam, text: list[int | bytes], method: str, report: Calla
     if guesses.useful and symbols:
         await guesses.ask_for_whole(reading.states[0])
     while at < len(symbols):
-        after = await (reading.prune() << symbols[at])
+        after = await reading.prune().advance(symbols[at], pruned=at + 1 < len(symbols))
         if not len(after):
             raise _impossible(reading, symbols[at], text, done + guesses.offset(at))
         reading, at = after, at + 1
@@ -99,12 +104,12 @@ async def _read_known(
     Returns:
         The beam before the first symbol for which a context was lacking, and that symbol's index.
     """
-    exact, exact_at = beam, at
+    exact, exact_at, begun = beam, at, at
     start = beam.waiting.trail.at - at
     rejoined = -1
     lacking: list[_Lacking] = []
-    while at < len(symbols):
-        after, missing = _read_if_known(beam.prune(), symbols[at])
+    while at < len(symbols) and at < exact_at + guesses.horizon:
+        after, missing = _read_if_known(beam.prune(), symbols[at], at + 1 < len(symbols))
         lacking += [(state, at if place is None else place - start, at) for state, place in missing]
         if after.states:
             beam, at = after, at + 1
@@ -120,15 +125,18 @@ async def _read_known(
             exact, exact_at = beam, at
         if at % BREATHE == 0:
             await asyncio.sleep(0)
+    guesses.horizon = max(NEAR, FAR * (exact_at - begun))
     if lacking:
         await guesses.ask_for(lacking)
     return exact, exact_at
 
 
-def _read_if_known(beam: _Beam, symbol: int | bytes) -> tuple[_Beam, list[tuple[LazyTrieState, int | None]]]:
+def _read_if_known(
+    beam: _Beam, symbol: int | bytes, pruned: bool
+) -> tuple[_Beam, list[tuple[LazyTrieState, int | None]]]:
     """One step without the model: candidates whose contexts are not known are left out, and listed."""
     missing = list[tuple[LazyTrieState, int | None]]()
-    step = beam.reading(symbol)
+    step = beam.reading(symbol, pruned=pruned)
     try:
         ask = next(step)
         while True:
@@ -150,6 +158,7 @@ class _Guesses:
         self._trie = state.trie.trie
         self._text = spelled(symbols)
         self._offset = _offsets(symbols)
+        self.horizon = len(symbols)
         self._tokens: list[int] = []  # the tokenizer's own path …
         self._path: list[tuple[int, StatefulTokenizedLM]] = []  # … and where each of its tokens begins
         self._reach: dict[Any, int] = {}

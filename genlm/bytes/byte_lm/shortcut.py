@@ -54,25 +54,39 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
     if kept == 0 or read < 0:
         return beam, 0
     path = [state.lm_state]
-    for token in tokens[:kept]:
+    for token in tokens:
         path.append(path[-1] << token)
-    logps = await asyncio.gather(*(lm_state.logp_next() for lm_state in path))
+    # To the end, if only those contexts are kept: the beam that reads the rest will need them next.
+    ahead = path if state.lm_state.remembers else path[: kept + 1]
+    logps = await asyncio.gather(*(lm_state.logp_next() for lm_state in ahead))
     weight = state.committed + sum(
         float(row[token]) for row, token in zip(logps, tokens[:kept], strict=False)
     )
     if weight == -math.inf:
         return beam, 0
-    end = LazyTrieState(path[-1], state.trie, ROOT, weight, mode=state.mode)
-    after = beam.restarted(await end.materialize(), beam.waiting.trail.at + read)
+    end: LazyTrieState | None = LazyTrieState(path[kept], state.trie, ROOT, weight, mode=state.mode)
+    assert end is not None
+    await end.materialize()
+    if method == "heal":
+        read = len(text)
+        for byte in spelled[-1]:
+            end = end << byte if end is not None else None
+        if end is None:
+            return beam, 0
+    after = beam.restarted(end, beam.waiting.trail.at + read)
     # All that the beam held before bounds what the other tokenizations can contribute.
     others = [state.weight for state in beam.states] + beam.waiting.weights
     after.dropped = beam.dropped.more(others, math.inf)
     return after, read
 
 
+LONGEST_WORD = 32
+"""Tokens: where no word begins within so many of the end (Chinese, a number of a thousand digits), the last
+`KEPT_OPEN` alone are left to the beam."""
+
+
 def _last_word(spelled: list[bytes]) -> int:
     """The number of tokens before the last word: `KEPT_OPEN` from the end, and back to a space."""
-    at = max(0, len(spelled) - KEPT_OPEN)
-    while at > 0 and not spelled[at][:1].isspace():
-        at -= 1
-    return at
+    last = max(0, len(spelled) - KEPT_OPEN)
+    starts = range(last, max(0, last - LONGEST_WORD), -1)
+    return next((at for at in starts if spelled[at][:1].isspace()), last if last > LONGEST_WORD else 0)

@@ -29,8 +29,13 @@ __all__ = ["Ask", "Opened", "Step", "drive", "open_beam", "read_symbol"]
 LIKELY = 0.1
 """Share of the beam from which a token that is being spelled is worth evaluating along with others: one
 more context costs a twelfth of a forward (`benchmarks/RESULTS.md`), and saves one if it is needed."""
+PATIENCE = math.log(30.0)
+"""How much heavier than the tolerance an extension must be that ends inside a token of the others, to be
+evaluated before that token ends, while nobody looks. Most of these die within a few bytes: a known text that
+is read on will tell (median e^-7, see `waiting.py`)."""
 AT_ONCE = 8
-"""Candidates woken together where nothing else is left."""
+"""Candidates woken first where nothing else is left; then twice as many, and so on: a text that nobody can read
+is told from one that few can in as many rounds as the logarithm of how many wait."""
 
 _Result = TypeVar("_Result")
 
@@ -87,21 +92,32 @@ class Opened:
     absent: float
 
 
-def open_beam(beam: ByteBeamState) -> Step[Opened]:
-    """Extend the candidates at a token's end: the extensions above the tolerance, the others wait."""
-    total = beam.logZ + beam.absent
-    extensions = [extension for state in beam.states for extension in state.extend_all()]
+def open_beam(beam: ByteBeamState, looking: bool) -> Step[Opened]:
+    """Extend the candidates at a token's end: the extensions above the tolerance, the others wait.
+
+    Args:
+        beam: the beam.
+        looking: whether somebody wants to know what comes next. Then all that matters is evaluated. To
+            read a symbol that is known, those who end inside a token of the others can wait longer.
+    """
+    tolerance = beam.params.log_tolerance
+    patience = 0.0 if looking else PATIENCE
+    states, room = list(beam.states), beam.waiting
+    if looking and states:
+        states, room = yield from _wake(states, room, beam.absent, tolerance, patience)
+    total = logsumexp([state.weight for state in states]) + beam.absent
+    extensions = [extension for state in states for extension in state.extend_all()]
     meets = any(extension.weight - total > math.log(HEAVY) for extension in extensions)
-    bar = total + beam.params.log_tolerance
+    bar = total + tolerance + (0.0 if meets else patience)
     due = [extension for extension in extensions if extension.weight > bar]
-    room = beam.waiting.admit([extension for extension in extensions if extension.weight <= bar], meets)
+    room = room.admit([extension for extension in extensions if extension.weight <= bar], meets)
     if not due:
-        return Opened(list(beam.states), room, beam.absent)
-    got = yield Ask(due, None, _likely(beam.states, total))
+        return Opened(states, room, beam.absent)
+    got = yield Ask(due, None, _likely(states, total))
     missing = logsumexp([extension.weight for extension in due if extension not in got]) - total
     # What is missing is taken to do as well as the rest.
     absent = beam.absent - math.log1p(-math.exp(min(missing, -1e-3)))
-    return Opened([*beam.states, *got], room, absent)
+    return Opened([*states, *got], room, absent)
 
 
 def read_symbol(
@@ -118,12 +134,24 @@ def read_symbol(
     read = [after for state in opened.states if (after := state << symbol) is not None]
     trail, mode = opened.room.trail, opened.states[0].mode
     room = opened.room.read(symbol, mode, _log_ratio(read, opened.absent, before))
+    read, room = yield from _wake(read, room, opened.absent, log_tolerance, PATIENCE)
+    read = [state.with_mode(mode) for state in read]
+    logp = _log_ratio(read, opened.absent, before)
+    return read, replace(room, trail=trail.after(symbol, mode, logp))
+
+
+def _wake(
+    states: list[LazyTrieState], room: WaitingRoom, absent: float, log_tolerance: float, patience: float
+) -> Step[tuple[list[LazyTrieState], WaitingRoom]]:
+    """Evaluate those who waited and matter now, until nobody is left who does."""
+    at_once = AT_ONCE
     while True:
         # Where nobody could read the symbol, those who wait are all there is: a few at a time.
-        total = logsumexp([state.weight for state in read]) + opened.absent
-        due, room = room.due(total + log_tolerance, None if read else AT_ONCE)
+        total = logsumexp([state.weight for state in states]) + absent
+        due, room = room.due(total + log_tolerance, patience, None if states else at_once)
+        at_once *= 2
         if not due:
-            break
+            return states, room
         ask = Ask([w.state for w in due], [w.trail.at for w in due], _paths(due, room))
         got = {id(state) for state in (yield ask)}
         for waiting in due:
@@ -131,9 +159,7 @@ def read_symbol(
                 after, found = waiting.replay(room.trail)
                 room = room.admit_late(found)
                 if after is not None:
-                    read.append(after.with_mode(mode))
-    logp = _log_ratio(read, opened.absent, before)
-    return read, replace(room, trail=trail.after(symbol, mode, logp))
+                    states = [*states, after]
 
 
 def _log_ratio(read: Sequence[LazyTrieState], absent: float, before: float) -> float:

@@ -42,11 +42,13 @@ from genlm.bytes.util import logsumexp
 __all__ = ["Trail", "Waiting", "WaitingRoom", "spelled", "token_prior"]
 
 LEAST = math.log(1e-4)
-LENIENCE = math.log(50.0)  # `c`, and the other two figures below: 95 cases of 100 stay below the estimate
+LENIENCE = math.log(500.0)  # `c`, and the other two figures below: 97 cases of 100 stay below the estimate
 BEND, OFFSET = 0.6, 0.5
 HEAVY = 0.3
 """Share of the beam at a token's end from which that place counts as one where the candidates meet."""
 MOST_WAITING = 4096
+LOWEST = -1e3
+"""Natural log that stands for probability 0 where differences are taken."""
 
 
 class Trail:
@@ -98,11 +100,13 @@ class Waiting:
         state: the candidate as it was where the token ended; its weight is exact.
         trail: what had been read by then.
         key: for one that has rejoined: natural log of its estimate, less `loglik` where it is compared.
+        lenience: log factor by which that estimate is above what is to be expected.
     """
 
     state: LazyTrieState
     trail: Trail
     key: float = 0.0
+    lenience: float = 0.0
 
     @property
     def weight(self) -> float:
@@ -154,13 +158,13 @@ class WaitingRoom:
         """The weights: upper bounds of what each can contribute."""
         return [waiting.weight for waiting in self]
 
-    def estimates(self) -> list[float]:
-        """Natural log of what each is reckoned to contribute now, in the order of iteration."""
-        found = list[float]()
+    def expected(self) -> float:
+        """Natural log of what all are expected to contribute now."""
+        found = [w.key - w.lenience + self.trail.loglik for w in self.rejoined]
         for group in self.inside:
-            doubt = self._doubt(group[0].trail, self.trail)
+            doubt = self._expected_doubt(group[0].trail, self.trail, group[0])
             found += [w.weight + doubt for w in group]
-        return found + [w.key + self.trail.loglik for w in self.rejoined]
+        return logsumexp(found)
 
     def admit(self, extensions: Iterable[LazyTrieState], meets: bool) -> Self:
         """Let extensions wait that end at the present place.
@@ -193,11 +197,12 @@ class WaitingRoom:
         """All have one more symbol to catch up with, to which the beam gave `logp`."""
         return replace(self, trail=self.trail.after(symbol, mode, logp))
 
-    def due(self, least: float, most: int | None = None) -> tuple[list[Waiting], Self]:
+    def due(self, least: float, patience: float = 0.0, most: int | None = None) -> tuple[list[Waiting], Self]:
         """Those whose estimate exceeds `least`, a log weight, and the room without them.
 
         Args:
             least: natural log weight.
+            patience: by how much more, as a log factor, for those who have not rejoined.
             most: take at most so many, those of the largest estimates.
         """
         bar = least - self.trail.loglik
@@ -208,7 +213,7 @@ class WaitingRoom:
         inside = list[tuple[Waiting, ...]]()
         for group in self.inside:
             doubt = self._doubt(group[0].trail, self.trail)
-            k = sum(1 for w in group if w.weight + doubt > least)
+            k = sum(1 for w in group if w.weight + doubt > least + patience)
             taken += group[:k]
             if k < len(group):
                 inside.append(group[k:])
@@ -221,30 +226,28 @@ class WaitingRoom:
             room = room.admit_late(rest)
         return taken, room
 
-    def drop(self, least: float) -> tuple[float, Self]:
+    def drop(self, least: float) -> tuple[Self, Self]:
         """Give up those whose estimate is below `least`, and the lightest beyond `MOST_WAITING`.
 
         Returns:
-            Natural log of the weights given up, and the room without them.
+            Those given up, and the room without them.
         """
-        gone = list[Waiting]()
         bar, n = least - self.trail.loglik, len(self.rejoined)
         while n and (self.rejoined[n - 1].key < bar or n > MOST_WAITING):
             n -= 1
-        gone += self.rejoined[n:]
+        lost = list[tuple[Waiting, ...]]()
         inside = list[tuple[Waiting, ...]]()
         for group in self.inside:
             doubt = self._doubt(group[0].trail, self.trail)
             k = len(group)
             while k and group[k - 1].weight + doubt < least:
                 k -= 1
-            gone += group[k:]
+            if k < len(group):
+                lost.append(group[k:])
             if k:
                 inside.append(group[:k])
-        if not gone:
-            return -math.inf, self
-        room = replace(self, inside=tuple(inside), rejoined=self.rejoined[:n])
-        return logsumexp([w.weight for w in gone]), room
+        gone = replace(self, inside=tuple(lost), rejoined=self.rejoined[n:])
+        return gone, replace(self, inside=tuple(inside), rejoined=self.rejoined[:n]) if len(gone) else self
 
     # -- estimates ------------------------------------------------------------------------------------
 
@@ -255,7 +258,8 @@ class WaitingRoom:
 
     def _close(self, waiting: Waiting, place: Trail) -> Waiting:
         doubt = self._doubt(waiting.trail, place, waiting)
-        return replace(waiting, key=waiting.weight + doubt - place.loglik)
+        lenience = doubt - self._expected_doubt(waiting.trail, place, waiting)
+        return replace(waiting, key=waiting.weight + doubt - place.loglik, lenience=lenience)
 
     def _ordered(self, new: list[Waiting]) -> tuple[Waiting, ...]:
         if not new:
@@ -273,9 +277,16 @@ class WaitingRoom:
         if start is end:
             return 0.0
         some = waiting or next(w for group in self.inside for w in group if w.trail is start)
-        symbols = [link.symbol for link in end.since(start)]
-        q = token_prior(some.state.trie.trie, symbols)
-        return min(0.0, LENIENCE + q, OFFSET + BEND * (end.loglik - start.loglik))
+        return min(0.0, LENIENCE + _prior(some, end), OFFSET + BEND * (end.loglik - start.loglik))
+
+    def _expected_doubt(self, start: Trail, end: Trail, waiting: Waiting) -> float:
+        """The same without lenience."""
+        return 0.0 if start is end else min(_prior(waiting, end), end.loglik - start.loglik)
+
+
+def _prior(waiting: Waiting, end: Trail) -> float:
+    trie = waiting.state.trie.trie
+    return max(token_prior(trie, [link.symbol for link in end.since(waiting.trail)]), LOWEST)
 
 
 def spelled(symbols: Iterable[int | bytes]) -> bytes:

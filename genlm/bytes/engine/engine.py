@@ -24,7 +24,6 @@ is done.
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from threading import Lock
@@ -36,7 +35,7 @@ from jaxtyping import Float32
 from genlm.bytes.engine.forward import TreeModel
 from genlm.bytes.engine.plan import parts, plan
 from genlm.bytes.engine.tree import Node, Tree
-from genlm.bytes.engine.worker import Worker
+from genlm.bytes.engine.worker import Outcome, Worker
 from genlm.bytes.errors import bad_value
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ class Engine:
         # Guards the trees and the log-probabilities, for moments. The slots belong to the worker's thread.
         self._lock = Lock()
         self._worker = Worker(self._parts, self._evaluate)
-        self._clock = self._forwards = self._tokens_run = self._tokens_reused = 0
+        self._forwards = self._tokens_run = self._tokens_reused = 0
         self._worker.run(self._tree_model.check)
 
     # -- the AsyncLM interface ------------------------------------------------------------------------
@@ -107,9 +106,7 @@ class Engine:
         self, token_ids_list: Sequence[Sequence[int]], lora_name: str | None = None
     ) -> Float32[torch.Tensor, "contexts logits"]:
         """`next_token_logprobs` of each context, in one forward."""
-        return torch.stack(
-            await asyncio.gather(*(self.next_token_logprobs(ids, lora_name) for ids in token_ids_list))
-        )
+        return torch.stack(await self.logprobs_many([self.node(ids, lora_name) for ids in token_ids_list]))
 
     def next_token_logprobs_sync(self, token_ids: Sequence[int], lora_name: str | None = None) -> _Logps:
         """`next_token_logprobs` for callers that cannot await. It blocks the thread, and a loop on it."""
@@ -174,11 +171,38 @@ class Engine:
             self._touch(node)
             return logps
         self._check(node)
-        return await self._worker.ask(node)
+        (outcome,) = await self._worker.ask([node])
+        return raised(outcome)
+
+    async def logprobs_many(self, nodes: Sequence[Node]) -> list[_Logps]:
+        """`logprobs` of each node, for less than as many calls. What is missing goes out together.
+
+        Raises:
+            ValueError: see `logprobs`; the first context that cannot be read. None is evaluated then.
+        """
+        self._check(*nodes)
+        return [raised(outcome) for outcome in await self.outcomes(nodes)]
+
+    async def outcomes(self, nodes: Sequence[Node]) -> list[Outcome]:
+        """`logprobs` of each node, or the exception that it would raise: a failing one harms no other."""
+        known: dict[Node, Outcome] = {}
+        for node in nodes:
+            logps = node.logps
+            if logps is not None:
+                self._touch(node)
+                known[node] = logps
+            else:
+                try:
+                    self._check(node)
+                except ValueError as error:
+                    known[node] = error
+        asked = list(dict.fromkeys(node for node in nodes if node not in known))
+        known.update(zip(asked, await self._worker.ask(asked), strict=True))
+        return [known[node] for node in nodes]
 
     def _logprobs_sync(self, nodes: list[Node]) -> list[_Logps]:
         self._check(*nodes)
-        return self._worker.ask_and_wait(nodes)
+        return [raised(outcome) for outcome in self._worker.ask_and_wait(nodes)]
 
     def statistics(self) -> Statistics:
         """Forwards, tokens run through the model and tokens reused, slots, bytes and evictions."""
@@ -221,28 +245,26 @@ class Engine:
             )
 
     def _run(self, wanted: list[Node]) -> dict[Node, _Logps]:
-        self._clock += 1
-        old, new = plan(wanted, self._clock)
-        self._tokens_reused += len(old)
+        model, cache = self._tree_model, self._tree_model.cache
+        cache.clock += 1
+        new = plan(wanted, cache.clock)
         ask = set(wanted)
         found: dict[Node, _Logps] = {}
         for first in range(0, len(new), MOST_NEW):
             part = new[first : first + MOST_NEW]
             at = [i for i, node in enumerate(part) if node in ask]
             try:
-                rows = self._tree_model.run(old, part, at or [len(part) - 1])
+                rows = model.run(part, at or [len(part) - 1])
             except BaseException:
-                self._tree_model.cache.release(part)  # what was written there cannot be trusted
+                cache.discard(part)
                 raise
             self._forwards += 1
             self._tokens_run += len(part)
+            self._tokens_reused += len(cache.exposure.old)
             if at:
-                for i, row in zip(at, rows, strict=True):
-                    found[part[i]] = row
-            old = sorted([*old, *part], key=lambda node: node.depth) if first + MOST_NEW < len(new) else old
-        for node, row in found.items():
-            # A row of its own each: one that is kept must not keep all of them.
-            found[node] = row if len(found) == 1 else row.clone()
+                found |= {part[i]: row for i, row in zip(at, rows, strict=True)}
+        if any(bool(row[0].isnan()) for row in found.values()):  # then all of the row is
+            cache.discard(new)
         with self._lock:
             for node, row in found.items():
                 self._keep(node, row)
@@ -279,6 +301,13 @@ class Engine:
                 )
             if node.token >= size:
                 raise bad_value("token_ids", node.token, f"this model's tokens are 0..{size - 1}")
+
+
+def raised(outcome: Outcome) -> _Logps:
+    """What was found; an exception is raised."""
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
 
 
 def default_bounds(device: torch.device) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What a request for some contexts needs: which can be run together, what is held, and what is to be run."""
+"""What a request for some contexts needs: which can be run together, and what is to be run."""
 
 from __future__ import annotations
 
@@ -45,23 +45,20 @@ def _exceeds(nodes: list[Node], most: int) -> bool:
     return len(seen) > most
 
 
-def plan(wanted: list[Node], clock: int) -> tuple[list[Node], list[Node]]:
-    """The nodes whose keys and values are needed and held, and those to run; parents first.
+def plan(wanted: list[Node], clock: int) -> list[Node]:
+    """The nodes to run, parents first: those wanted, and those on the way to them that have no slot.
 
-    All of them are marked as used at `clock`, which must be later than any earlier mark.
+    They, and the nodes with slots that they descend from, are marked as used at `clock`. Nodes further up
+    are not walked; they are marked when something is to be evicted (`SlotCache`).
     """
-    old: dict[Node, None] = {}
     new: dict[Node, None] = dict.fromkeys(wanted)
     for start in wanted:
         node = start.parent
-        while node is not None and node.parent is not None and node.used != clock:
-            node.used = clock
-            if node.slot is None:
-                new[node] = None
-            elif node not in new:
-                old[node] = None
+        while node is not None and node.parent is not None and node.slot is None and node not in new:
+            new[node] = None
             node = node.parent
-    for node in wanted:
+        if node is not None:
+            node.used = clock
+    for node in new:
         node.used = clock
-        old.pop(node, None)
-    return sorted(old, key=lambda n: n.depth), sorted(new, key=lambda n: n.depth)
+    return sorted(new, key=lambda n: n.depth)

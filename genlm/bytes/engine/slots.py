@@ -1,12 +1,16 @@
 """Keys and values of all contexts, one slot a node, in buffers that a Hugging Face model fills itself.
 
 The model is given a cache whose layers write the new keys and values into the new nodes' slots and
-answer with the old ones that this forward needs followed by the new. Only what is needed is exposed:
-attention costs per exposed slot, and models with grouped queries copy each of them once a head.
+answer with those that this forward needs (`exposure.py`): a stretch of the buffers, or what is needed of
+them, gathered, followed by the new.
 
-A freed slot is used again by the next node. Slots need not be neighbours, since exposing gathers them
-anyway, so there is nothing to compact while the buffers grow by doubling, up to the limit. Only a forward
-that needs more than the limit by itself gets more, and the buffers are cut back and compacted after it.
+A node gets the first free slot after its parent's, so that paths are stretches. The buffers grow by
+doubling, up to the limit. Only a forward that needs more than the limit by itself gets more, and the buffers
+are cut back and compacted after it.
+
+A node with a slot has ancestors with slots: the least recently used go first, of those equally so the
+deepest, and a node counts as used when a descendant is. What slots without a holder contain is finite, since
+a mask that hides an infinite or undefined number still passes it on (0 × ∞).
 """
 
 from __future__ import annotations
@@ -14,10 +18,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from genlm.bytes.engine.exposure import Exposure, expose
+from genlm.bytes.engine.paths import Paths
 from genlm.bytes.engine.tree import Node
 
 __all__ = ["SlotCache"]
@@ -33,8 +40,8 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
         self._cache = cache
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        self.keys = key_states.new_empty(self._shape(key_states))
-        self.values = value_states.new_empty(self._shape(value_states))
+        self.keys = key_states.new_zeros(self._shape(key_states))
+        self.values = value_states.new_zeros(self._shape(value_states))
         self.is_initialized = True
 
     def _shape(self, states: torch.Tensor) -> tuple[int, ...]:
@@ -43,7 +50,7 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keep the new nodes' keys and values; return those of the exposed nodes, the new ones last."""
+        """Keep the new nodes' keys and values; return those of the exposed slots."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         self.keys, keys = self._put(self.keys, key_states)
@@ -53,15 +60,28 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
     def _put(
         self, buffer: Float[torch.Tensor, "1 h s d"], new: Float[torch.Tensor, "1 h n d"]
     ) -> tuple[Float[torch.Tensor, "1 h s2 d"], Float[torch.Tensor, "1 h e d"]]:
-        if buffer.shape[2] < self._cache.capacity:
-            grown = buffer.new_empty(self._shape(buffer))
+        cache = self._cache
+        if buffer.shape[2] < cache.capacity:
+            grown = buffer.new_zeros(self._shape(buffer))
             grown[:, :, : buffer.shape[2]] = buffer
             buffer = grown
         # A model may be spread over several devices; where it is on one, `to` does nothing.
-        buffer.index_copy_(2, self._cache.new.to(buffer.device), new)
-        if not len(self._cache.old):
+        if isinstance(cache.new, slice):
+            buffer[:, :, cache.new] = new
+        else:
+            buffer.index_copy_(2, cache.new.to(buffer.device), new)
+        if cache.old is None:
             return buffer, new
-        return buffer, torch.cat([buffer.index_select(2, self._cache.old.to(buffer.device)), new], dim=2)
+        if isinstance(cache.old, slice):
+            return buffer, buffer[:, :, cache.old]
+        return buffer, torch.cat([buffer.index_select(2, cache.old.to(buffer.device)), new], dim=2)
+
+    def erase(self, slots: Int[torch.Tensor, " some"]) -> None:
+        """Make what some slots contain finite."""
+        if self.is_initialized:
+            for buffer in (self.keys, self.values):
+                known = slots[slots < buffer.shape[2]]  # it may not have grown yet
+                buffer.index_fill_(2, known.to(buffer.device), 0.0)
 
     def move(self, slots: Int[torch.Tensor, " kept"]) -> None:
         """Buffers of the cache's capacity, with only some slots, side by side from the first on."""
@@ -69,16 +89,16 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
             self.keys, self.values = (self._moved(b, slots) for b in (self.keys, self.values))
 
     def _moved(self, buffer: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
-        made = buffer.new_empty(self._shape(buffer))
+        made = buffer.new_zeros(self._shape(buffer))
         made[:, :, : len(slots)] = buffer.index_select(2, slots.to(buffer.device))
         return made
 
     def get_mask_sizes(self, query_length: Any) -> tuple[int, int]:
         # Earlier releases of transformers 5 pass the positions themselves; the new nodes say how many.
-        return len(self._cache.old) + len(self._cache.new), 0
+        return self._cache.exposure.length, 0
 
     def get_seq_length(self) -> int:
-        return len(self._cache.old)
+        return self._cache.exposure.length - len(self._cache.exposure.new)
 
     def get_max_length(self) -> int:
         return -1
@@ -93,13 +113,20 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
 
 
 class SlotCache(Cache):  # type: ignore[misc]
-    """The cache that the model is given. `old` and `new` are set before each forward.
+    """The cache that the model is given. `expose` is called before each forward.
 
     Args:
         layers: how many layers the model has.
         device: where the model lives.
         most_bytes: the most that keys and values may take. What one forward needs is always granted;
             `trim` brings the buffers back to the limit.
+
+    Attributes:
+        clock: nodes used at this time are not evicted. Whoever starts a request advances it.
+        exposure: what the forward attends to.
+        new: the new nodes' slots, for the layers.
+        old: the slots that the layers answer with: a stretch, or those that are gathered and followed
+            by the new; None if there are only new ones.
     """
 
     def __init__(self, layers: int, device: torch.device, most_bytes: int) -> None:
@@ -107,16 +134,20 @@ class SlotCache(Cache):  # type: ignore[misc]
         self.capacity = 64
         self.most_bytes = most_bytes
         self.evictions = 0
-        self.old: Int[torch.Tensor, " old"] = torch.empty(0, dtype=torch.long, device=device)
-        self.new: Int[torch.Tensor, " new"] = self.old
+        self.clock = 0
+        none = np.empty(0, np.int64)
+        self.exposure = Exposure(none, none, None, 0)
+        self.new: slice | Int[torch.Tensor, " new"] = slice(0, 0)
+        self.old: slice | Int[torch.Tensor, " old"] | None = None
         self._device = device
         self._holders: list[Node | None] = [None] * self.capacity
-        self._free = list(reversed(range(self.capacity)))
+        self._free = np.ones(self.capacity, np.bool_)
+        self._paths = Paths()
 
     @property
     def used(self) -> int:
         """Slots in use."""
-        return self.capacity - len(self._free)
+        return self.capacity - int(self._free.sum())
 
     @property
     def nbytes(self) -> int:
@@ -133,35 +164,69 @@ class SlotCache(Cache):  # type: ignore[misc]
         per_slot = self._bytes_per_slot
         return self.most_bytes // per_slot if per_slot else None
 
-    def expose(self, old: list[Node], new: list[Node]) -> None:
-        """Prepare a forward over `new`, which attends to `old`. Gives each new node a slot."""
-        self._make_room(len(new), keep={id(node) for node in old})
-        for node in new:
-            if node.slot is None:
-                node.slot = self._free.pop()
-                self._holders[node.slot] = node
-        self.old = torch.tensor([node.slot for node in old], dtype=torch.long, device=self._device)
-        self.new = torch.tensor([node.slot for node in new], dtype=torch.long, device=self._device)
+    def expose(self, new: list[Node]) -> dict[Node, Int[np.ndarray, " depth"]]:
+        """Prepare a forward over `new`, parents first. Gives each a slot.
+
+        Returns:
+            The slots down to each node that a new one is a child of, without those that are new themselves.
+        """
+        among = set(new)
+        stems = dict.fromkeys(
+            above for node in new if (above := node.parent) and above.parent and above not in among
+        )
+        for node in (*new, *stems):
+            node.used = self.clock
+        lacking = [node for node in new if node.slot is None]
+        self._make_room(len(lacking))
+        self._give_slots(lacking)
+        paths = {stem: self._paths.of(stem) for stem in stems}
+        self.exposure = expose(np.array([node.slot for node in new]), paths.values(), self.capacity)
+        self.new = self._stretch(self.exposure.new)
+        self.old = self._exposed()
+        return paths
+
+    def _stretch(self, slots: Int[np.ndarray, " some"]) -> slice | Int[torch.Tensor, " some"]:
+        if (np.diff(slots) == 1).all():
+            return slice(int(slots[0]), int(slots[-1]) + 1)
+        return torch.tensor(slots, device=self._device)
+
+    def _exposed(self) -> slice | Int[torch.Tensor, " old"] | None:
+        shown = self.exposure
+        if shown.start is not None:
+            return slice(shown.start, shown.start + shown.length)
+        return torch.tensor(shown.old, device=self._device) if len(shown.old) else None
 
     def release(self, nodes: Iterable[Node]) -> None:
         """Take the slots of `nodes` back."""
         for node in nodes:
             if node.slot is not None:
                 self._holders[node.slot] = None
-                self._free.append(node.slot)
+                self._free[node.slot] = True
                 node.slot = None
+        self._paths.forget()
+
+    def discard(self, nodes: Iterable[Node]) -> None:
+        """Take slots back whose contents cannot be trusted, and those of what descends from them."""
+        lost = [node for node in nodes if node.slot is not None]
+        slots = torch.tensor([node.slot for node in lost], dtype=torch.long, device=self._device)
+        for layer in self.layers:
+            layer.erase(slots)
+        self.release(lost)
+        for node in sorted(self._held(), key=lambda node: node.depth):
+            if node.parent and node.parent.parent and node.parent.slot is None:
+                self.release([node])
 
     def clear(self) -> None:
         """Take all slots back."""
-        self.release([node for node in self._holders if node is not None])
+        self.release(self._held())
 
     def trim(self) -> None:
         """Give back what a forward needed beyond the limit."""
         most = self.most_slots
         if most is None or self.capacity <= most:
             return
-        self._evict(max(0, self.used - most), keep=set())
-        held = [node for node in self._holders if node is not None]
+        self._evict(max(0, self.used - most), self.clock + 1)
+        held = self._held()
         slots = torch.tensor([node.slot for node in held], dtype=torch.long, device=self._device)
         self.capacity = most
         for layer in self.layers:
@@ -169,10 +234,27 @@ class SlotCache(Cache):  # type: ignore[misc]
         for slot, node in enumerate(held):
             node.slot = slot
         self._holders = [*held, *[None] * (most - len(held))]
-        self._free = list(reversed(range(len(held), most)))
+        self._free = np.arange(most) >= len(held)
+        self._paths.forget()
 
-    def _make_room(self, count: int, keep: set[int]) -> None:
-        missing = count - len(self._free)
+    def _held(self) -> list[Node]:
+        return [node for node in self._holders if node is not None]
+
+    def _give_slots(self, nodes: list[Node]) -> None:
+        """The first free slots after the first node's parent's, and on from the start."""
+        if not nodes:
+            return
+        above = nodes[0].parent
+        free = np.flatnonzero(self._free)
+        first = int(np.searchsorted(free, above.slot)) if above and above.slot is not None else 0
+        slots = np.concatenate([free[first : first + len(nodes)], free[:first]])[: len(nodes)]
+        self._free[slots] = False
+        for node, slot in zip(nodes, slots.tolist(), strict=True):
+            node.slot = slot
+            self._holders[slot] = node
+
+    def _make_room(self, count: int) -> None:
+        missing = count - int(self._free.sum())
         if missing <= 0:
             return
         most = self.most_slots
@@ -183,19 +265,26 @@ class SlotCache(Cache):  # type: ignore[misc]
             missing -= grown - self.capacity
             self._grow(grown)
         if missing > 0:
-            missing -= self._evict(max(missing, self.capacity // 8), keep)
+            missing -= self._evict(max(missing, self.capacity // 8), self.clock)
         if missing > 0:  # one forward needs more than the limit: it must still be possible
             self._grow(self.capacity + missing)
 
     def _grow(self, capacity: int) -> None:
-        self._free += reversed(range(self.capacity, capacity))
-        self._holders += [None] * (capacity - self.capacity)
+        more = capacity - self.capacity
+        self._free = np.concatenate([self._free, np.ones(more, np.bool_)])
+        self._holders += [None] * more
         self.capacity = capacity
 
-    def _evict(self, count: int, keep: set[int]) -> int:
-        """Drop the least recently used; of those equally so the deepest, so that paths stay whole."""
-        held = [node for node in self._holders if node is not None and id(node) not in keep]
-        held.sort(key=lambda node: (node.used, -node.depth))
-        self.release(held[:count])
-        self.evictions += len(held[:count])
-        return len(held[:count])
+    def _evict(self, count: int, before: int) -> int:
+        """Drop the least recently used of those not used since `before`, children before parents."""
+        held = sorted(self._held(), key=lambda node: node.used, reverse=True)
+        for node in held:
+            above = node.parent
+            while above is not None and above.used < node.used:
+                above.used = node.used
+                above = above.parent
+        idle = [node for node in held if node.used < before]
+        idle.sort(key=lambda node: (node.used, -node.depth))
+        self.release(idle[:count])
+        self.evictions += len(idle[:count])
+        return len(idle[:count])

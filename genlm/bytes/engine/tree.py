@@ -28,7 +28,8 @@ class Node:
         token: the last token's id; -1 for the root.
         slot: where its keys and values are kept, or None.
         logps: natural log-probabilities of the next token, or None.
-        used: when a forward last needed it; never less than a descendant's.
+        used: when a forward last needed it, or one without a slot of its own descended from it. Before
+            anything is evicted it is brought up to what its descendants have.
     """
 
     __slots__ = ("__weakref__", "depth", "logps", "parent", "slot", "token", "tree", "used")

@@ -18,18 +18,17 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakSet
 
-from jaxtyping import Float32
 from torch import Tensor
 
 from genlm.bytes.engine.tree import Node
 
-__all__ = ["Worker"]
+__all__ = ["Outcome", "Worker"]
 
 T = TypeVar("T")
 
@@ -38,22 +37,43 @@ PATIENCE = 8
 task that awaited that goes on and starts new ones, these run); 8 allow for two more `gather`s in between.
 All 8 take 0.1–0.2 ms, the forward of a small model 10–100 ms."""
 
-# An answer is set to what was found or to what was raised; an exception is raised by whoever awaits it.
-_Outcome = Tensor | BaseException
+Outcome = Tensor | BaseException
+"""What was found, or what was raised; an exception is raised by whoever awaits it."""
+
+
+_Answers = asyncio.Future[list[Outcome]] | concurrent.futures.Future[list[Outcome]]
+
+
+class _Request:
+    """What one caller asks at once, with one future for all answers: hundreds are asked ahead of time."""
+
+    __slots__ = ("_found", "_missing", "_nodes", "answers")
+
+    def __init__(self, nodes: Sequence[Node], answers: _Answers) -> None:
+        self._nodes = nodes
+        self._missing = set(nodes)
+        self._found: dict[Node, Outcome] = {}
+        self.answers = answers
+
+    def answer(self, node: Node, outcome: Outcome) -> None:
+        self._found[node] = outcome
+        self._missing.discard(node)
+        if not self._missing and not self.answers.done():
+            self.answers.set_result([self._found[node] for node in self._nodes])
 
 
 @dataclass(eq=False)
 class _Loop:
     """The requests of one event loop that no batch has taken yet."""
 
-    waiting: dict[Node, list[asyncio.Future[_Outcome]]] = field(default_factory=dict)
+    waiting: dict[Node, list[_Request]] = field(default_factory=dict)
     events: int = 0  # requests made and deliveries received
     stirred: bool = False  # a callback that waits for quiet is on its way
     settled: bool = True  # what waits may be taken
 
 
-_Asker = tuple[_Loop | None, Any]
-"""The loop of a request (None: a thread that waits) and its future, of `asyncio` or `concurrent`."""
+_Asker = tuple[_Loop | None, _Request]
+"""The loop of a request (None: a thread that waits), and the request."""
 
 
 class Worker:
@@ -82,31 +102,38 @@ class Worker:
     def _start(self) -> None:
         self._gate = Lock()  # held for bookkeeping only, never while something is evaluated
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = WeakKeyDictionary()
-        self._blocked: list[tuple[Node, concurrent.futures.Future[_Outcome]]] = []
+        self._blocked: list[tuple[Node, _Request]] = []
         self._working = False
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "genlm-bytes-engine")
 
     # -- asking ---------------------------------------------------------------------------------------
 
-    async def ask(self, node: Node) -> Float32[Tensor, " logits"]:
-        """The log-probabilities at a node. Raises what evaluating it raised."""
+    async def ask(self, nodes: Sequence[Node]) -> list[Outcome]:
+        """The log-probabilities at each node, or what evaluating it raised."""
+        if not nodes:
+            return []
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[_Outcome] = loop.create_future()
+        answers: asyncio.Future[list[Outcome]] = loop.create_future()
+        request = _Request(nodes, answers)
         with self._gate:
             mine = self._of(loop)
-            mine.waiting.setdefault(node, []).append(answer)
+            for node in set(nodes):
+                mine.waiting.setdefault(node, []).append(request)
             mine.events += 1
             mine.settled = False
         self._stir(loop, mine)
-        return _value(await answer)
+        return await answers
 
-    def ask_and_wait(self, nodes: Iterable[Node]) -> list[Float32[Tensor, " logits"]]:
-        """The log-probabilities at each node; this thread waits for them."""
-        asked = [(node, concurrent.futures.Future[_Outcome]()) for node in nodes]
+    def ask_and_wait(self, nodes: Sequence[Node]) -> list[Outcome]:
+        """`ask` for a thread that waits."""
+        if not nodes:
+            return []
+        answers = concurrent.futures.Future[list[Outcome]]()
+        request = _Request(nodes, answers)
         with self._gate:
-            self._blocked += asked
+            self._blocked += [(node, request) for node in set(nodes)]
             self._wake()
-        return [_value(answer.result()) for _, answer in asked]
+        return answers.result()
 
     def run(self, function: Callable[[], T]) -> T:
         """Run something else on the thread, after what is being evaluated; this thread waits for it."""
@@ -143,11 +170,10 @@ class Worker:
         self,
         loop: asyncio.AbstractEventLoop,
         mine: _Loop,
-        answers: list[tuple[asyncio.Future[_Outcome], _Outcome]],
+        answers: list[tuple[_Request, Node, Outcome]],
     ) -> None:
-        for answer, outcome in answers:
-            if not answer.done():
-                answer.set_result(outcome)
+        for request, node, outcome in answers:
+            request.answer(node, outcome)
         mine.events += 1
         self._stir(loop, mine)
 
@@ -162,38 +188,38 @@ class Worker:
     def _work(self) -> None:
         while askers := self._take():
             for part in self._split(askers):
-                found: Mapping[Node, _Outcome]
+                found: Mapping[Node, Outcome]
                 try:
                     found = self._evaluate(part)
                 except BaseException as error:
                     found = dict.fromkeys(part, error)
-                self._give([(asker, found[node]) for node in part for asker in askers[node]])
+                self._give([(asker, node, found[node]) for node in part for asker in askers[node]])
 
     def _take(self) -> dict[Node, list[_Asker]]:
         """All that waits and may be taken, without those who have gone away."""
         taken: dict[Node, list[_Asker]] = {}
         with self._gate:
             for mine in [mine for mine in self._loops.values() if mine.settled]:
-                for node, answers in mine.waiting.items():
-                    live: list[_Asker] = [(mine, answer) for answer in answers if not answer.done()]
+                for node, requests in mine.waiting.items():
+                    live: list[_Asker] = [(mine, one) for one in requests if not one.answers.done()]
                     if live:
                         taken.setdefault(node, []).extend(live)
                 mine.waiting = {}
-            for node, waiting in self._blocked:
-                taken.setdefault(node, []).append((None, waiting))
+            for node, request in self._blocked:
+                taken.setdefault(node, []).append((None, request))
             self._blocked = []
             self._working = bool(taken)
         return taken
 
-    def _give(self, answers: Iterable[tuple[_Asker, _Outcome]]) -> None:
-        by_loop: dict[_Loop, list[tuple[asyncio.Future[_Outcome], _Outcome]]] = {}
-        for (mine, answer), outcome in answers:
+    def _give(self, answers: Iterable[tuple[_Asker, Node, Outcome]]) -> None:
+        by_loop: dict[_Loop, list[tuple[_Request, Node, Outcome]]] = {}
+        for (mine, request), node, outcome in answers:
             if mine is None:
-                answer.set_result(outcome)
+                request.answer(node, outcome)
             else:
-                by_loop.setdefault(mine, []).append((answer, outcome))
+                by_loop.setdefault(mine, []).append((request, node, outcome))
         for mine, items in by_loop.items():
-            loop = items[0][0].get_loop()
+            loop = cast("asyncio.Future[Any]", items[0][0].answers).get_loop()
             with self._gate:
                 mine.settled = False
             try:
@@ -201,12 +227,6 @@ class Worker:
             except RuntimeError:  # it was closed: nobody is left who could be told
                 with self._gate:
                     self._loops.pop(loop, None)
-
-
-def _value(outcome: _Outcome) -> Tensor:
-    if isinstance(outcome, BaseException):
-        raise outcome
-    return outcome
 
 
 _workers: WeakSet[Worker] = WeakSet()

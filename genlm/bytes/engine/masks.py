@@ -1,0 +1,52 @@
+"""Which exposed slots each new node may attend to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from genlm.bytes.engine.exposure import Exposure
+from genlm.bytes.engine.tree import Node
+
+__all__ = ["ancestors", "depths", "is_chain"]
+
+_Paths = Mapping[Node, Int[np.ndarray, " depth"]]
+
+
+def is_chain(new: list[Node]) -> bool:
+    """Whether each node is the next one's parent."""
+    return all(node.parent is before for node, before in zip(new[1:], new[:-1], strict=True))
+
+
+def ancestors(new: list[Node], paths: _Paths, exposure: Exposure) -> Bool[np.ndarray, "new all"]:
+    """`[i, j]`: whether column `j` of the exposure is `new[i]` or an ancestor of it.
+
+    Args:
+        new: parents first.
+        paths: the slots down to each parent that is not new itself.
+    """
+    mask = np.zeros((len(new), exposure.length), np.bool_)
+    own = exposure.columns(exposure.new)
+    columns = {stem: exposure.columns(path) for stem, path in paths.items()}
+    row: dict[Node, int] = {}
+    for i, node in enumerate(new):
+        parent = node.parent
+        assert parent is not None
+        if parent in row:
+            mask[i] = mask[row[parent]]
+        elif parent in columns:
+            mask[i, columns[parent]] = True
+        mask[i, own[i]] = True
+        row[node] = i
+    return mask
+
+
+def depths(new: list[Node], paths: _Paths, exposure: Exposure) -> Int[np.ndarray, " all"]:
+    """The depth of the node in each column; 0 in a hole."""
+    found = np.zeros(exposure.length, np.int64)
+    for path in paths.values():
+        found[exposure.columns(path)] = np.arange(1, len(path) + 1)
+    found[exposure.columns(exposure.new)] = [node.depth for node in new]
+    return found

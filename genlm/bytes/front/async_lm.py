@@ -1,0 +1,315 @@
+"""`AsyncByteLM`: complete, stream, look at the next byte; as coroutines."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from genlm.bytes.byte_lm import BeamParams, ByteBeamState
+from genlm.bytes.errors import GenlmBytesError, bad_value
+from genlm.bytes.trie import TokenByteTrie
+from genlm.bytes.vocab import byte_vocab, end_strings, shared_trie
+
+if TYPE_CHECKING:
+    import torch
+
+    from genlm.bytes.generate import Completion, Mask, Read, Stream
+    from genlm.bytes.generate.next_bytes import AsyncNextBytes
+
+__all__ = ["AsyncByteLM"]
+
+
+class AsyncByteLM:
+    """A byte-level language model, ready to be asked. Its methods are coroutines; `ByteLM` has plain ones.
+
+    Args:
+        llm: a `genlm.backend` `AsyncLM`, or anything with its interface.
+        params: settings of the beam; None means `BeamParams()`.
+        eos: spellings of the tokens that end a sequence. None takes those of `params`, or, where it has
+            none, the model's own; an empty list means that nothing does.
+        trie_opts: see `ByteBeamState.initial`.
+        engine: see `ByteBeamState.initial`.
+        lora_name: see `ByteBeamState.initial`.
+        max_context_length: see `ByteBeamState.initial`.
+
+    Examples:
+        async with await AsyncByteLM.from_pretrained() as lm:
+            print(await lm.complete("The capital of Fra", max_bytes=20))
+    """
+
+    def __init__(
+        self,
+        llm: Any,
+        params: BeamParams | None = None,
+        *,
+        eos: Iterable[bytes] | None = None,
+        trie_opts: Mapping[str, Any] | None = None,
+        engine: bool = True,
+        lora_name: str | None = None,
+        max_context_length: int | None = None,
+    ) -> None:
+        byte_vocab(llm)
+        params = BeamParams() if params is None else params
+        if eos is not None or not params.eos_byte_strings:
+            ends = set(end_strings(llm) if eos is None else eos)
+            params = dataclasses.replace(params, eos_byte_strings=ends, eos_tokens=None)
+        self.llm = llm
+        self.params = params
+        self._trie_opts = trie_opts
+        self._initial_opts: dict[str, Any] = {
+            "engine": engine,
+            "lora_name": lora_name,
+            "max_context_length": max_context_length,
+        }
+        self._start: ByteBeamState | None = None
+        self._trie: TokenByteTrie | None = None
+        self._closed = False
+
+    @classmethod
+    async def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str] | None = None,
+        params: BeamParams | None = None,
+        *,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        backend: str | None = None,
+        progress: bool = True,
+        eos: Iterable[bytes] | None = None,
+        **llm_opts: Any,
+    ) -> Self:
+        """A model by name: the embedded one, a folder on disk, or one from the model hub.
+
+        Args:
+            name_or_path: None for the embedded SmolLM2-135M-Instruct, an existing folder, or a hub name.
+            params: see the class.
+            device: `'cpu'`, `'cuda'`, …; by default CUDA if there is any, else the CPU.
+            dtype: `'float32'`, `'bfloat16'`, …; by default float32 on a CPU and as stored elsewhere.
+            backend: `'hf'` (default), `'vllm'`, `'sgl'`, `'mlx'` or `'mock'`.
+            progress: whether to show progress bars on stderr.
+            eos: see the class.
+            **llm_opts: options for the backend's model class.
+
+        Raises:
+            ModelUnavailableError: there is no such model, it cannot be reached, or its folder is incomplete.
+            ValueError: `device`, `dtype` or `backend` is not among those allowed.
+        """
+        from genlm.bytes.models import load_model
+
+        llm = await asyncio.to_thread(
+            load_model,
+            name_or_path,
+            device=device,
+            dtype=dtype,
+            backend=backend,
+            progress=progress,
+            **llm_opts,
+        )
+        return cls(llm, params, eos=eos)
+
+    # -- asking ---------------------------------------------------------------------------------------
+
+    async def beam(self, context: Any = b"", *, method: str = "beam") -> ByteBeamState:
+        """The beam after a context, for all that `ByteBeamState` can do.
+
+        Args:
+            context: see `complete`.
+            method: how the context is read; see `complete`.
+        """
+        beam: ByteBeamState = (await self._read(context, method=method)).beam
+        return beam
+
+    async def next(self, context: Any = b"", *, method: str = "tokenize") -> AsyncNextBytes:
+        """Natural log-probabilities of the next byte, `[258]`, the end last; `.chars()` for characters.
+
+        Args:
+            context: see `complete`.
+            method: how the context is read; see `complete`.
+        """
+        from genlm.bytes.generate.next_bytes import AsyncNextBytes
+
+        read = await self._read(context, method=method)
+        return AsyncNextBytes(await read.beam.logp_next(), read.beam, read.text)
+
+    async def complete(
+        self,
+        prompt: Any,
+        *,
+        max_bytes: int | None = None,
+        max_tokens: int | None = None,
+        stop: str | bytes | Sequence[str | bytes] | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        seed: int | None = None,
+        n: int = 1,
+        best_of: int | None = None,
+        unit: Literal["token", "byte"] | None = None,
+        token_healing: bool = True,
+        method: str = "tokenize",
+        valid_utf8: bool = True,
+        mask: Callable[[bytes], Any] | Mask | None = None,
+        echo: bool = False,
+        suffix: str | bytes | None = None,
+        fim: Sequence[str | int | None] | None = None,
+    ) -> Completion | list[Any]:
+        """Continue a text from wherever it stops; or each of a list of texts, as one batch.
+
+        Args:
+            prompt: str; bytes; chat messages, `[{"role": …, "content": …}, …]`, where a last message of
+                the assistant is continued; parts, a tuple or list of text and special tokens' ids; or a
+                list of prompts (a list without ids and messages).
+            max_bytes: the most new bytes; 256 if `max_tokens` is not given either.
+            max_tokens: the most new tokens. Not where bytes are drawn.
+            stop: a string, or several, before which the completion ends.
+            temperature: 0 takes the likeliest; None means 1 where anything that only drawing has is
+                asked for (`seed`, `top_k`, `top_p`, `min_p`, `n`, `best_of`), and else 0.
+            top_k: draw among the k likeliest.
+            top_p: draw among the likeliest that together reach this probability.
+            min_p: draw among those at least this many times as likely as the likeliest.
+            seed: makes the draw reproducible, whatever else runs.
+            n: how many completions of each prompt.
+            best_of: draw this many and give the `n` of the highest log-probability a byte.
+            unit: what is drawn, and what temperature and truncation therefore act on: `"token"` or
+                `"byte"`. None means tokens, and bytes where there is a mask.
+            token_healing: whether the prompt's end may lie inside a token. False takes it for a
+                boundary, as `transformers.generate` does.
+            method: how the prompt is read; see `ByteBeamState.prefill`. `"tokenize"` follows the tokenizer up
+                to the last word, and considers all tokenizations of the rest: the price of one forward.
+                `"beam"` considers all of the whole prompt.
+            valid_utf8: forbid bytes that cannot continue a character.
+            mask: what may come next; see `genlm.bytes.generate.constraint`.
+            echo: give the prompt back before the new text.
+            suffix: what stands after the place that is to be filled, for models trained to fill in the
+                middle; the prompt is then what stands before, and str or bytes.
+            fim: names or ids of the model's prefix, suffix and middle tokens; None looks for those of a
+                known family.
+
+        Returns:
+            A `Completion`; a list of them if `n` is above 1; and for a list of prompts a list of these.
+
+        Raises:
+            ValueError: an option out of range, a prompt that the model cannot read.
+            TypeError: an option or a prompt of the wrong type.
+        """
+        from genlm.bytes.generate import Options, complete, is_batch
+        from genlm.bytes.generate.together import together
+
+        options, n, best_of = Options.for_complete(
+            n,
+            best_of,
+            max_bytes=max_bytes,
+            max_tokens=max_tokens,
+            stop=stop,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            seed=seed,
+            unit=unit,
+            token_healing=token_healing,
+            method=method,
+            valid_utf8=valid_utf8,
+            mask=mask,
+            echo=echo,
+            suffix=suffix,
+            fim=fim,
+        )
+
+        async def one(single: Any) -> Completion | list[Completion]:
+            read = await self._read(single, **options.reading)
+            found = await complete(read, options, n, best_of)
+            return found if n > 1 else found[0]
+
+        if is_batch(prompt):
+            return list(await together(one(single) for single in prompt))
+        return await one(prompt)
+
+    def stream(self, prompt: Any, **options: Any) -> Stream:
+        """A completion as it comes: `async for chunk in lm.stream("…"): print(chunk, end="")`.
+
+        Args:
+            prompt: as for `complete`, but one.
+            **options: as for `complete`, without `n` and `best_of`.
+
+        Returns:
+            A `Stream`; its `completion` holds the whole when it has ended.
+        """
+        from genlm.bytes.generate import Options, Stream
+
+        checked = Options(**options)
+        return Stream(lambda: self._read(prompt, **checked.reading), checked)
+
+    # -- reading --------------------------------------------------------------------------------------
+
+    def special(self, name: str) -> int:
+        """The id of a special token by its name, for contexts of parts: `("…", lm.special("<s>"), "…")`.
+
+        Raises:
+            ValueError: the model has no such token.
+        """
+        from genlm.bytes.generate.context import special_token
+
+        found = special_token(self.llm, name)
+        if found is None:
+            raise bad_value("name", name, "this model has no such token")
+        return found
+
+    async def _read(
+        self,
+        context: Any,
+        *,
+        method: str = "beam",
+        healing: bool = True,
+        suffix: str | bytes | None = None,
+        fim: Sequence[str | int | None] | None = None,
+    ) -> Read:
+        from genlm.bytes.generate import Read, parse_context
+        from genlm.bytes.generate.infill import infill
+        from genlm.bytes.generate.reading import read_text
+
+        if self._closed:
+            raise GenlmBytesError("this model has been closed: make a new one, or leave `with` later.")
+        if self._trie is None:
+            self._trie = shared_trie(self.llm, self.params.eos_byte_strings or (), self._trie_opts).trie
+        trie = self._trie
+        if suffix is not None:
+            prompt = infill(self.llm, trie, context, suffix, fim, healing)
+        else:
+            prompt = parse_context(self.llm, trie, context)
+            prompt = prompt if healing else prompt.closed(self.llm, trie)
+        if prompt.ids is None and self._start is None:
+            self._start = await self._initial(None)
+        start = self._start if prompt.ids is None else await self._initial(prompt.ids)
+        assert start is not None
+        return Read(await read_text(start, prompt.text, method), prompt.spelled, prompt.stops)
+
+    async def _initial(self, ids: Sequence[int] | None) -> ByteBeamState:
+        return await ByteBeamState.initial(
+            self.llm, self.params, self._trie_opts, initial_context=ids, **self._initial_opts
+        )
+
+    # -- ending ---------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Finish what the trie still works on, and let the model go. It may be called again."""
+        self._closed = True
+        if self._start is not None:
+            await self._start.cleanup()
+            self._start = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({type(self.llm).__name__}, {self.params!r})"

@@ -1,0 +1,125 @@
+"""Drawing bytes one by one from the beam.
+
+Temperature and truncation act on the distribution of the next byte, after what a mask, or UTF-8, forbids
+has been taken out. Each byte's distribution is summed over the beam's tokenizations, so nothing is said
+about tokens, and no boundary between them matters.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from genlm.bytes.errors import EmptyBeamError
+from genlm.bytes.generate import utf8
+from genlm.bytes.generate.completion import FinishReason
+from genlm.bytes.generate.constraint import Constraint, as_constraint
+from genlm.bytes.generate.limits import context_is_full
+from genlm.bytes.generate.options import Options
+from genlm.bytes.generate.truncate import Truncation, draw
+
+__all__ = ["ByteDecoder", "Step"]
+
+_EOS = 257
+
+
+class Step(NamedTuple):
+    """Some new bytes; or none, and the reason why there are no more."""
+
+    text: bytes
+    end: FinishReason | None = None
+
+
+class ByteDecoder:
+    """One completion, a byte at a time.
+
+    Args:
+        beam: the beam after the prompt, or anything with `logp_next`, `prune` and `<<` like it.
+        prompt: the bytes it has read: an unfinished character there decides how the next byte may go on.
+        options: what was asked.
+        rng: this completion's own random numbers.
+    """
+
+    tokens: int | None = None
+
+    def __init__(self, beam: Any, prompt: bytes, options: Options, rng: np.random.Generator) -> None:
+        self._beam = beam
+        self._unread: int | bytes | None = None
+        self._truncation: Truncation = options.truncation
+        self._constraint: Constraint | None = as_constraint(options.mask)
+        self._utf8 = utf8.state_after(prompt) if options.valid_utf8 else None
+        self._rng = rng
+        self._logps: list[float] = [0.0]  # after 0, 1, 2 … new bytes
+
+    async def step(self) -> Step:
+        """The next byte, or multi-byte atomic unit."""
+        beam = self._beam
+        if self._unread is not None:
+            beam = self._beam = await (beam.prune() << self._unread)
+            self._unread = None
+        if context_is_full(beam):
+            return Step(b"", "length")
+        try:
+            found = await beam.logp_next()
+        except EmptyBeamError:
+            return Step(b"", "dead_end")
+        units = list(found.units)
+        logps = np.concatenate([found.ps, list(found.units.values())]) if units else found.ps
+        permitted = self._permitted(units)
+        if permitted[_EOS] and permitted.sum() == 1 and self._constraint is not None:
+            return Step(b"", "stop")
+        logps_left = np.where(permitted, logps, -np.inf)
+        if not logps_left.max() > -math.inf:
+            return Step(b"", "dead_end")
+        return self._take(draw_index(self._truncation(logps_left), self._truncation, self._rng), logps, units)
+
+    async def logprob(self, length: int) -> float:
+        """Natural log-probability of the first `length` new bytes."""
+        return self._logps[length]
+
+    def _take(self, index: int, logps: Float[np.ndarray, " symbols"], units: list[bytes]) -> Step:
+        logp = self._logps[-1] + float(logps[index])
+        if index == _EOS:
+            self._logps[-1] = logp
+            return Step(b"", "eos")
+        self._unread = units[index - 258] if index > _EOS else index
+        text = units[index - 258] if index > _EOS else bytes([index])
+        # Of a unit's bytes only the last has a probability of its own: those before it come with it.
+        self._logps += [logp] * len(text)
+        if self._utf8 is not None:
+            self._utf8 = utf8.advance(self._utf8, text)
+        for byte in text:
+            self._constraint = self._constraint and self._constraint.advance(byte)
+        return Step(text)
+
+    def _permitted(self, units: list[bytes]) -> Bool[np.ndarray, " symbols"]:
+        permitted = np.ones(258 + len(units), np.bool_)
+        permitted[256] = False
+        if self._utf8 is not None:
+            permitted[:256] &= utf8.allowed(self._utf8)
+            permitted[_EOS] = self._utf8 == utf8.START
+        if self._constraint is not None:
+            permitted[:258] &= self._constraint.allowed()
+        for i, unit in enumerate(units, start=258):
+            permitted[i] = self._permits(unit)
+        return permitted
+
+    def _permits(self, unit: bytes) -> bool:
+        if self._utf8 is not None and utf8.advance(self._utf8, unit) == utf8.BROKEN:
+            return False
+        constraint = self._constraint
+        for byte in unit:
+            if constraint is None:
+                return True
+            if not constraint.allowed()[byte]:
+                return False
+            constraint = constraint.advance(byte)
+        return True
+
+
+def draw_index(ps: Float[np.ndarray, " n"], truncation: Truncation, rng: np.random.Generator) -> int:
+    """An index drawn from a distribution; the likeliest where nothing is left to chance."""
+    return int(ps.argmax()) if truncation.greedy else draw(ps, rng)

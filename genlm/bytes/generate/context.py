@@ -1,0 +1,159 @@
+"""Contexts: text, bytes, parts with special tokens, chat messages. From any of them to one form.
+
+A context ends in text that is open at its end: the beam reads that, over all tokenizations. What stands
+before a special token is closed: no token reaches across, and in training the tokenizer cut it there. So
+everything up to the last special token becomes token ids, the text in it by the model's own tokenizer, and
+the beam starts after them. Nothing that the beam does can then reach back over a special token.
+
+Where does a context begin? Text alone after the usual beginning of a sequence (`start_context`). A context
+that begins with a token id is taken as it stands. Text that itself begins with the beginning-of-sequence
+token's spelling does not get a second one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from genlm.bytes.byte_lm.guess import guess_tokens
+from genlm.bytes.errors import bad_type, bad_value
+from genlm.bytes.trie import TokenByteTrie
+from genlm.bytes.vocab import byte_vocab, check_token_ids, start_context
+
+__all__ = ["Prompt", "as_bytes", "is_batch", "parse_context", "special_token", "tokenize"]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A context in one form.
+
+    Attributes:
+        ids: token ids that precede the open text; None for the usual beginning of a sequence.
+        text: the open text, which the beam reads.
+        before: the bytes that the ids stand for, the beginning of the sequence left out.
+        stops: what ends a completion besides the user's stop strings.
+    """
+
+    ids: tuple[int, ...] | None
+    text: bytes
+    before: bytes = b""
+    stops: tuple[bytes, ...] = ()
+
+    @property
+    def spelled(self) -> bytes:
+        """All of it as bytes."""
+        return self.before + self.text
+
+    def closed(self, llm: Any, trie: TokenByteTrie) -> Prompt:
+        """The same with its end taken for the end of a token: nothing is left for the beam to read."""
+        start = start_context(llm) if self.ids is None else self.ids
+        return Prompt((*start, *tokenize(llm, trie, self.text)), b"", self.spelled, self.stops)
+
+
+def is_batch(context: Any) -> bool:
+    """Whether a list is several contexts: one that holds neither a token id nor a chat message.
+
+    Examples:
+        >>> is_batch(["one", "two"]), is_batch(["<text>", 5]), is_batch([{"role": "user", "content": "hi"}])
+        (True, False, False)
+    """
+    return isinstance(context, list) and not any(isinstance(p, Mapping) or _is_id(p) for p in context)
+
+
+def parse_context(llm: Any, trie: TokenByteTrie, context: Any) -> Prompt:
+    """A context of the user's in one form.
+
+    Args:
+        llm: the model: its tokenizer cuts what is closed.
+        trie: the trie of its vocabulary.
+        context: str; bytes; a tuple or list of text and special tokens' ids; a list of chat messages.
+
+    Raises:
+        TypeError: something else.
+        ValueError: text with lone surrogates, an id that no token has, messages without a template.
+    """
+    if isinstance(context, Prompt):
+        return context
+    if isinstance(context, str | bytes | bytearray | memoryview):
+        return _parts(llm, trie, [context])
+    if isinstance(context, Mapping):
+        context = [context]
+    if isinstance(context, list | tuple):
+        if any(isinstance(part, Mapping) for part in context):
+            from genlm.bytes.generate.chat import parse_messages
+
+            return parse_messages(llm, context)
+        return _parts(llm, trie, context)
+    raise bad_type("prompt", context, "must be str, bytes, chat messages, or parts: text and token ids")
+
+
+def _parts(llm: Any, trie: TokenByteTrie, parts: Sequence[Any]) -> Prompt:
+    known = trie.spelling_of_id
+    closed: list[int] = [] if parts and _is_id(parts[0]) else start_context(llm)
+    start = list(closed)
+    text, before = b"", b""
+    for i, part in enumerate(parts):
+        if not _is_id(part):
+            text += as_bytes(f"prompt[{i}]" if len(parts) > 1 else "prompt", part)
+            continue
+        (token,) = check_token_ids(f"prompt[{i}]", [part])
+        if token not in known:
+            raise bad_value(f"prompt[{i}]", token, "no token of this model has this id")
+        closed += [*tokenize(llm, trie, _without_start(text, start, known) if not before else text), token]
+        before, text = before + text + known[token], b""
+    if closed == start and not before:
+        return Prompt(None, _without_start(text, start, known))
+    return Prompt(tuple(closed), text, before)
+
+
+def _without_start(text: bytes, start: list[int], known: Mapping[int, bytes]) -> bytes:
+    """The text without the spelling of the token that it is put after anyway."""
+    spelling = known.get(start[-1], b"") if start else b""
+    return text.removeprefix(spelling) if spelling else text
+
+
+def tokenize(llm: Any, trie: TokenByteTrie, text: bytes) -> list[int]:
+    """Token ids that spell a text: the tokenizer's, or, where they do not spell it, the longest matches.
+
+    Raises:
+        ValueError: no tokens spell it.
+    """
+    ids = guess_tokens(llm, trie, text)
+    length = sum(len(trie.spelling_of_id[i]) for i in ids)
+    if length < len(text):
+        rule = f"no tokens of this model spell what stands at offset {length}, {text[length : length + 10]!r}"
+        raise bad_value("prompt", text, rule)
+    return ids
+
+
+def special_token(llm: Any, name: str | int) -> int | None:
+    """The id of a token by its name in the tokenizer, or by its spelling; None if there is none.
+
+    An id is returned as it is.
+    """
+    if _is_id(name):
+        return int(name)
+    vocab: dict[Any, Any] = getattr(getattr(llm, "tokenizer", None), "get_vocab", dict)()
+    found = vocab.get(name)
+    if found is None:
+        spelling = str(name).encode()
+        found = next((token.token_id for token in byte_vocab(llm) if bytes(token) == spelling), None)
+    return None if found is None else int(found)
+
+
+def as_bytes(name: str, text: str | bytes | bytearray | memoryview) -> bytes:
+    """Text as bytes, in UTF-8."""
+    if isinstance(text, str):
+        try:
+            return text.encode()
+        except UnicodeEncodeError as error:
+            rule = f"has a lone surrogate at {error.start}, which UTF-8 cannot express"
+            raise bad_value(name, text, rule, "Pass the bytes themselves.") from None
+    if isinstance(text, bytes | bytearray | memoryview):
+        return bytes(text)
+    raise bad_type(name, text, "must be str or bytes, or in a list of parts a token's id")
+
+
+def _is_id(part: Any) -> bool:
+    return hasattr(part, "__index__") and not isinstance(part, bool)

@@ -1,0 +1,34 @@
+"""What `next` gives back: a distribution over bytes that can also be asked for characters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from genlm.bytes.generate.characters import next_characters
+from genlm.bytes.util import Chart, LazyByteProbs
+
+__all__ = ["AsyncNextBytes"]
+
+
+class AsyncNextBytes(LazyByteProbs):
+    """Natural log-probabilities of the next byte, of the end, and on demand of the next character.
+
+    Args:
+        logp: the distribution.
+        beam: the beam it belongs to.
+        text: the bytes that the beam has read.
+    """
+
+    def __init__(self, logp: LazyByteProbs, beam: Any, text: bytes) -> None:
+        super().__init__(logp.ps, logp.log_space, units=logp.units)
+        self.beam = beam
+        self._text = text
+
+    async def chars(self, top: int | None = 20) -> Chart:
+        """Natural log-probabilities of the next whole character, likeliest first; `"EOS"` is the end.
+
+        Args:
+            top: how many; None for all. Characters of several bytes cost a step of the beam for each of
+                their beginnings that is looked at.
+        """
+        return await next_characters(self.beam, self, self._text, top)

@@ -1,0 +1,124 @@
+"""From a beam after a prompt to a completion, a stream, or several."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from genlm.bytes.errors import GenlmBytesError
+from genlm.bytes.generate.bytewise import ByteDecoder, Step
+from genlm.bytes.generate.completion import Chunk, Completion, Usage
+from genlm.bytes.generate.limits import depth
+from genlm.bytes.generate.options import Options
+from genlm.bytes.generate.output import Output, to_text
+from genlm.bytes.generate.together import together
+from genlm.bytes.generate.tokenwise import TokenDecoder
+
+__all__ = ["Read", "Stream", "complete"]
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """Gives new bytes, a step at a time."""
+
+    tokens: int | None
+
+    async def step(self) -> Step:
+        """Some new bytes, or the reason why there are none."""
+
+    async def logprob(self, length: int) -> float:
+        """Natural log-probability of the first `length` new bytes."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """A prompt that has been read.
+
+    Attributes:
+        beam: the beam after it.
+        text: all of its bytes, special tokens spelled out.
+        stops: what ends a completion of it besides the user's stop strings.
+    """
+
+    beam: Any
+    text: bytes
+    stops: tuple[bytes, ...] = ()
+
+
+class Stream:
+    """One completion as it comes: an asynchronous iterator of `Chunk`s, which can be read once.
+
+    Args:
+        read: the prompt; or a function that reads it, called when the first chunk is asked for.
+        options: what was asked.
+        sample: which of several completions of the prompt this is; decides its random numbers.
+
+    Attributes:
+        completion: the whole, once the last chunk has been given.
+    """
+
+    def __init__(self, read: Read | Callable[[], Awaitable[Read]], options: Options, sample: int = 0) -> None:
+        self._read = read
+        self._options = options
+        self._rng = random_numbers(options.seed, sample)
+        self._begun = False
+        self.completion: Completion | None = None
+
+    async def __aiter__(self) -> AsyncIterator[Chunk]:
+        if self._begun:
+            raise GenlmBytesError("a stream can be read once: ask for another, or look at its `completion`.")
+        self._begun = True
+        read, options = self._read, self._options
+        if not isinstance(read, Read):
+            read = await read()
+        kind = ByteDecoder if options.by_byte else TokenDecoder
+        decoder: Decoder = kind(read.beam, read.text, options, self._rng)
+        output = Output(read.text, options, read.stops)
+        while output.reason is None:
+            chunk = output.add(await decoder.step(), decoder.tokens)
+            if output.reason is not None:
+                self.completion = await _completion(read, options, decoder, output)
+            if chunk is not None:
+                yield chunk
+
+    async def collect(self) -> Completion:
+        """The completion, without the pieces."""
+        async for _ in self:
+            pass
+        assert self.completion is not None
+        return self.completion
+
+
+def random_numbers(seed: int | None, sample: int) -> np.random.Generator:
+    """The random numbers of one completion: those of no other, whatever runs at the same time."""
+    return np.random.default_rng(None if seed is None else [seed, sample])
+
+
+async def complete(read: Read, options: Options, n: int = 1, best_of: int | None = None) -> list[Completion]:
+    """`n` completions of one prompt; the likeliest of `best_of` by log-probability a byte."""
+    count = max(n, best_of or n)
+    found = await together(Stream(read, options, i).collect() for i in range(count))
+    if count > n:
+        found = sorted(found, key=lambda c: -c.logprob / max(1, c.usage.completion_bytes))
+    return list(found[:n])
+
+
+async def _completion(read: Read, options: Options, decoder: Decoder, output: Output) -> Completion:
+    assert output.reason is not None
+    new = bytes(output.text)
+    text = to_text(read.text, new)
+    states = read.beam.states
+    usage = Usage(len(read.text), depth(states[0].lm_state) if states else 0, len(new), decoder.tokens)
+    if options.echo:
+        text = (read.text + new).decode("utf-8", "replace")
+    return Completion(
+        text=text,
+        bytes=read.text + new if options.echo else new,
+        logprob=await decoder.logprob(len(new)),
+        finish_reason=output.reason,
+        usage=usage,
+        stop=output.stop,
+    )

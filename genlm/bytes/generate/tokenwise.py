@@ -1,0 +1,206 @@
+"""Drawing tokens: one that covers the prompt's edge, then ordinary decoding.
+
+The prompt may stop inside a token. The beam says in which ways: each of its candidates has committed some
+tokens and stands inside the next, whose first bytes are the last of the prompt. So the first draw is from
+all pairs of a candidate and a token that begins so, each by its probability: the candidate's committed
+tokens times the token after them. That settles one tokenization. From there on the model is at a boundary
+between tokens, and goes on as `transformers.generate` would, on the same engine and cache, one context a
+token. Temperature and truncation act on the pairs in the first draw, on tokens in the later ones.
+
+At temperature 1 and without truncation the bytes drawn have exactly the distribution that drawing them one
+by one from the beam has: a pair drawn by weight is a draw from the tokenizations that agree with the prompt.
+
+The pair's token may also end at the edge and give no new byte; it then counts for nothing but the context.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64, Int
+
+from genlm.bytes.byte_lm import ByteBeamState, LazyTrieState, StatefulTokenizedLM
+from genlm.bytes.generate import utf8
+from genlm.bytes.generate.bytewise import Step, draw_index
+from genlm.bytes.generate.limits import depth, longest_context
+from genlm.bytes.generate.options import Options
+from genlm.bytes.generate.token_table import token_table
+from genlm.bytes.util import logsumexp
+
+__all__ = ["Pairs", "TokenDecoder", "edge_pairs"]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a token was drawn: `length` new bytes so far, with `partial` before them in the same token."""
+
+    lm_state: StatefulTokenizedLM
+    partial: bytes
+    token: int
+    length: int
+    logp: float  # of the way here
+
+
+class TokenDecoder:
+    """One completion, a token at a time.
+
+    Args:
+        beam: the beam after the prompt.
+        prompt: the bytes it has read: an unfinished character there decides how the next byte may go on.
+        options: what was asked.
+        rng: this completion's own random numbers.
+
+    Attributes:
+        tokens: how many tokens have given new bytes.
+    """
+
+    def __init__(
+        self, beam: ByteBeamState, prompt: bytes, options: Options, rng: np.random.Generator
+    ) -> None:
+        self.tokens: int | None = 0
+        self._beam = beam
+        self._truncation = options.truncation
+        self._rng = rng
+        self._utf8 = utf8.state_after(prompt) if options.valid_utf8 else None
+        self._lm_state: StatefulTokenizedLM | None = None
+        self._text = bytearray()
+        self._logp = 0.0
+        self._places: list[_Place] = []
+        self._longest: int | None = None
+        if beam.states:
+            self._table = token_table(beam.states[0].trie.trie)
+            self._longest = longest_context(beam.states[0].lm_state)
+
+    async def step(self) -> Step:
+        """The rest of the token at the edge, or the next token."""
+        if self._lm_state is None:
+            return await self._cover_edge()
+        if self._longest is not None and depth(self._lm_state) > self._longest:
+            return Step(b"", "length")
+        logps = await self._lm_state.logp_next()
+        token = self._choose(logps)
+        if token is None:
+            return Step(b"", "dead_end")
+        return self._take(self._lm_state, b"", token, self._logp, float(logps[token]))
+
+    async def logprob(self, length: int) -> float:
+        """Natural log-probability of the first `length` new bytes, by the tokens drawn.
+
+        Where that is inside a token, all tokens count that begin with the same bytes there.
+        """
+        if length == len(self._text):
+            return self._logp
+        place = next(p for p in reversed(self._places) if p.length <= length)
+        if place.length == length:
+            return place.logp if length else 0.0
+        kept = place.partial + bytes(self._text[place.length : length])
+        logps = _as_array(await place.lm_state.logp_next())
+        alike = set(self._table.beginning_with(kept).tolist()) - self._table.ends
+        ids = [i for i in alike | {place.token} if i < len(logps)]
+        return place.logp + logsumexp(logps[ids])
+
+    async def _cover_edge(self) -> Step:
+        pairs = await edge_pairs(self._beam)
+        total = logsumexp(pairs.logps)
+        logps = pairs.logps
+        if self._utf8 is not None:
+            logps = np.where(self._fits_edge(pairs), logps, -np.inf)
+        if not len(logps) or not logps.max() > -math.inf:
+            return Step(b"", "dead_end")
+        index = draw_index(self._truncation(logps), self._truncation, self._rng)
+        state = pairs.states[int(pairs.owner[index])]
+        token, logp = int(pairs.tokens[index]), float(pairs.logps[index]) - state.committed
+        return self._take(state.lm_state, bytes(state.partial), token, state.committed - total, logp)
+
+    def _fits_edge(self, pairs: Pairs) -> Bool[np.ndarray, " pairs"]:
+        assert self._utf8 is not None
+        skip = [len(state.partial) for state in pairs.states]
+        fits = self._table.fits
+        each = zip(pairs.tokens.tolist(), pairs.owner.tolist(), strict=True)
+        return np.fromiter((fits(t, self._utf8, skip[i]) for t, i in each), np.bool_, len(pairs.tokens))
+
+    def _choose(self, logps: Float[torch.Tensor, " logits"]) -> int | None:
+        """The next token; None if there is none that may be drawn."""
+        if self._truncation.greedy:
+            # Nearly always the likeliest token may be drawn, and the mask need not be applied.
+            token = int(logps.argmax())
+            if self._may_be_drawn(token) and float(logps[token]) > -math.inf:
+                return token
+        allowed = self._table.allowed(self._utf8, len(logps))
+        left = np.where(allowed, _as_array(logps), -np.inf)
+        if not left.max() > -math.inf:
+            return None
+        return draw_index(self._truncation(left), self._truncation, self._rng)
+
+    def _may_be_drawn(self, token: int) -> bool:
+        spelled = bool(self._table.spelling.get(token))
+        return spelled and (self._utf8 is None or self._table.fits(token, self._utf8))
+
+    def _take(
+        self, lm_state: StatefulTokenizedLM, partial: bytes, token: int, before: float, logp: float
+    ) -> Step:
+        """Append a token of log-probability `logp`, drawn after `lm_state`, the way to which has `before`."""
+        self._logp = before + logp
+        if token in self._table.ends and not partial:
+            return Step(b"", "eos")
+        self._places.append(_Place(lm_state, partial, token, len(self._text), before))
+        text = self._table.spelling[token][len(partial) :]
+        self._lm_state = lm_state << token
+        self._text += text
+        if text:
+            assert self.tokens is not None
+            self.tokens += 1
+        if self._utf8 is not None:
+            self._utf8 = utf8.advance(self._utf8, text)
+        return Step(text)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """All ways in which a token can cover the prompt's edge.
+
+    Attributes:
+        states: the candidates.
+        owner: which of them, `[pairs]`.
+        tokens: the token's id, `[pairs]`.
+        logps: natural log-probability of the candidate's committed tokens and this one, `[pairs]`.
+    """
+
+    states: list[LazyTrieState]
+    owner: Int[np.ndarray, " pairs"]
+    tokens: Int[np.ndarray, " pairs"]
+    logps: Float64[np.ndarray, " pairs"]
+
+
+async def edge_pairs(beam: ByteBeamState) -> Pairs:
+    """Each candidate of a beam with each token that begins with the bytes it has read of it.
+
+    A token that would end the sequence is one of them where a candidate stands between tokens, or where
+    its spelling was read in full as text. Tokens of probability zero are left out.
+    """
+    states = [state for state in beam.states if not state.terminated]
+    owner, tokens, logps = [], [], []
+    for i, state in enumerate(states):
+        table = token_table(state.trie.trie)
+        partial = bytes(state.partial)
+        ids = table.below(state.node)
+        if partial:
+            read_in_full = {token_id for _, token_id in state.get_all_EOT()}
+            ids = np.array([t for t in ids.tolist() if t not in table.ends or t in read_in_full], np.int64)
+        found = _as_array(await state.lm_state.logp_next())
+        ids = ids[ids < len(found)]
+        weights = state.committed + found[ids]
+        possible = weights > -math.inf
+        owner.append(np.full(int(possible.sum()), i))
+        tokens.append(ids[possible])
+        logps.append(weights[possible])
+    if not states:
+        return Pairs([], np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+    return Pairs(states, np.concatenate(owner), np.concatenate(tokens), np.concatenate(logps))
+
+
+def _as_array(logps: Float[torch.Tensor, " logits"]) -> Float64[np.ndarray, " logits"]:
+    return logps.detach().cpu().double().numpy()
