@@ -1,9 +1,9 @@
 """How often a text that is cut goes on as it would have: with healing, without, and by `transformers`.
 
-The texts are the model's own: `transformers.generate` continues 20 beginnings of prose and code greedily, from
-the tokenizer's tokens. Each is cut at 15 places of what was generated, and completed greedily from there. The
-completion restores the text if it agrees with it to the end of the word that was cut, and one byte more, which
-tells that the word ends there; where no word was cut, to the end of the next word or sign.
+The texts are the model's own: `transformers.generate` continues 20 beginnings of prose and code greedily,
+from the tokenizer's tokens. Each is cut at 15 places of what was generated, and completed greedily from
+there. The completion restores the text if it agrees with it to the end of the word that was cut, and one
+byte more, which tells that the word ends there; where no word was cut, to the end of the next word or sign.
 """
 
 from __future__ import annotations
@@ -88,11 +88,11 @@ def run(options: Options) -> Report:
         table=Table(["", "cuts", *WAYS, f"≥ {TARGET:.0%} healed"], rows),
         notes=[
             f"SmolLM2-135M-Instruct, float32, greedy; its own continuations of 20 beginnings "
-            f"(`texts/beginnings.json`, {NEW_TOKENS} tokens each by `transformers.generate`), {CUTS} cuts in each",
+            f"(`texts/beginnings.json`, {NEW_TOKENS} tokens by `transformers.generate`), {CUTS} cuts in each",
             "restored: the completion agrees with the text to the end of the word that was cut, and one byte "
             "more; where no word was cut, to the end of the next word or sign",
             "`generate`: from the tokens of the cut text, decoded in the ordinary way; a prompt that ends "
-            "inside a character is cut back to the last whole one, and what is generated then counted from there",
+            "inside a character is cut back to the last whole one, and counted if that character is restored",
         ],
         missed=[] if met else ["cut words restored"],
     )
