@@ -55,7 +55,12 @@ class Counter:
 
     async def logprobs(self, node: Node) -> Any:
         """Natural log-probabilities of the next token after a node's context."""
-        return await self._worker.ask(node) if node.logps is None else node.logps
+        if node.logps is not None:
+            return node.logps
+        (outcome,) = await self._worker.ask([node])
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
 
     def _evaluate(self, nodes: list[Node]) -> Mapping[Node, Any]:
         contexts = [tuple(node.tokens()) for node in nodes]
