@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from accuracy_plot import Point, draw
 from accuracy_reading import LOST, TAKEN
-from accuracy_settings import COLD, DEFAULT, LOOSER, OURS, REFERENCE, RELEASE, SETTINGS
+from accuracy_settings import COLD, DEFAULT, LOOSER, OURS, REFERENCE, REFERENCES, RELEASE, SETTINGS
 from accuracy_texts import HARD, PARAGRAPHS
 from figures import Figures, Rounds, unpack
 from machine import versions
@@ -210,8 +210,9 @@ def _reference_notes(figures: Figures) -> list[str]:
         f"TV {row['doubt']['tv']:.0e} ({row['doubt']['worst_tv']:.0e})"
         for name, row in rows.items()
     )
+    others = "".join(f" ({PARAGRAPHS[name]}: {strict.words})" for name, (strict, _) in REFERENCES.items())
     return [
-        f"the reference is {REFERENCE.words}, K={REFERENCE.params['K']}. At {LOOSER.words}, three times "
+        f"the reference is {REFERENCE.words}, K={REFERENCE.params['K']}{others}. At {LOOSER.words}, three times "
         f"looser, Δ and TV from it are, on average (and at worst): {doubts}"
     ]
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from accuracy_counter import Counter
 from accuracy_reading import Reading, read
-from accuracy_settings import COLD, LOOSER, REFERENCE, SETTINGS, Setting
+from accuracy_settings import COLD, LOOSER, REFERENCE, REFERENCES, SETTINGS, Setting
 from accuracy_texts import paragraph
 from alternate import Reply, Worker
 from figures import Rounds
@@ -113,7 +113,8 @@ class Session:
 
     async def reference(self, name: str) -> tuple[Reading, Reading]:
         """The reference's reading of a paragraph, and that of the looser setting."""
-        return await self._kept(name, REFERENCE), await self._kept(name, LOOSER)
+        strict, looser = REFERENCES.get(name, (REFERENCE, LOOSER))
+        return await self._kept(name, strict), await self._kept(name, looser)
 
     async def _kept(self, name: str, setting: Setting) -> Reading:
         path = self._path(name, setting)
