@@ -20,6 +20,7 @@ class Options:
     model: str = "smollm2"
     K: int = 5
     scale: float = 1.0
+    release: bool = False
 
     @property
     def words(self) -> str:

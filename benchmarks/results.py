@@ -27,7 +27,7 @@ class Table:
 class Report:
     """What one benchmark found. `missed` names the targets that were not met.
 
-    `variant` tells sections of one benchmark apart, e.g. `-cuda`.
+    `variant` tells sections of one benchmark apart, e.g. `-cuda`. `more`: further tables.
     """
 
     title: str
@@ -36,21 +36,27 @@ class Report:
     notes: list[str]
     missed: list[str]
     variant: str = ""
+    more: list[Table] = field(default_factory=list)
 
 
 def show(report: Report) -> None:
     """Print a report."""
-    table = RichTable(title=report.title)
-    for i, name in enumerate(report.table.header):
-        table.add_column(name, justify="right" if i else "left", no_wrap=True)
-    for row in report.table.rows:
-        colour = {"pass": "green", "FAIL": "bold red"}.get(row[-1])
-        table.add_row(*row[:-1], f"[{colour}]{row[-1]}[/]" if colour else row[-1])
-    console = Console(width=None if sys.stdout.isatty() else 150)
-    console.print(table)
+    console = Console(width=None if sys.stdout.isatty() else 190)
+    for i, table in enumerate([report.table, *report.more]):
+        console.print(_coloured(table, "" if i else report.title))
     for line in [*report.machine, *report.notes]:
         console.print(f"· {line}", highlight=False, markup=False)
     console.print(f"Targets missed: {', '.join(report.missed) or 'none'}", markup=False)
+
+
+def _coloured(table: Table, title: str) -> RichTable:
+    found = RichTable(title=title)
+    for i, name in enumerate(table.header):
+        found.add_column(name, justify="right" if i else "left", no_wrap=True)
+    for row in table.rows:
+        colour = {"pass": "green", "FAIL": "bold red"}.get(row[-1])
+        found.add_row(*row[:-1], f"[{colour}]{row[-1]}[/]" if colour else row[-1])
+    return found
 
 
 def keep(report: Report, name: str, command: str, path: Path) -> None:
@@ -64,8 +70,11 @@ def keep(report: Report, name: str, command: str, path: Path) -> None:
 
 
 def _markdown(report: Report, command: str) -> str:
-    header = report.table.header
-    rows = [header, ["---", *["---:"] * (len(header) - 1)], *report.table.rows]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    tables = "\n\n".join(map(_markdown_table, [report.table, *report.more]))
     notes = "\n".join(f"- {line}" for line in [*report.machine, *report.notes])
-    return f"`{command}`\n\n{table}\n\n{notes}\n"
+    return f"`{command}`\n\n{tables}\n\n{notes}\n"
+
+
+def _markdown_table(table: Table) -> str:
+    rows = [table.header, ["---", *["---:"] * (len(table.header) - 1)], *table.rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

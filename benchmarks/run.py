@@ -20,6 +20,7 @@ BENCHMARKS = {
     "trie": "building the token trie, its sums and its memory, against release 0.2.0",
     "boundary": "how often a text that is cut goes on as it would have",
     "reading": "reading known bytes and writing new ones, against release 0.2.0 and transformers",
+    "accuracy": "how far off the distributions of the next byte are, and what they cost",
 }
 
 
@@ -68,6 +69,8 @@ def _arguments() -> tuple[list[str], bool, Options]:
         default=1.0,
         help="multiply all lengths, to try the benchmark itself; the results are not kept",
     )
+    add = parser.add_argument_group("accuracy (and --rows, --resume, --rounds)").add_argument
+    add("--release", action="store_true", help="run 0.2.0 itself too, at its three settings: hours")
     given = vars(parser.parse_args())
     names, no_keep = given.pop("names"), given.pop("no_keep")
     unknown = [name for name in names if name not in BENCHMARKS]

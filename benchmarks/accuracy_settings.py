@@ -1,0 +1,41 @@
+"""The settings that are compared, and the one that stands in for the truth."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+__all__ = ["COLD", "DEFAULT", "LOOSER", "OURS", "REFERENCE", "REFERENCES", "RELEASE", "SETTINGS", "Setting"]
+
+
+class Setting(NamedTuple):
+    """Arguments of `BeamParams`, and how the table names them."""
+
+    words: str
+    params: dict[str, Any]
+
+
+DEFAULT = "default"
+OURS = {
+    "3e-3": Setting("tolerance 3e-3", {"tolerance": 3e-3}),
+    DEFAULT: Setting("default: tolerance 1e-3", {}),
+    "3e-4": Setting("tolerance 3e-4", {"tolerance": 3e-4}),
+    "1e-4": Setting("tolerance 1e-4", {"tolerance": 1e-4}),
+}
+RELEASE = {
+    "K5-0.05": Setting("K=5, threshold 0.05", {"K": 5, "prune_threshold": 0.05}),
+    "K5-0": Setting("K=5, threshold 0", {"K": 5}),
+    "K10-1e-3": Setting("K=10, threshold 1e-3", {"K": 10, "prune_threshold": 1e-3}),
+}
+"""Settings that release 0.2.0 has too. On our engine they give what it gives."""
+
+SETTINGS = OURS | RELEASE
+
+COLD = ("K5-0", "K5-0.05", DEFAULT)
+"""Settings that are run with nothing cached too, for their seconds."""
+
+REFERENCE = Setting("tolerance 1e-5", {"tolerance": 1e-5, "K": 300})
+LOOSER = Setting("tolerance 3e-5", {"tolerance": 3e-5, "K": 300})
+"""The reference, and a setting three times looser: by how much the two differ says how far either is off."""
+
+REFERENCES = {"german": (LOOSER, Setting("tolerance 1e-4", {"tolerance": 1e-4, "K": 300}))}
+"""Paragraphs on which the reference would take hours, and what stands in for it and the looser setting."""
