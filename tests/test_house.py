@@ -148,11 +148,11 @@ LAYERS = [
     {"models"},
     {"byte_lm"},
     {"engine"},
-    {"generate", "score"},
+    {"generate", "score"},  # likewise
     {"front"},
     {"cli", "__main__"},
 ]
-SIDEWAYS = {"vocab": {"trie", "util"}, "trie": {"util"}, "__main__": {"cli"}}
+SIDEWAYS = {"vocab": {"trie", "util"}, "trie": {"util"}, "score": {"generate"}, "__main__": {"cli"}}
 # A beam starts on the engine if it can: the one place that looks up, inside a function (see DESIGN, "a
 # user's AsyncTransformer is adopted").
 UPWARDS = {("byte_lm", "engine")}

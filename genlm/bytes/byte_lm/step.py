@@ -34,8 +34,8 @@ PATIENCE = math.log(30.0)
 evaluated before that token ends, while nobody looks. Most of these die within a few bytes: a known text that
 is read on will tell (median e^-7, see `waiting.py`)."""
 AT_ONCE = 8
-"""Candidates woken first where nothing else is left; then twice as many, and so on: a text that nobody can read
-is told from one that few can in as many rounds as the logarithm of how many wait."""
+"""Candidates woken first where nothing else is left; then twice as many, and so on: a text that nobody can
+read is told from one that few can in as many rounds as the logarithm of how many wait."""
 
 _Result = TypeVar("_Result")
 
