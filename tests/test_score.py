@@ -184,8 +184,8 @@ class TestWindow:
             def probs(self, context):
                 return super().probs(context[-2:])
 
-        text = b"abcabbcaabcabcab" * 6
-        lm = ByteLM(Forgets(TOY, seed=9), NEARLY, eos=[EOS_STRING])
+        text = b"abccccbcacbccaca" * 5  # two ways to cut each `ab`
+        lm = ByteLM(Forgets([b"a", b"b", b"c", b"ab", b"<e>"], seed=9), NEARLY, eos=[EOS_STRING])
         full, slid = lm.score(text), lm.score(text, window=24, overlap=8)
         assert max(len(ids) for ids in lm.llm.asked) > 24
         np.testing.assert_allclose(slid.logprobs, full.logprobs, atol=1e-8)
@@ -385,6 +385,7 @@ class TestByteLogprobs:
         several = lm.byte_logprobs(["ab", "", "abz"], "b", on_impossible="inf")
         assert [len(rows) for rows in several] == [2, 0, 3]
         assert not np.isnan(several[2]).any() and several[2][2, ord("z")] == -np.inf
+        np.testing.assert_array_equal(several[2][:2], several[0])
 
     @pytest.mark.parametrize("kind", ["npz", "safetensors"])
     def test_shards(self, tmp_path, kind):

@@ -73,13 +73,13 @@ async def read(
         found[place] = after.logZ - before.logZ
         if place in wanted:
             beams[place] = before
-        heard[0] = int(offset[at + 1])
+        reached[0], reached[1] = int(offset[at + 1]), after
 
-    heard = [0]
+    reached: list[Any] = [0, start.with_mode(TrieMode.WITH_EOS)]
     try:
         last = await read_sliding(start, symbols, window, TrieMode.WITH_EOS, note)
     except ImpossibleByteError as error:
-        at = heard[0]
+        at, before = reached
         if on_impossible != "inf":
             raise ImpossibleByteError(
                 _renamed(str(error), error.offset, at),
@@ -88,6 +88,8 @@ async def read(
                 producible=error.producible,
             ) from None
         found[at], found[at + 1 :] = -np.inf, np.nan
+        if at in wanted:
+            beams[at] = before.prune()
         return Reading(found, beams, None)
     if len(text) in wanted:
         beams[len(text)] = last.prune()

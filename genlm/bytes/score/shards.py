@@ -149,7 +149,7 @@ def _load(path: Path) -> dict[str, np.ndarray[Any, Any]]:
         from safetensors.numpy import load_file
 
         return dict(load_file(path))
-    with np.load(path, allow_pickle=False) as shard:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as shard:
         return {name: shard[name] for name in shard.files}
 
 
