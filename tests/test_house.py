@@ -32,8 +32,8 @@ MODULES = sorted(
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 OPTIONAL = """
-    IPython arsenal filelock genlm.backend gguf graphviz llguidance matplotlib numba pandas platformdirs rich
-    safetensors tokenizers transformers typer
+    IPython arsenal filelock genlm.backend gguf graphviz llguidance lm_eval matplotlib numba pandas
+    platformdirs rich safetensors tokenizers transformers typer
 """.split()
 
 
@@ -150,6 +150,7 @@ LAYERS = [
     {"engine"},
     {"generate", "score"},  # likewise
     {"front"},
+    {"integrations"},
     {"cli", "__main__"},
 ]
 SIDEWAYS = {"vocab": {"trie", "util"}, "trie": {"util"}, "score": {"generate"}, "__main__": {"cli"}}
