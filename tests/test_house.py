@@ -32,7 +32,7 @@ MODULES = sorted(
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 OPTIONAL = """
-    IPython arsenal filelock genlm.backend gguf graphviz jinja2 llguidance matplotlib numba pandas
+    IPython arsenal filelock genlm.backend gguf graphviz jinja2 llguidance lm_eval matplotlib numba pandas
     platformdirs rich safetensors tokenizers transformers typer
 """.split()
 
@@ -196,9 +196,10 @@ LAYERS = [
     {"engine"},
     {"generate", "score", "show"},
     {"front"},
+    {"integrations"},
     {"cli", "__main__"},
 ]
-SIDEWAYS = {"vocab": {"trie", "util"}, "trie": {"util"}, "__main__": {"cli"}}
+SIDEWAYS = {"vocab": {"trie", "util"}, "trie": {"util"}, "score": {"generate"}, "__main__": {"cli"}}
 # A beam starts on the engine if it can (see DESIGN, "a user's AsyncTransformer is adopted"), and a notebook
 # asks it to draw itself: the two places that look up, inside functions.
 UPWARDS = {("byte_lm", "engine"), ("byte_lm", "show")}

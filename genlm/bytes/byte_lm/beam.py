@@ -445,6 +445,17 @@ class ByteBeamState(StatefulByteLM):
         """A beam of other candidates under the same settings."""
         return self._after(states, self.waiting, dropped or self.dropped, self.absent)
 
+    @property
+    def begun(self) -> int:
+        """How many tokens precede the text."""
+        return self._begun
+
+    def rebased(self, states: Sequence[LazyTrieState]) -> Self:
+        """The same text with candidates that see other contexts from now on. Those who wait are dropped."""
+        waiting = self.waiting
+        dropped = self.dropped.more(waiting.weights, self.logZ, waiting.expected())
+        return self._after(states, WaitingRoom(Trail(waiting.trail.at)), dropped, self.absent)
+
     def restarted(self, state: LazyTrieState, at: int) -> Self:
         """A beam of one candidate that stands where `at` symbols have been read; nobody waits."""
         return self._after([state], WaitingRoom(Trail(at)), self.dropped, 0.0)

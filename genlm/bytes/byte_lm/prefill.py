@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from genlm.bytes.byte_lm.beam import ByteBeamState
     from genlm.bytes.byte_lm.canonical import CanonicalContext
 
-__all__ = ["read_context"]
+__all__ = ["Listener", "read_context"]
 
 
 class _Lacking(NamedTuple):
@@ -72,6 +72,9 @@ others six in seven; 3,236 contexts became 1,550, for 966 that reading byte by b
 
 _Beam = TypeVar("_Beam", bound="ByteBeamState")
 
+Listener = Callable[[int, Any, Any], None]
+"""Is told of every symbol read, in order: its index, the pruned beam that read it, and the beam after it."""
+
 
 LOOKAHEAD = 3
 """Tokens guessed after a context that was lacking and ends where a token of the tokenizer's path ends. One
@@ -82,9 +85,22 @@ threshold 0.05, 575 contexts needed: guessing 3 for all ran 1,300 contexts in 12
 
 
 async def read_context(
-    beam: _Beam, bs: Context, method: str = "beam", progress: bool | ReadingProgress = False
+    beam: _Beam,
+    bs: Context,
+    method: str = "beam",
+    progress: bool | ReadingProgress = False,
+    *,
+    mode: TrieMode = TrieMode.WITHOUT_EOS,
+    listener: Listener | None = None,
 ) -> _Beam:
-    """`ByteBeamState.prefill`."""
+    """`ByteBeamState.prefill`.
+
+    Args:
+        beam: see there, as for `bs`, `method` and `progress`.
+        mode: how end-of-sequence strings are read.
+        listener: hears of each symbol that is read with the beam. Where a symbol cannot be read it has heard
+            of all those before it.
+    """
     if method not in METHODS:
         raise bad_value("method", method, f"must be one of {', '.join(map(repr, METHODS))}")
     if not len(beam):
@@ -93,23 +109,36 @@ async def read_context(
     if not symbols:
         return beam
     with reading_progress(progress, _length(symbols)) as report:
-        return await _read(beam, symbols, method, report)
+        return await _read(beam, symbols, method, report, mode, listener or _unheard)
 
 
-async def _read(beam: _Beam, text: list[int | bytes], method: str, report: Callable[[int], None]) -> _Beam:
-    reading, done = beam.with_mode(TrieMode.WITHOUT_EOS), 0
+def _unheard(at: int, before: Any, after: Any) -> None:
+    """The listener where nobody listens."""
+
+
+async def _read(
+    beam: _Beam,
+    text: list[int | bytes],
+    method: str,
+    report: Callable[[int], None],
+    mode: TrieMode,
+    listener: Listener,
+) -> _Beam:
+    reading, done = beam.with_mode(mode), 0
     await reading.materialize()
     if method != "beam" and all(isinstance(symbol, int) for symbol in text):
         reading, done = await read_path(reading, spelled(text), method)
         report(done)
     symbols, at = text[done:], 0
-    guesses = _Guesses(reading, symbols)
+    guesses = _Guesses(reading, symbols, lambda at, before, after: listener(done + at, before, after))
     if guesses.useful and symbols:
         await guesses.ask_for_whole(reading.states[0])
     while at < len(symbols):
-        after = await reading.prune().advance(symbols[at], pruned=at + 1 < len(symbols))
+        before = reading.prune()
+        after = await before.advance(symbols[at], pruned=at + 1 < len(symbols))
         if not len(after):
             raise _impossible(reading, symbols[at], text, done + guesses.offset(at))
+        guesses.listener(at, before, after)
         reading, at = after, at + 1
         if guesses.useful:
             reading, at = await _read_known(reading, symbols, at, guesses)
@@ -130,13 +159,16 @@ async def _read_known(
     rejoined = -1
     lacking: list[_Lacking] = []
     while at < len(symbols) and at < exact_at + guesses.horizon:
-        after, missing = _read_if_known(beam.prune(), symbols[at], at + 1 < len(symbols))
+        before = beam.prune()
+        after, missing = _read_if_known(before, symbols[at], at + 1 < len(symbols))
         lacking += [
             _Lacking(state, at, at, state.weight - beam.logZ)
             if place is None
             else _Lacking(state, place - start, at, 0.0)  # judged by an estimate already
             for state, place in missing
         ]
+        if after.states and not lacking:
+            guesses.listener(at, before, after)
         if after.states:
             beam, at = after, at + 1
         elif not lacking:  # nothing reads on: the full step that comes next may heal
@@ -186,8 +218,10 @@ class _Place(NamedTuple):
 class _Guesses:
     """Contexts that reading some symbols will probably need."""
 
-    def __init__(self, beam: ByteBeamState, symbols: list[int | bytes]) -> None:
+    def __init__(self, beam: ByteBeamState, symbols: list[int | bytes], listener: Listener) -> None:
         state = beam.states[0]
+        self.listener = listener
+        self._mode = state.mode
         self.useful = state.lm_state.remembers
         self._trie = state.trie.trie
         self._text = spelled(symbols)
@@ -227,7 +261,7 @@ class _Guesses:
         if i == len(self._path) or not self._path[i].lm_state.known:
             return None
         offset, lm_state, canonical = self._path[i]
-        mode = TrieMode.WITHOUT_EOS
+        mode = self._mode
         state = LazyTrieState(lm_state, model.trie, ROOT, 0.0, mode=mode, canonical=canonical)
         return await state.materialize(), bisect_left(self._offset, offset)
 

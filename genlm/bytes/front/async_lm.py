@@ -17,8 +17,9 @@ from genlm.bytes.vocab import byte_vocab, end_strings, shared_trie
 if TYPE_CHECKING:
     import torch
 
-    from genlm.bytes.generate import Completion, Mask, Read, Stream
+    from genlm.bytes.generate import Completion, Mask, Prompt, Read, Stream
     from genlm.bytes.generate.next_bytes import AsyncNextBytes
+    from genlm.bytes.score import Score, WordSurprisals
 
 __all__ = ["AsyncByteLM"]
 
@@ -245,6 +246,132 @@ class AsyncByteLM:
         checked = Options(**options)
         return Stream(lambda: self._read(prompt, **checked.reading), checked)
 
+    # -- scoring --------------------------------------------------------------------------------------
+
+    async def score(
+        self, text: Any, context: Any = b"", *, end: bool = False, **options: Any
+    ) -> Score | list[Score]:
+        """How probable each byte of a text is, given the context and the bytes before it.
+
+        Args:
+            text: str or bytes; or a list of them, which are read concurrently.
+            context: what stands before it, as a prompt of `complete`; or a list of prompts, one a text.
+            end: whether the text ends there, so that its end counts too.
+            **options: `on_impossible`: `"error"`, or `"inf"` to give a byte that the model cannot write minus
+                infinity, and the bytes after it nan; `method`: how the context is read, `"beam"` by default;
+                `window`, `overlap`: tokens of a sliding window for long texts, see
+                `genlm.bytes.score.Window`; `at_once`: texts read at the same time.
+
+        Returns:
+            A `Score`, or a list of them.
+
+        Raises:
+            ImpossibleByteError: a byte that the model cannot write, with its offset.
+            ValueError: an option out of range; `end` where nothing ends a sequence.
+            TypeError: a text that is neither str nor bytes.
+        """
+        from genlm.bytes.generate import is_batch
+        from genlm.bytes.score.scorer import Scorer, contexts_of, texts_of
+
+        texts, single = texts_of(text, "text")
+        contexts = contexts_of(context, len(texts), is_batch(context))
+        found = await Scorer(self._begin, **options).scores(texts, contexts, end)
+        return found[0] if single else found
+
+    async def word_surprisal(
+        self,
+        texts: Any,
+        words: Sequence[Any] | None = None,
+        spans: Sequence[Any] | None = None,
+        *,
+        sep: str | None = " ",
+        boundary: Literal["trailing", "leading", "none"] | None = None,
+        base: float = 2,
+        context: Any = b"",
+        punctuation: bool | str = False,
+        **options: Any,
+    ) -> WordSurprisals:
+        """The surprisal of each word of some texts, beside the sum over the tokenizer's own tokens.
+
+        Args:
+            texts: str or bytes; or a list of them.
+            words: the words to look at, as they stand in the text, in order; a list of lists for several.
+            spans: or pairs of character offsets, likewise.
+            sep: or what stands between words; None for any white space. `""` for scripts without.
+            boundary: `"trailing"`: the word and its end; `"leading"`: the separator before it and the word;
+                `"none"`: the word's bytes alone. None is trailing where there are words and a separator. See
+                `genlm.bytes.score.words`.
+            base: of the logarithm: 2 for bits.
+            context: as for `score`.
+            punctuation: whether punctuation marks are regions of their own; or which characters are.
+            **options: as for `score`.
+
+        Returns:
+            The records; `.to_dataframe()`, `.to_tsv()`.
+
+        Raises:
+            ValueError: a word that does not occur, spans out of range or overlapping, options that exclude
+                each other.
+            TypeError: an argument of the wrong type.
+            ImpossibleByteError: a byte that the model cannot write, with its offset.
+        """
+        from genlm.bytes.generate import is_batch
+        from genlm.bytes.score.scorer import Scorer, contexts_of, for_each, rule_of, texts_of
+
+        found, single = texts_of(texts)
+        rule = rule_of(boundary, sep, punctuation, base, spans)
+        return await Scorer(self._begin, **options).surprisals(
+            found,
+            contexts_of(context, len(found), is_batch(context)),
+            for_each("words", words, single, len(found)),
+            for_each("spans", spans, single, len(found)),
+            rule,
+        )
+
+    async def byte_logprobs(
+        self,
+        texts: Any,
+        context: Any = b"",
+        *,
+        out: str | os.PathLike[str] | None = None,
+        format: Literal["npz", "safetensors"] = "npz",
+        texts_per_shard: int = 64,
+        **options: Any,
+    ) -> Any:
+        """What could have stood at each byte of some texts: natural log-probabilities of every next byte.
+
+        Row `i` is the distribution before byte `i`: bytes 0..255, and at 256 the end of the text.
+
+        Args:
+            texts: str or bytes; or a list of them.
+            context: as for `score`.
+            out: a folder to write to in shards, for what memory cannot hold; the same call again goes on
+                where an interrupted one stopped. `genlm.bytes.score.read_shards` reads it.
+            format: of the shards.
+            texts_per_shard: how many texts go into one.
+            **options: as for `score`.
+
+        Returns:
+            A float32 array `[n, 257]`, or a list of them; with `out`, the folder.
+
+        Raises:
+            ValueError: `out` holds the results of another call.
+            ImpossibleByteError: a byte that the model cannot write, with its offset.
+        """
+        from genlm.bytes.generate import is_batch
+        from genlm.bytes.score.scorer import Scorer, contexts_of, settings_of, texts_of
+
+        found, single = texts_of(texts)
+        contexts = contexts_of(context, len(found), is_batch(context))
+        scorer = Scorer(self._begin, **options)
+        if out is None:
+            arrays = await scorer.arrays(found, contexts)
+            return arrays[0] if single else arrays
+        config = getattr(getattr(self.llm, "model", None), "config", None)
+        model = str(getattr(config, "_name_or_path", "") or type(self.llm).__name__)
+        settings = settings_of(self.params, model, context, options)
+        return await scorer.write_arrays(found, contexts, out, format, texts_per_shard, settings)
+
     # -- reading --------------------------------------------------------------------------------------
 
     def special(self, name: str) -> int:
@@ -273,21 +400,35 @@ class AsyncByteLM:
         from genlm.bytes.generate.infill import infill
         from genlm.bytes.generate.reading import read_text
 
-        if self._closed:
-            raise GenlmBytesError("this model has been closed: make a new one, or leave `with` later.")
-        if self._trie is None:
-            self._trie = shared_trie(self.llm, self.params.eos_byte_strings or (), self._trie_opts).trie
-        trie = self._trie
+        trie = self._open_trie()
         if suffix is not None:
             prompt = infill(self.llm, trie, context, suffix, fim, healing)
         else:
             prompt = parse_context(self.llm, trie, context)
             prompt = prompt if healing else prompt.closed(self.llm, trie)
-        if prompt.ids is None and self._start is None:
-            self._start = await self._initial(None)
-        start = self._start if prompt.ids is None else await self._initial(prompt.ids)
-        assert start is not None
+        start = await self._start_of(prompt)
         return Read(await read_text(start, prompt.text, method), prompt.spelled, prompt.stops)
+
+    def _open_trie(self) -> TokenByteTrie:
+        if self._closed:
+            raise GenlmBytesError("this model has been closed: make a new one, or leave `with` later.")
+        if self._trie is None:
+            self._trie = shared_trie(self.llm, self.params.eos_byte_strings or (), self._trie_opts).trie
+        return self._trie
+
+    async def _start_of(self, prompt: Prompt) -> ByteBeamState:
+        """The beam that a prompt's text is to be read with."""
+        if prompt.ids is not None:
+            return await self._initial(prompt.ids)
+        if self._start is None:
+            self._start = await self._initial(None)
+        return self._start
+
+    async def _begin(self, context: Any) -> tuple[Prompt, ByteBeamState]:
+        from genlm.bytes.generate import parse_context
+
+        prompt = parse_context(self.llm, self._open_trie(), context)
+        return prompt, await self._start_of(prompt)
 
     async def _initial(self, ids: Sequence[int] | None) -> ByteBeamState:
         return await ByteBeamState.initial(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from genlm.bytes.front.sync_results import NextBytes, SyncStream
     from genlm.bytes.generate import Completion, Mask
+    from genlm.bytes.score import Score, WordSurprisals
 
 __all__ = ["ByteLM"]
 
@@ -185,6 +186,59 @@ class ByteLM:
         from genlm.bytes.front.sync_results import SyncStream
 
         return SyncStream(self.asynchronous.stream(prompt, **options))
+
+    # -- scoring --------------------------------------------------------------------------------------
+
+    def score(
+        self, text: Any, context: Any = b"", *, end: bool = False, **options: Any
+    ) -> Score | list[Score]:
+        """How probable each byte of a text is, given what is before it; see `AsyncByteLM.score`."""
+        return run(self.asynchronous.score(text, context, end=end, **options))
+
+    def word_surprisal(
+        self,
+        texts: Any,
+        words: Sequence[Any] | None = None,
+        spans: Sequence[Any] | None = None,
+        *,
+        sep: str | None = " ",
+        boundary: Literal["trailing", "leading", "none"] | None = None,
+        base: float = 2,
+        context: Any = b"",
+        punctuation: bool | str = False,
+        **options: Any,
+    ) -> WordSurprisals:
+        """The surprisal of each word of some texts; see `AsyncByteLM.word_surprisal`."""
+        return run(
+            self.asynchronous.word_surprisal(
+                texts,
+                words,
+                spans,
+                sep=sep,
+                boundary=boundary,
+                base=base,
+                context=context,
+                punctuation=punctuation,
+                **options,
+            )
+        )
+
+    def byte_logprobs(
+        self,
+        texts: Any,
+        context: Any = b"",
+        *,
+        out: str | os.PathLike[str] | None = None,
+        format: Literal["npz", "safetensors"] = "npz",
+        texts_per_shard: int = 64,
+        **options: Any,
+    ) -> Any:
+        """Natural log-probabilities of every next byte, `[n, 257]`; see `AsyncByteLM.byte_logprobs`."""
+        return run(
+            self.asynchronous.byte_logprobs(
+                texts, context, out=out, format=format, texts_per_shard=texts_per_shard, **options
+            )
+        )
 
     # -- ending ---------------------------------------------------------------------------------------
 

@@ -1,0 +1,138 @@
+"""`Score`: the log-probability of each byte of a text, given all before it; totals and slices.
+
+The chain rule is what makes slices meaningful: the log-probability of a span, given what stands before it,
+is the sum of those of its bytes. It holds for any span, wherever a tokenizer would cut.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import overload
+
+import numpy as np
+from jaxtyping import Float64
+
+from genlm.bytes.errors import bad_type, bad_value
+
+__all__ = ["CharScores", "Score"]
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """Natural log-probabilities of the bytes of a text.
+
+    `score[3]` is that of one byte, `score[3:6]` the score of a span; `score.chars` counts in characters.
+
+    Args:
+        text: the bytes.
+        logprobs: of each byte given the context and the bytes before it, `[n]`. After a byte of minus
+            infinity the others are nan: nothing is known of what follows the impossible.
+        end: of the end of the text after them; None if it was not asked for.
+        slack: the share of the whole text's probability that is expected to be missing, since tokenizations
+            were left out.
+
+    Examples:
+        >>> s = Score(b"ab", np.log([0.5, 0.25]))
+        >>> round(s.bits, 6), round(s[1:].bits, 6), round(s.bits_per_byte, 6)
+        (3.0, 2.0, 1.5)
+    """
+
+    text: bytes
+    logprobs: Float64[np.ndarray, " n"]
+    end: float | None = None
+    slack: float = 0.0
+
+    @property
+    def logprob(self) -> float:
+        """The natural log-probability of the whole, the end included if it was asked for."""
+        if (self.logprobs == -np.inf).any():
+            return -math.inf
+        return float(self.logprobs.sum()) + (self.end or 0.0)
+
+    @property
+    def bits(self) -> float:
+        """The surprisal of the whole: its log-probability to base 1/2."""
+        return -self.logprob / math.log(2) + 0.0
+
+    @property
+    def bits_per_byte(self) -> float:
+        """`bits` by the number of bytes; nan for an empty text."""
+        return self.bits / len(self.text) if self.text else math.nan
+
+    @property
+    def bits_per_char(self) -> float:
+        """`bits` by the number of characters; nan for an empty text."""
+        return self.bits / len(self.chars) if self.text else math.nan
+
+    @cached_property
+    def chars(self) -> CharScores:
+        """The same by characters."""
+        return CharScores(self)
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    @overload
+    def __getitem__(self, at: int) -> float: ...
+    @overload
+    def __getitem__(self, at: slice) -> Score: ...
+    def __getitem__(self, at: int | slice) -> float | Score:
+        if not isinstance(at, slice):
+            return float(self.logprobs[at])
+        start, stop = bounds(at, len(self))
+        return Score(self.text[start:stop], self.logprobs[start:stop], None, self.slack)
+
+    def __repr__(self) -> str:
+        return f"Score({len(self)} bytes, logprob={self.logprob:.6g}, {self.bits_per_byte:.4g} bits per byte)"
+
+
+class CharScores:
+    """A score that counts in characters: `score.chars[3:6]`, `score.chars.logprobs`.
+
+    A byte that is no valid UTF-8 counts as a character of its own.
+
+    Args:
+        score: the score by bytes.
+    """
+
+    def __init__(self, score: Score) -> None:
+        self.score = score
+        self.text = score.text.decode(errors="surrogateescape")
+        widths = (len(char.encode(errors="surrogateescape")) for char in self.text)
+        self.offsets = list(accumulate(widths, initial=0))
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    @property
+    def logprobs(self) -> Float64[np.ndarray, " chars"]:
+        """Natural log-probabilities of the characters, each given all before it."""
+        return np.array([self[i] for i in range(len(self))], np.float64)
+
+    @overload
+    def __getitem__(self, at: int) -> float: ...
+    @overload
+    def __getitem__(self, at: slice) -> Score: ...
+    def __getitem__(self, at: int | slice) -> float | Score:
+        if isinstance(at, slice):
+            start, stop = bounds(at, len(self))
+            return self.score[self.offsets[start] : self.offsets[max(start, stop)]]
+        at = range(len(self))[at]
+        return self.score[self.offsets[at] : self.offsets[at + 1]].logprob
+
+    def __repr__(self) -> str:
+        return f"CharScores({len(self)} characters of {self.score!r})"
+
+
+def bounds(at: slice, length: int) -> tuple[int, int]:
+    """Where a slice begins and ends; as for a list, what lies beyond the ends is cut off."""
+    if at.step not in (None, 1):
+        raise bad_value("step", at.step, "a span has no gaps", "Use `logprobs[::step]` for an array.")
+    try:
+        start, stop, _ = at.indices(length)
+    except TypeError:
+        raise bad_type("slice", at, "must be of integers") from None
+    return start, max(start, stop)

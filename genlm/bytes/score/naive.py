@@ -1,0 +1,81 @@
+"""The sum over tokens that is usually taken for a word's surprisal, for comparison.
+
+The model's own tokenizer cuts the context and the text, each token costs its log-probability, and a word
+costs what its tokens cost. This is the probability of one tokenization, not of the text; a token with a
+leading space counts for the word, whose end costs nothing (Oh & Schuler 2024, Pimentel & Meister 2024).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from genlm.bytes.byte_lm import ByteBeamState
+from genlm.bytes.byte_lm.guess import guess_tokens
+
+__all__ = ["TokenScore", "naive_sums", "token_scores"]
+
+
+class TokenScore(NamedTuple):
+    """A token of the text: where it begins and ends, in bytes, and its natural log-probability."""
+
+    start: int
+    end: int
+    logprob: float
+
+
+async def token_scores(
+    start: ByteBeamState, before: bytes, text: bytes, most: int | None
+) -> list[TokenScore]:
+    """The tokens of a text by the model's own tokenizer.
+
+    Args:
+        start: the beam before the context.
+        before: the context's text.
+        text: the text. A token that begins in the context counts if it ends here.
+        most: tokens that the model reads; for longer texts there is no such figure.
+
+    Returns:
+        The tokens; none where they do not spell the text, or are too many.
+    """
+    state = start.states[0]
+    tokens = guess_tokens(state.lm_state.model, state.trie.trie, before + text)
+    spelled = [state.trie.trie.spelling_of_id[token] for token in tokens]
+    too_many = most is not None and start.begun + len(tokens) > most + 1
+    if b"".join(spelled) != before + text or too_many:
+        return []
+    places, lm_state, at = [], state.lm_state, -len(before)
+    for token, spelling in zip(tokens, spelled, strict=True):
+        if at + len(spelling) > 0:
+            places.append((at, at + len(spelling), token, lm_state))
+        lm_state, at = lm_state << token, at + len(spelling)
+    rows = await asyncio.gather(*(place[3].logp_next() for place in places))
+    return [
+        TokenScore(begin, end, float(row[token]))
+        for (begin, end, token, _), row in zip(places, rows, strict=True)
+    ]
+
+
+def naive_sums(tokens: Sequence[TokenScore], regions: Sequence[tuple[int, int]]) -> list[float]:
+    """The sum of the log-probabilities of each region's tokens; nan for a region that has none of its own.
+
+    A token belongs to the first region it reaches into.
+
+    Args:
+        tokens: in the order of the text.
+        regions: where each begins and ends, in bytes; in order, apart.
+
+    Examples:
+        >>> naive_sums([TokenScore(0, 2, -1.0), TokenScore(2, 6, -2.0)], [(0, 2), (3, 5), (5, 6)])
+        [-1.0, -2.0, nan]
+    """
+    sums = [math.nan] * len(regions)
+    at = 0
+    for token in tokens:
+        while at < len(regions) and regions[at][1] <= token.start:
+            at += 1
+        if at < len(regions) and regions[at][0] < token.end:
+            sums[at] = token.logprob + (0.0 if math.isnan(sums[at]) else sums[at])
+    return sums

@@ -1,0 +1,125 @@
+"""Reading a text and noting what each byte costs: the measure that all scores are made of.
+
+The log-probability of a byte, given all before it, is the log prefix probability (`logZ`) of the beam that
+has read it less that of the *pruned* beam that read it: what pruning drops is left out of both. So the sum
+over a text is the log-probability of the text among the tokenizations that were kept, and exact while none
+is dropped. No distribution over next bytes is needed, so reading costs what `prefill` costs: a few forwards.
+
+Texts are read with end-of-sequence strings as ends (`TrieMode.WITH_EOS`): what is scored is what the model
+writes. The context before it is read as text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from genlm.bytes.byte_lm import ByteBeamState
+from genlm.bytes.byte_lm.prefill import split_symbols
+from genlm.bytes.errors import ImpossibleByteError, bad_value
+from genlm.bytes.score.window import Window, read_sliding
+from genlm.bytes.trie import EOS, TrieMode
+
+__all__ = ["Reading", "check_policy", "distributions", "end_logprob", "read"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A text that has been read.
+
+    Attributes:
+        logprobs: of each byte, `[n]`; see `Score`.
+        beams: pruned beams before the bytes that were asked for; at the length of the text, after it.
+        last: the beam after the text; None if it is impossible.
+    """
+
+    logprobs: Float64[np.ndarray, " n"]
+    beams: dict[int, ByteBeamState]
+    last: ByteBeamState | None
+
+
+async def read(
+    start: ByteBeamState,
+    text: bytes,
+    window: Window | None,
+    wanted: Collection[int] = (),
+    on_impossible: str = "error",
+) -> Reading:
+    """Read a text.
+
+    Args:
+        start: the beam after the context.
+        text: the text.
+        window: see `read_sliding`.
+        wanted: byte offsets before which the beam is kept.
+        on_impossible: what to do at a byte that cannot be read: `"error"`, or `"inf"`.
+
+    Raises:
+        ImpossibleByteError: such a byte.
+    """
+    symbols = split_symbols(text, start.states[0].trie)
+    found = np.zeros(len(text), np.float64)
+    beams: dict[int, ByteBeamState] = {}
+    wanted = frozenset(wanted)
+    offset = np.cumsum([0, *(len(s) if isinstance(s, bytes) else 1 for s in symbols)])
+
+    def note(at: int, before: Any, after: Any) -> None:
+        place = int(offset[at])  # an atomic unit's whole log-probability stands at its first byte
+        found[place] = after.logZ - before.logZ
+        if place in wanted:
+            beams[place] = before
+        reached[0], reached[1] = int(offset[at + 1]), after
+
+    reached: list[Any] = [0, start.with_mode(TrieMode.WITH_EOS)]
+    try:
+        last = await read_sliding(start, symbols, window, TrieMode.WITH_EOS, note)
+    except ImpossibleByteError as error:
+        at, before = reached
+        if on_impossible != "inf":
+            raise ImpossibleByteError(
+                _renamed(str(error), error.offset, at),
+                byte=error.byte,
+                offset=at,
+                producible=error.producible,
+            ) from None
+        found[at], found[at + 1 :] = -np.inf, np.nan
+        if at in wanted:
+            beams[at] = before.prune()
+        return Reading(found, beams, None)
+    if len(text) in wanted:
+        beams[len(text)] = last.prune()
+    return Reading(found, beams, last)
+
+
+def _renamed(message: str, said: int, offset: int) -> str:
+    """The message of `prefill`, with the argument's name here, and the offset in the whole text."""
+    return message.replace("`bs`", "`text`", 1).replace(f"offset {said}", f"offset {offset}", 1)
+
+
+async def end_logprob(reading: Reading) -> float:
+    """Natural log-probability that the text ends where it does.
+
+    Raises:
+        ValueError: nothing ends a sequence.
+    """
+    if reading.last is None:
+        return float("nan")
+    if not reading.last.params.eos_byte_strings:
+        raise bad_value("end", True, "no token ends a sequence of this model", "Give the model's `eos`.")
+    return float((await reading.last.prune().logp_next())[EOS])
+
+
+def check_policy(on_impossible: str) -> None:
+    """That `on_impossible` is one of those there are."""
+    if on_impossible not in ("error", "inf"):
+        raise bad_value("on_impossible", on_impossible, "must be 'error' or 'inf'")
+
+
+async def distributions(beams: Collection[ByteBeamState]) -> list[Float64[np.ndarray, " 258"]]:
+    """What comes next after each of some beams, asked for together."""
+    return [found.ps for found in await asyncio.gather(*(beam.logp_next() for beam in beams))]

@@ -1,0 +1,127 @@
+"""Which parts of a text are scored: words found by a separator, words that are given, spans of characters.
+
+All are pairs of character offsets, in order and apart. What each boundary means is in `words.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from genlm.bytes.errors import bad_type, bad_value
+
+__all__ = ["PUNCTUATION", "Region", "find_regions", "punctuation_marks"]
+
+PUNCTUATION = '.,;:!?()[]{}"“”„«»…。，、；：！？（）「」『』'
+"""What is a region of its own with `punctuation=True`. Not the apostrophe and the hyphen: words have them."""
+
+
+class Region(NamedTuple):
+    """A part of a text: where it begins and ends, in characters, and what it is."""
+
+    start: int
+    end: int
+    kind: str
+
+
+def find_regions(
+    text: str,
+    words: Sequence[str] | None,
+    spans: Sequence[Sequence[int]] | None,
+    sep: str | None,
+    marks: str,
+) -> list[Region]:
+    """The regions of a text.
+
+    Args:
+        text: the text.
+        words: words that occur in it, in order.
+        spans: pairs of character offsets, in order.
+        sep: without either: what stands between words; None for any white space.
+        marks: characters that are regions of their own; words are cut at them.
+
+    Raises:
+        ValueError: a word that does not occur after those before it; a span that is empty, out of range or
+            overlaps the one before it; no way to find words.
+    """
+    if words is not None and spans is not None:
+        raise bad_value("spans", spans, "must not be given together with `words`", "Give one.")
+    if spans is not None:
+        return _spans(text, spans)
+    if words is not None:
+        return _given(text, words)
+    if sep == "":
+        rule = "finds no words, and neither `words` nor `spans` are given"
+        raise bad_value("sep", sep, rule, 'Give words=["…", "…"], or a separator.')
+    gap = r"\s" if sep is None else f"(?:{re.escape(sep)})"
+    found = []
+    at = 0
+    for match in [*re.finditer(f"{gap}+", text), None]:
+        end = len(text) if match is None else match.start()
+        found += _cut(text, at, end, marks)
+        at = len(text) if match is None else match.end()
+    return found
+
+
+def punctuation_marks(punctuation: Any) -> str:
+    """The characters that are regions of their own.
+
+    Raises:
+        TypeError: neither a truth value nor a string.
+    """
+    if isinstance(punctuation, str):
+        return punctuation
+    if isinstance(punctuation, bool):
+        return PUNCTUATION if punctuation else ""
+    raise bad_type("punctuation", punctuation, "must be True, False, or a string of characters")
+
+
+def _cut(text: str, start: int, end: int, marks: str) -> list[Region]:
+    """A stretch without separators as words and runs of punctuation."""
+    if start == end:
+        return []
+    if not marks:
+        return [Region(start, end, "word")]
+    is_mark = f"[{re.escape(marks)}]"
+    found = re.compile(f"{is_mark}+|[^{re.escape(marks)}]+", re.DOTALL).finditer(text, start, end)
+    return [Region(m.start(), m.end(), "punctuation" if m[0][0] in marks else "word") for m in found]
+
+
+def _given(text: str, words: Any) -> list[Region]:
+    if isinstance(words, str) or not isinstance(words, Iterable):
+        raise bad_type("words", words, "must be a list of words")
+    found, at = [], 0
+    for i, word in enumerate(words):
+        if not isinstance(word, str):
+            raise bad_type(f"words[{i}]", word, "must be a string")
+        if not word:
+            raise bad_value(f"words[{i}]", word, "a word must not be empty")
+        start = text.find(word, at)
+        if start < 0:
+            where = f"does not occur in the text after character {at}"
+            raise bad_value(f"words[{i}]", word, where, "Give the words as they stand, in order.")
+        at = start + len(word)
+        found.append(Region(start, at, "word"))
+    return found
+
+
+def _spans(text: str, spans: Any) -> list[Region]:
+    if isinstance(spans, str) or not isinstance(spans, Iterable):
+        raise bad_type("spans", spans, "must be a list of pairs of character offsets")
+    found, at = [], 0
+    for i, span in enumerate(spans):
+        name = f"spans[{i}]"
+        try:
+            start, end = (int(x.__index__()) for x in span)
+        except (TypeError, ValueError, AttributeError):
+            raise bad_type(name, span, "must be a pair of character offsets, (start, end)") from None
+        if not 0 <= start <= end <= len(text):
+            raise bad_value(name, span, f"is out of range: the text has {len(text)} characters")
+        if start == end:
+            raise bad_value(name, span, "is empty", "A span is (start, end), the end not included.")
+        if start < at:
+            raise bad_value(name, span, f"overlaps the one before, which ends at {at}, or is out of order")
+        at = end
+        found.append(Region(start, end, "span"))
+    return found

@@ -1,0 +1,288 @@
+"""Scoring texts through one model: what `AsyncByteLM.score` and its like do once their arguments are named.
+
+Texts are read concurrently, so that the contexts of many go out in the same forwards. A context that texts
+share is read once. Many texts are taken a few at a time: what has been read can be forgotten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import math
+import os
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Float32
+
+from genlm.bytes.byte_lm import ByteBeamState
+from genlm.bytes.byte_lm.prefill import split_symbols
+from genlm.bytes.errors import bad_type, bad_value
+from genlm.bytes.generate.context import Prompt, as_bytes
+from genlm.bytes.generate.options import whole_number
+from genlm.bytes.generate.reading import read_text
+from genlm.bytes.generate.together import together
+from genlm.bytes.score.byte_scores import CharScores, Score
+from genlm.bytes.score.naive import naive_sums, token_scores
+from genlm.bytes.score.reading import Reading, check_policy, distributions, end_logprob, read
+from genlm.bytes.score.regions import Region, find_regions, punctuation_marks
+from genlm.bytes.score.shards import Shards
+from genlm.bytes.score.table import WordSurprisal, WordSurprisals
+from genlm.bytes.score.window import Window, fits, read_sliding
+from genlm.bytes.score.words import Rule, region_logprobs
+from genlm.bytes.trie import TrieMode
+from genlm.bytes.trie.modes import EOT
+
+__all__ = ["Begin", "Scorer"]
+
+AT_ONCE = 32
+"""Texts read at the same time: enough to fill forwards, few enough for their contexts to be kept."""
+
+T = TypeVar("T")
+Begin = Callable[[Any], Awaitable[tuple[Prompt, ByteBeamState]]]
+"""From a user's context to its one form, and the beam that its text is to be read with."""
+
+
+@dataclass(frozen=True)
+class _Context:
+    """A context that has been read: the beam before its text and after it."""
+
+    before: ByteBeamState
+    text: bytes
+    after: ByteBeamState
+    window: Window | None
+
+
+class Scorer:
+    """Scores texts.
+
+    Args:
+        begin: see `Begin`.
+        window: tokens of a context; see `Window.of`.
+        overlap: see `Window.of`.
+        method: how contexts are read; see `ByteBeamState.prefill`.
+        on_impossible: see `ByteLM.score`.
+        at_once: texts read at the same time.
+    """
+
+    def __init__(
+        self,
+        begin: Begin,
+        *,
+        window: int | None = None,
+        overlap: int | None = None,
+        method: str = "beam",
+        on_impossible: str = "error",
+        at_once: int = AT_ONCE,
+    ) -> None:
+        check_policy(on_impossible)
+        self._begin = begin
+        self._window, self._overlap = window, overlap
+        self._method = method
+        self._on_impossible = on_impossible
+        self._at_once = asyncio.Semaphore(whole_number("at_once", at_once, 1) or AT_ONCE)
+
+    async def scores(self, texts: Sequence[bytes], contexts: Sequence[Any], end: bool) -> list[Score]:
+        """The score of each text, after its context or after the one for all."""
+        read_contexts = await self._contexts(contexts, len(texts))
+
+        async def one(text: bytes, context: _Context) -> Score:
+            reading = await self._read(text, context)
+            ends = await end_logprob(reading) if end else None
+            slack = 0.0 if reading.last is None else reading.last.slack.expected
+            return Score(text, reading.logprobs, ends, slack)
+
+        return await self._each(one(t, c) for t, c in zip(texts, read_contexts, strict=True))
+
+    async def surprisals(
+        self,
+        texts: Sequence[bytes],
+        contexts: Sequence[Any],
+        words: Sequence[Any],
+        spans: Sequence[Any],
+        rule: Rule,
+    ) -> WordSurprisals:
+        """The surprisal of each region of each text."""
+        views = [CharScores(Score(text, np.zeros(len(text)))) for text in texts]
+        every = [
+            find_regions(view.text, w, s, rule.sep, rule.marks)
+            for view, w, s in zip(views, words, spans, strict=True)
+        ]
+        for view, regions in zip(views, every, strict=True):
+            for region in regions:
+                if rule.wants_end(region):
+                    rule.own_end(view.text, region)  # what is wrong is said before anything is computed
+        read_contexts = await self._contexts(contexts, len(texts))
+        found = await self._each(
+            self._regions(i, text, view, every[i], rule, context)
+            for i, (text, view, context) in enumerate(zip(texts, views, read_contexts, strict=True))
+        )
+        return WordSurprisals(row for rows in found for row in rows)
+
+    async def _regions(
+        self, number: int, text: bytes, view: CharScores, regions: list[Region], rule: Rule, context: _Context
+    ) -> list[WordSurprisal]:
+        offset = view.offsets
+        ends = {offset[region.end] for region in regions if rule.wants_end(region)}
+        reading = await self._read(text, context, ends)
+        most = None if context.window is None else context.window.most
+        rows, tokens = await asyncio.gather(
+            distributions(list(reading.beams.values())),
+            token_scores(context.before, context.text, text, most),
+        )
+        after = dict(zip(reading.beams, rows, strict=True))
+        logps = region_logprobs(view.text, regions, rule, offset, reading, after)
+        sums = naive_sums(tokens, [(offset[r.start], offset[r.end]) for r in regions])
+        scale = -math.log(rule.base)
+        found = []
+        for i, (region, logp, naive) in enumerate(zip(regions, logps, sums, strict=True)):
+            cost, by_tokens = logp / scale + 0.0, naive / scale + 0.0
+            word = view.text[region.start : region.end]
+            place = (number, i, region.kind, word, region.start, region.end)
+            found.append(WordSurprisal(*place, cost, by_tokens, by_tokens - cost))
+        return found
+
+    async def arrays(self, texts: Sequence[bytes], contexts: Sequence[Any]) -> list[Any]:
+        """The `[n, 257]` array of each text."""
+        read_contexts = await self._contexts(contexts, len(texts))
+
+        async def one(text: bytes, context: _Context) -> Float32[np.ndarray, "n 257"]:
+            units = _boundaries(text, context.after)
+            reading = await self._read(text, context, units)
+            found = np.full((len(text), 257), np.nan, np.float32)
+            places = [place for place in reading.beams if place < len(text)]
+            for place, row in zip(
+                places, await distributions([reading.beams[place] for place in places]), strict=True
+            ):
+                found[place] = np.delete(row, EOT)
+            return found
+
+        return await self._each(one(t, c) for t, c in zip(texts, read_contexts, strict=True))
+
+    async def write_arrays(
+        self,
+        texts: Sequence[bytes],
+        contexts: Sequence[Any],
+        out: str | os.PathLike[str],
+        kind: str,
+        size: int,
+        settings: dict[str, Any],
+    ) -> Path:
+        """Write the arrays to a folder, shard by shard; see `Shards`."""
+        shards = Shards(out, texts, kind, size, settings)
+        for shard in shards.missing():
+            members = shards.members(shard)
+            ours = [contexts[i] for i in members] if len(contexts) == len(texts) else contexts
+            arrays = await self.arrays([texts[i] for i in members], ours)
+            await asyncio.to_thread(shards.write, shard, arrays)
+        return shards.folder
+
+    # -- reading --------------------------------------------------------------------------------------
+
+    async def _contexts(self, contexts: Sequence[Any], count: int) -> list[_Context]:
+        if not count:
+            return []
+        found = await self._each(self._context(context) for context in contexts)
+        return found * count if len(found) == 1 else found
+
+    async def _context(self, context: Any) -> _Context:
+        prompt, start = await self._begin(context)
+        window = Window.of(start, self._window, self._overlap)
+        symbols = split_symbols(prompt.text, start.states[0].trie)
+        if fits(start, symbols, window):
+            after = await read_text(start, prompt.text, self._method)
+        else:
+            after = await read_sliding(start, symbols, window, TrieMode.WITHOUT_EOS)
+        return _Context(start, prompt.text, after, window)
+
+    async def _read(self, text: bytes, context: _Context, wanted: Iterable[int] = ()) -> Reading:
+        return await read(context.after, text, context.window, frozenset(wanted), self._on_impossible)
+
+    async def _each(self, coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+        async def in_turn(coroutine: Coroutine[Any, Any, T]) -> T:
+            try:
+                async with self._at_once:
+                    return await coroutine
+            finally:
+                coroutine.close()  # one whose turn never came is not left behind
+
+        return await together(map(in_turn, coroutines))
+
+
+def _boundaries(text: bytes, beam: ByteBeamState) -> list[int]:
+    """Where the symbols of a text begin: every byte, but for those inside atomic units."""
+    found, at = [], 0
+    for symbol in split_symbols(text, beam.states[0].trie):
+        found.append(at)
+        at += len(symbol) if isinstance(symbol, bytes) else 1
+    return found
+
+
+def texts_of(texts: Any, name: str = "texts") -> tuple[list[bytes], bool]:
+    """One text or several as bytes, and whether it was one.
+
+    Raises:
+        TypeError: a text that is neither str nor bytes.
+        ValueError: a string with lone surrogates.
+    """
+    if isinstance(texts, str | bytes | bytearray | memoryview):
+        return [as_bytes(name, texts)], True
+    if not isinstance(texts, Iterable):
+        raise bad_type(name, texts, "must be str or bytes, or a list of these")
+    found = list(texts)
+    for i, text in enumerate(found):
+        if not isinstance(text, str | bytes | bytearray | memoryview):
+            raise bad_type(f"{name}[{i}]", text, "must be str or bytes")
+    return [as_bytes(f"{name}[{i}]", text) for i, text in enumerate(found)], False
+
+
+def contexts_of(context: Any, count: int, several: bool) -> list[Any]:
+    """One context for all texts; or one for each, where it is a list of them.
+
+    Args:
+        context: the context, or the contexts.
+        count: how many texts there are.
+        several: whether `context` is a list of contexts.
+
+    Raises:
+        ValueError: as many contexts as texts are needed.
+    """
+    if not several:
+        return [context]
+    if len(context) != count:
+        raise bad_value("context", context, f"holds {len(context)} contexts for {count} texts")
+    return list(context)
+
+
+def for_each(name: str, given: Any, single: bool, count: int) -> list[Any]:
+    """What is given for one text, or a list with an entry for each, or None for all.
+
+    Raises:
+        ValueError: another number of entries.
+        TypeError: no list.
+    """
+    if given is None:
+        return [None] * count
+    if single:
+        return [given]
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise bad_type(name, given, "must be a list with an entry for each text")
+    if len(given) != count:
+        raise bad_value(name, given, f"has {len(given)} entries for {count} texts")
+    return list(given)
+
+
+def settings_of(params: Any, model: str, context: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """What decides the numbers, as JSON values, for a manifest."""
+    beam = {f.name: getattr(params, f.name) for f in dataclasses.fields(params)}
+    del beam["eos_tokens"], beam["verbose"]
+    beam["eos_byte_strings"] = sorted(repr(string) for string in params.eos_byte_strings or ())
+    return {"model": model, "params": beam, "context": repr(context), **options}
+
+
+def rule_of(boundary: Any, sep: Any, punctuation: Any, base: Any, spans: Any) -> Rule:
+    """The rule for words, checked."""
+    return Rule.of(boundary, sep, punctuation_marks(punctuation), base, spans is not None)

@@ -1,0 +1,117 @@
+"""Word surprisals as records, a pandas DataFrame, or tab-separated values."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+from genlm.bytes.errors import MissingDependencyError
+
+__all__ = ["WordSurprisal", "WordSurprisals", "write_whole"]
+
+
+@dataclass(frozen=True)
+class WordSurprisal:
+    """What one region costs.
+
+    Attributes:
+        text: which of the texts, from 0.
+        index: which of its regions, from 0.
+        kind: `"word"`, `"punctuation"` or `"span"`.
+        word: the region.
+        start: where it begins, in characters.
+        end: where it ends, in characters.
+        surprisal: minus the log-probability, to the base asked for.
+        naive: the same by summing the tokenizer's own tokens; nan where none is the region's own.
+        difference: `naive - surprisal`.
+    """
+
+    text: int
+    index: int
+    kind: str
+    word: str
+    start: int
+    end: int
+    surprisal: float
+    naive: float
+    difference: float
+
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(WordSurprisal))
+
+
+class WordSurprisals(Sequence[WordSurprisal]):
+    """The surprisals of the regions of some texts, in order.
+
+    Args:
+        rows: the records.
+    """
+
+    def __init__(self, rows: Iterable[WordSurprisal]) -> None:
+        self._rows = tuple(rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, at: int) -> WordSurprisal: ...
+    @overload
+    def __getitem__(self, at: slice) -> WordSurprisals: ...
+    def __getitem__(self, at: int | slice) -> WordSurprisal | WordSurprisals:
+        return WordSurprisals(self._rows[at]) if isinstance(at, slice) else self._rows[at]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, WordSurprisals) and self._rows == other._rows
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def records(self) -> list[dict[str, Any]]:
+        """One dictionary a region."""
+        return [dataclasses.asdict(row) for row in self._rows]
+
+    def to_dataframe(self) -> Any:
+        """A pandas DataFrame, one row a region.
+
+        Raises:
+            MissingDependencyError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            message = 'a DataFrame needs pandas: pip install "genlm-bytes[pandas]", or use `records()`.'
+            raise MissingDependencyError(message) from error
+        return pandas.DataFrame(self.records(), columns=list(COLUMNS))
+
+    def to_tsv(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Tab-separated values with a head line; fields with tabs, quotes or line ends are quoted.
+
+        Args:
+            path: a file to write too; it appears when it is complete.
+        """
+        out = io.StringIO()
+        writer = csv.writer(out, "excel-tab", lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(dataclasses.astuple(row) for row in self._rows)
+        if path is not None:
+            write_whole(Path(path), out.getvalue().encode())
+        return out.getvalue()
+
+    def __repr__(self) -> str:
+        head = [f"{row.word!r} {row.surprisal:.3f}" for row in self._rows[:8]]
+        return f"WordSurprisals({', '.join(head)}{', …' if len(self) > 8 else ''})"
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that is either whole or not there: under another name first, then renamed."""
+    half = path.with_name(f".{path.name}.{os.getpid()}.half")
+    try:
+        half.write_bytes(content)
+        os.replace(half, path)
+    finally:
+        half.unlink(missing_ok=True)

@@ -1,0 +1,158 @@
+"""Reading texts longer than the model's context: a window of tokens that slides and keeps the beam.
+
+When the window is full, every candidate forgets all but the tokens the text began after (the beginning of
+the sequence, a chat's header) and its latest `overlap` tokens. Its weight and the bytes of its unfinished
+token stay: the beam goes on as the same mixture of tokenizations, and no boundary is put into the text. What
+is lost is what the model would have made of the older tokens, and those who wait (`waiting.py`).
+
+A byte is read with at least `overlap` tokens before it, and, as the window fills, up to `most`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from genlm.bytes.byte_lm import ByteBeamState, LazyTrieState, StatefulTokenizedLM
+from genlm.bytes.byte_lm.guess import guess_tokens
+from genlm.bytes.byte_lm.prefill import Listener, read_context
+from genlm.bytes.byte_lm.waiting import spelled
+from genlm.bytes.errors import bad_value
+from genlm.bytes.generate.limits import depth, longest_context
+from genlm.bytes.generate.options import whole_number
+from genlm.bytes.trie import TrieMode
+from genlm.bytes.trie.arrays import ROOT
+
+__all__ = ["Window", "fits", "read_sliding", "slide"]
+
+LEAST = 8
+LONG_TOKEN = 16
+"""Bytes a token, at most, that are tokenized to see how many fit; where tokens are longer, fewer are read."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """How much of a long text the model sees.
+
+    Attributes:
+        most: tokens that a context may have.
+        overlap: of these, the latest that are kept when it slides.
+    """
+
+    most: int
+    overlap: int
+
+    @classmethod
+    def of(cls, beam: ByteBeamState, most: Any, overlap: Any) -> Window | None:
+        """The window asked for; by default the model's whole context, of which half is kept.
+
+        Args:
+            beam: any beam of the model.
+            most: tokens; None for what the model says it reads; None is returned if it says nothing, or
+                has a `max_context_length`.
+            overlap: tokens; None for half of `most`.
+
+        Raises:
+            ValueError: less than 8 tokens, more than the model reads, an overlap above half of it.
+        """
+        longest = longest_context(beam.states[0].lm_state)
+        given, most = most, whole_number("window", most, LEAST)
+        if most is not None and longest is not None and most > longest:
+            raise bad_value("window", given, f"this model reads at most {longest} tokens")
+        most = longest if most is None else most
+        kept = whole_number("overlap", overlap, 1)
+        if most is None:
+            return None
+        if kept is not None and kept > most // 2:
+            raise bad_value("overlap", overlap, f"must be at most half the window, {most // 2} tokens")
+        return cls(most, most // 2 if kept is None else kept)
+
+
+def fits(beam: ByteBeamState, symbols: list[int | bytes], window: Window | None) -> bool:
+    """Whether a text can be read without sliding, however it is cut into tokens."""
+    if window is None or _deepest(beam) + len(symbols) <= window.most:
+        return True
+    # Half of the room: some candidates cut into more tokens than the tokenizer does.
+    text = spelled(symbols)
+    room = window.most - _deepest(beam)
+    return len(text) <= LONG_TOKEN * room and 2 * len(_guess(beam, text)) <= room
+
+
+async def read_sliding(
+    beam: ByteBeamState,
+    symbols: list[int | bytes],
+    window: Window | None,
+    mode: TrieMode,
+    listener: Listener | None = None,
+) -> ByteBeamState:
+    """The beam after a text of any length.
+
+    Args:
+        beam: the beam before it.
+        symbols: the text.
+        window: None for no limit.
+        mode: how end-of-sequence strings are read.
+        listener: see `read_context`.
+
+    Raises:
+        ImpossibleByteError: a byte that no candidate can read.
+        ValueError: the tokens that the text begins after leave no room in the window.
+    """
+    at = 0
+    while at < len(symbols):
+        count = len(symbols) - at
+        if window is not None and not fits(beam, symbols[at:], window):
+            if window.most - _deepest(beam) < window.most // 4:
+                beam = await slide(beam.prune(), window)
+            count = _room(beam, symbols[at:], window)
+        beam = await read_context(
+            beam, symbols[at : at + count], mode=mode, listener=_later(listener, at) if listener else None
+        )
+        at += count
+    return beam
+
+
+def _later(listener: Listener, start: int) -> Listener:
+    return lambda at, before, after: listener(start + at, before, after)
+
+
+async def slide(beam: ByteBeamState, window: Window) -> ByteBeamState:
+    """The beam with older tokens forgotten; its candidates' committed weights and partial tokens kept."""
+    begun = beam.begun
+    if begun + window.overlap > window.most - window.most // 4:
+        rule = f"{begun} tokens precede the text, and with the overlap leave too little of the window"
+        raise bad_value("window", window.most, rule, "Give a larger `window` or a smaller `overlap`.")
+    moved = await asyncio.gather(*(_forget(state, begun, window.overlap) for state in beam))
+    return beam.rebased([state for state in moved if state is not None])
+
+
+async def _forget(state: LazyTrieState, begun: int, overlap: int) -> LazyTrieState | None:
+    old = state.lm_state
+    ids = old.context
+    kept = ids if len(ids) <= begun + overlap else [*ids[:begun], *ids[-overlap:]]
+    lm_state = StatefulTokenizedLM(old.model, kept, old.n_calls, None, old.lora_name)
+    after: LazyTrieState | None = LazyTrieState(lm_state, state.trie, ROOT, state.committed, mode=state.mode)
+    assert after is not None
+    await after.materialize()
+    for byte in state.partial:
+        after = None if after is None else after << byte
+    return after
+
+
+def _deepest(beam: ByteBeamState) -> int:
+    return max(depth(state.lm_state) for state in beam)
+
+
+def _guess(beam: ByteBeamState, text: bytes) -> list[int]:
+    state = beam.states[0]
+    return guess_tokens(state.lm_state.model, state.trie.trie, bytes(state.partial) + text)
+
+
+def _room(beam: ByteBeamState, symbols: list[int | bytes], window: Window) -> int:
+    """How many symbols to read before looking again: half as many tokens as there is room for."""
+    room = max(1, (window.most - _deepest(beam)) // 2)
+    ids = _guess(beam, spelled(symbols[: LONG_TOKEN * room]))[:room]
+    spelling = beam.states[0].trie.trie.spelling_of_id
+    length = sum(len(spelling[i]) for i in ids) - len(beam.states[0].partial)
+    return max(1, min(length, len(symbols)))
