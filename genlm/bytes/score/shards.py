@@ -22,11 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32, Shaped
 
 from genlm.bytes.errors import bad_value
 from genlm.bytes.score.table import write_whole
 
 __all__ = ["FORMATS", "Shards", "read_shards"]
+
+Distributions = Float32[np.ndarray, "_ 257"]
+"""Natural log-probabilities of the next byte, or of the end, before each byte of a text."""
 
 FORMATS = ("npz", "safetensors")
 MANIFEST = "manifest.json"
@@ -107,14 +111,14 @@ class Shards:
                 logger.warning("%s is damaged and is made again", path)
                 yield shard
 
-    def write(self, shard: int, arrays: Sequence[np.ndarray[Any, Any]]) -> Path:
+    def write(self, shard: int, arrays: Sequence[Distributions]) -> Path:
         """Write a shard.
 
         Args:
             shard: its number.
             arrays: one for each of its texts.
         """
-        content: dict[str, np.ndarray[Any, Any]] = {}
+        content: dict[str, Any] = {}
         for i, array in zip(self.members(shard), arrays, strict=True):
             content[f"logprobs_{i}"] = array
             content[f"text_{i}"] = np.frombuffer(self.texts[i], np.uint8)
@@ -144,7 +148,7 @@ def _safetensors_error() -> type[Exception]:
     return error
 
 
-def _load(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+def _load(path: Path) -> dict[str, Shaped[np.ndarray, ...]]:
     if path.suffix == ".safetensors":
         from safetensors.numpy import load_file
 
@@ -153,7 +157,7 @@ def _load(path: Path) -> dict[str, np.ndarray[Any, Any]]:
         return {name: shard[name] for name in shard.files}
 
 
-def read_shards(folder: str | os.PathLike[str]) -> Iterator[tuple[bytes, np.ndarray[Any, Any]]]:
+def read_shards(folder: str | os.PathLike[str]) -> Iterator[tuple[bytes, Distributions]]:
     """Each text and its `[n, 257]` array, in order, from a folder that `byte_logprobs` has written.
 
     Args:
