@@ -265,6 +265,7 @@ class TestText:
         for command in ("next", "complete", "watch"):
             done = run(command, *args)
             assert (done.code, done.out, done.loaded) == (2, b"", []) and word in done.err
+            assert done.err.count("\n") == 1 and "Try: " in done.err and "--help" in done.err
 
     @pytest.mark.parametrize("name, word", [("absent", "No such file"), (".", "directory")])
     def test_an_unreadable_file(self, run: Run, name: str, word: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -73,16 +73,40 @@ def _commands(
 
 
 def main() -> None:
-    """Run the command line. A mistake of the user's is one line on stderr and exit code 1."""
+    """Run the command line. A mistake of the user's is one line on stderr; the exit code is 2 where the line
+    typed is not understood, 1 where what it asks for cannot be done, 130 after Ctrl-C."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # bars and a model's text where stdout is no UTF-8
             stream.reconfigure(errors="replace")
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except GenlmBytesError as error:
-        Console(stderr=True, highlight=False, emoji=False).print(
-            f"genlm-bytes: {error}", markup=False, soft_wrap=True
-        )
+        _say(str(error))
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except typer.Abort:
+        sys.exit(1)
+    except Exception as error:
+        # The base of typer's usage errors has no public name; this is what all of them have.
+        if not hasattr(error, "format_message") or not hasattr(error, "exit_code"):
+            raise
+        _explain(error)
+        sys.exit(error.exit_code)
+
+
+def _explain(error: Any) -> None:
+    """A line that was not understood: why, and where to read what can be said."""
+    context = getattr(error, "ctx", None)
+    if context is not None and type(error).__name__ == "NoArgsIsHelpError":
+        error.show()  # nothing was asked: the help itself
+        return
+    command = context.command_path if context is not None else "genlm-bytes"
+    message = " ".join(error.format_message().split())
+    _say(f"{message.rstrip('.')}. Try: {command} --help")
+
+
+def _say(message: str) -> None:
+    Console(stderr=True, highlight=False, emoji=False).print(
+        f"genlm-bytes: {message}", markup=False, soft_wrap=True
+    )
