@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Shaped
+from jaxtyping import Float32
 
 from genlm.bytes.errors import bad_value
 from genlm.bytes.score.table import write_whole
@@ -148,7 +148,7 @@ def _safetensors_error() -> type[Exception]:
     return error
 
 
-def _load(path: Path) -> dict[str, Shaped[np.ndarray, ...]]:
+def _load(path: Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         from safetensors.numpy import load_file
 
