@@ -56,10 +56,12 @@ def draw(series: dict[str, list[Point]], title: str, path: Path) -> None:
 
 
 def _label(axes: Any) -> None:
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FuncFormatter, NullFormatter
 
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.set_xticks([1, 2, 5, 10, 20, 50])
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.set_xlabel("token contexts evaluated, per token of the tokenizer's own tokenization")
     axes.set_ylabel("mean total variation of the next byte")
