@@ -33,7 +33,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 OPTIONAL = """
     IPython arsenal filelock genlm.backend gguf graphviz jinja2 llguidance lm_eval matplotlib numba pandas
-    platformdirs rich safetensors tokenizers transformers typer
+    platformdirs pyarrow ray rich safetensors tokenizers transformers typer
 """.split()
 
 
@@ -207,7 +207,7 @@ UPWARDS = {("byte_lm", "engine"), ("byte_lm", "show")}
 FOR_CLIENTS = {
     "genlm.bytes", "genlm.bytes.byte_lm", "genlm.bytes.trie", "genlm.bytes.util", "genlm.bytes.models",
     "genlm.bytes.errors", "genlm.bytes.generate", "genlm.bytes.generate.grammar", "genlm.bytes.score",
-    "genlm.bytes.engine", "genlm.bytes.show",
+    "genlm.bytes.engine", "genlm.bytes.show", "genlm.bytes.integrations.ray",
 }  # fmt: skip
 
 

@@ -62,6 +62,16 @@ class ImpossibleByteError(InvalidValueError):
         self.offset = offset
         self.producible = producible
 
+    def __reduce__(self) -> Any:
+        """Arguments by name are lost on the way to another process unless they are named here."""
+        return _remade, (type(self), str(self), self.byte, self.offset, self.producible)
+
+
+def _remade(
+    kind: type[ImpossibleByteError], message: str, byte: int | bytes, offset: int, producible: bool
+) -> ImpossibleByteError:
+    return kind(message, byte=byte, offset=offset, producible=producible)
+
 
 class ModelUnavailableError(GenlmBytesError, RuntimeError):
     """A model could not be fetched, verified, converted or loaded."""

@@ -35,7 +35,7 @@ from jaxtyping import Float32
 from genlm.bytes.engine.forward import TreeModel
 from genlm.bytes.engine.plan import parts, plan
 from genlm.bytes.engine.tree import Node, Tree
-from genlm.bytes.engine.worker import Outcome, Worker
+from genlm.bytes.engine.worker import ENDLESS, PATIENCE, Outcome, Worker
 from genlm.bytes.errors import bad_value
 
 if TYPE_CHECKING:
@@ -122,9 +122,21 @@ class Engine:
     def clear_cache(self) -> None:
         """Forget everything computed so far; needed after the model's weights have changed.
 
-        A forward that is running is waited for.
+        A forward that is running is waited for. Of the memory for keys and values all is given back.
         """
         self._worker.run(self._forget)
+
+    @property
+    def reproducible(self) -> bool:
+        """Whether the same questions, after `clear_cache`, are answered with the same last digits.
+
+        For one event loop, on one machine. A forward then waits until its loop has nothing else to do.
+        """
+        return self._worker.patience == ENDLESS
+
+    @reproducible.setter
+    def reproducible(self, wanted: bool) -> None:
+        self._worker.patience = ENDLESS if wanted else PATIENCE
 
     def _forget(self) -> None:
         self._tree_model.cache.clear()

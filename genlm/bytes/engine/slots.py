@@ -29,6 +29,8 @@ from genlm.bytes.engine.tree import Node
 
 __all__ = ["SlotCache"]
 
+FIRST_CAPACITY = 64
+
 
 class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
     """One layer's buffers, `[1, heads, slots, head size]`."""
@@ -131,7 +133,7 @@ class SlotCache(Cache):  # type: ignore[misc]
 
     def __init__(self, layers: int, device: torch.device, most_bytes: int) -> None:
         super().__init__(layers=[_SlotLayer(self) for _ in range(layers)])
-        self.capacity = 64
+        self.capacity = FIRST_CAPACITY
         self.most_bytes = most_bytes
         self.evictions = 0
         self.clock = 0
@@ -217,8 +219,16 @@ class SlotCache(Cache):  # type: ignore[misc]
                 self.release([node])
 
     def clear(self) -> None:
-        """Take all slots back."""
+        """Take all slots back, and begin again with buffers as small as they were first.
+
+        Where a node's slot is depends on their size, and with it what is exposed, and the round-off.
+        """
         self.release(self._held())
+        self.capacity = FIRST_CAPACITY
+        for layer in self.layers:
+            layer.move(torch.empty(0, dtype=torch.long, device=self._device))
+        self._holders = [None] * self.capacity
+        self._free = np.ones(self.capacity, np.bool_)
 
     def trim(self) -> None:
         """Give back what a forward needed beyond the limit."""

@@ -8,6 +8,11 @@ next questions within a few passes, and requests that came in the meantime wait 
 groups of tasks would take turns for good, with a forward each, where one would do for both. No loop
 waits for another one, nor for a thread.
 
+A task that works for more passes than that without asking comes too late for the batch, or does not, as the
+threads happen to run. Round-off depends on what shares a forward, so the last digits of an answer may differ
+from run to run. Where they must not, `patience` is `ENDLESS`: a loop's requests are then handed over when it
+has nothing else to do.
+
 The worker's thread holds nothing while it is idle, and ends when its owner is dropped. The interpreter
 waits at its exit for the batch that is being worked. Going to the thread and back costs 0.2–0.5 ms a
 forward, measured on a model whose forward takes 1.6 ms (two cores, one of them busy).
@@ -28,7 +33,7 @@ from torch import Tensor
 
 from genlm.bytes.engine.tree import Node
 
-__all__ = ["Outcome", "Worker"]
+__all__ = ["ENDLESS", "PATIENCE", "Outcome", "Worker"]
 
 T = TypeVar("T")
 
@@ -36,6 +41,10 @@ PATIENCE = 8
 """Passes of an event loop. A task that was answered asks again after 4 (it ends, its `gather` ends, the
 task that awaited that goes on and starts new ones, these run); 8 allow for two more `gather`s in between.
 All 8 take 0.1–0.2 ms, the forward of a small model 10–100 ms."""
+
+ENDLESS = 10_000
+"""Passes that no loop makes without asking anything, unless some task of it never rests; this is then the
+bound."""
 
 Outcome = Tensor | BaseException
 """What was found, or what was raised; an exception is raised by whoever awaits it."""
@@ -87,6 +96,9 @@ class Worker:
     Args:
         split: the parts in which the nodes of a batch are to be evaluated.
         evaluate: the natural log-probabilities of the next token at each node of a part.
+
+    Attributes:
+        patience: see above.
     """
 
     def __init__(
@@ -94,6 +106,7 @@ class Worker:
         split: Callable[[Collection[Node]], Iterable[list[Node]]],
         evaluate: Callable[[list[Node]], Mapping[Node, Tensor]],
     ) -> None:
+        self.patience = PATIENCE
         self._split = split
         self._evaluate = evaluate
         self._start()
@@ -117,7 +130,7 @@ class Worker:
         request = _Request(nodes, answers)
         with self._gate:
             mine = self._of(loop)
-            for node in set(nodes):
+            for node in dict.fromkeys(nodes):
                 mine.waiting.setdefault(node, []).append(request)
             mine.events += 1
             mine.settled = False
@@ -131,7 +144,7 @@ class Worker:
         answers = concurrent.futures.Future[list[Outcome]]()
         request = _Request(nodes, answers)
         with self._gate:
-            self._blocked += [(node, request) for node in set(nodes)]
+            self._blocked += [(node, request) for node in dict.fromkeys(nodes)]
             self._wake()
         return answers.result()
 
@@ -152,12 +165,12 @@ class Worker:
     def _stir(self, loop: asyncio.AbstractEventLoop, mine: _Loop) -> None:
         if not mine.stirred:
             mine.stirred = True
-            loop.call_soon(self._settle, loop, mine, mine.events, PATIENCE)
+            loop.call_soon(self._settle, loop, mine, mine.events, self.patience)
 
     def _settle(self, loop: asyncio.AbstractEventLoop, mine: _Loop, seen: int, patience: int) -> None:
         if mine.events != seen:
-            patience = PATIENCE
-        if patience:
+            patience = self.patience
+        if patience and not (self.patience == ENDLESS and _is_idle(loop)):
             loop.call_soon(self._settle, loop, mine, mine.events, patience - 1)
             return
         mine.stirred = False
@@ -227,6 +240,12 @@ class Worker:
             except RuntimeError:  # it was closed: nobody is left who could be told
                 with self._gate:
                     self._loops.pop(loop, None)
+
+
+def _is_idle(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether a callback that runs now is the last that is ready; False where the loop does not say."""
+    ready = getattr(loop, "_ready", None)  # asyncio's own loops have it, others are waited for
+    return ready is not None and not ready
 
 
 _workers: WeakSet[Worker] = WeakSet()

@@ -437,6 +437,27 @@ class AsyncByteLM:
 
     # -- ending ---------------------------------------------------------------------------------------
 
+    async def forget(self, *, reproducible: bool | None = None) -> None:
+        """Forget what has been read: what is asked next is computed as if nothing had been asked before.
+
+        Args:
+            reproducible: whether the engine is to give the same last digits for the same questions from here
+                on, see `Engine.reproducible`; None leaves it as it is. A model that runs without the engine
+                keeps what it has.
+        """
+        from genlm.bytes.engine import Engine
+        from genlm.bytes.engine.adopt import adopt
+
+        self._open_trie()
+        if self._start is not None:
+            await self._start.cleanup()
+            self._start = None
+        engine = adopt(self.llm) if self._initial_opts["engine"] else self.llm
+        if isinstance(engine, Engine):
+            if reproducible is not None:
+                engine.reproducible = reproducible
+            await asyncio.to_thread(engine.clear_cache)
+
     async def close(self) -> None:
         """Finish what the trie still works on, and let the model go. It may be called again."""
         self._closed = True

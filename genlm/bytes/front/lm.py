@@ -242,6 +242,10 @@ class ByteLM:
 
     # -- ending ---------------------------------------------------------------------------------------
 
+    def forget(self, *, reproducible: bool | None = None) -> None:
+        """Forget what has been read; see `AsyncByteLM.forget`."""
+        run(self.asynchronous.forget(reproducible=reproducible))
+
     def close(self) -> None:
         """Let the model go. It may be called again."""
         run(self.asynchronous.close())
