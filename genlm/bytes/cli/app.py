@@ -20,6 +20,7 @@ from genlm.bytes.cli.demo import demo
 from genlm.bytes.cli.groups import grouped
 from genlm.bytes.cli.info import info
 from genlm.bytes.cli.next import next_byte
+from genlm.bytes.cli.score import score
 from genlm.bytes.cli.watch import watch
 from genlm.bytes.errors import GenlmBytesError
 
@@ -32,6 +33,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "chat": chat,
     "info": info,
     "watch": watch,
+    "score": score,
 }
 """The commands by name, in the order in which help lists them."""
 

@@ -1,8 +1,21 @@
 """How probable a text is, exactly where: bytes, characters, words, regions, distributions."""
 
 from genlm.bytes.score.byte_scores import CharScores, Score
+from genlm.bytes.score.corpus import RegionOptions, ScoredText, Scoring, TextRecord, score_records
 from genlm.bytes.score.shards import read_shards
 from genlm.bytes.score.table import WordSurprisal, WordSurprisals
 from genlm.bytes.score.window import Window
 
-__all__ = ["CharScores", "Score", "Window", "WordSurprisal", "WordSurprisals", "read_shards"]
+__all__ = [
+    "CharScores",
+    "RegionOptions",
+    "Score",
+    "ScoredText",
+    "Scoring",
+    "TextRecord",
+    "Window",
+    "WordSurprisal",
+    "WordSurprisals",
+    "read_shards",
+    "score_records",
+]

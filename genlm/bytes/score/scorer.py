@@ -91,9 +91,7 @@ class Scorer:
 
         async def one(text: bytes, context: _Context) -> Score:
             reading = await self._read(text, context)
-            ends = await end_logprob(reading) if end else None
-            slack = 0.0 if reading.last is None else reading.last.slack.expected
-            return Score(text, reading.logprobs, ends, slack)
+            return _score(text, reading, await end_logprob(reading) if end else None)
 
         return await self._each(one(t, c) for t, c in zip(texts, read_contexts, strict=True))
 
@@ -120,11 +118,11 @@ class Scorer:
             self._regions(i, text, view, every[i], rule, context)
             for i, (text, view, context) in enumerate(zip(texts, views, read_contexts, strict=True))
         )
-        return WordSurprisals(row for rows in found for row in rows)
+        return WordSurprisals((row for rows, _ in found for row in rows), (score for _, score in found))
 
     async def _regions(
         self, number: int, text: bytes, view: CharScores, regions: list[Region], rule: Rule, context: _Context
-    ) -> list[WordSurprisal]:
+    ) -> tuple[list[WordSurprisal], Score]:
         offset = view.offsets
         ends = {offset[region.end] for region in regions if rule.wants_end(region)}
         reading = await self._read(text, context, ends)
@@ -143,7 +141,7 @@ class Scorer:
             word = view.text[region.start : region.end]
             place = (number, i, region.kind, word, region.start, region.end)
             found.append(WordSurprisal(*place, cost, by_tokens, by_tokens - cost))
-        return found
+        return found, _score(text, reading)
 
     async def arrays(self, texts: Sequence[bytes], contexts: Sequence[Any]) -> list[Any]:
         """The `[n, 257]` array of each text."""
@@ -210,6 +208,11 @@ class Scorer:
                 coroutine.close()  # one whose turn never came is not left behind
 
         return await together(map(in_turn, coroutines))
+
+
+def _score(text: bytes, reading: Reading, end: float | None = None) -> Score:
+    slack = 0.0 if reading.last is None else reading.last.slack.expected
+    return Score(text, reading.logprobs, end, slack)
 
 
 def _boundaries(text: bytes, beam: ByteBeamState) -> list[int]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from genlm.bytes.errors import MissingDependencyError
+from genlm.bytes.score.byte_scores import Score
 
 __all__ = ["WordSurprisal", "WordSurprisals", "write_whole"]
 
@@ -51,10 +52,12 @@ class WordSurprisals(Sequence[WordSurprisal]):
 
     Args:
         rows: the records.
+        scores: of the bytes of the texts, by `WordSurprisal.text`; from the same reading.
     """
 
-    def __init__(self, rows: Iterable[WordSurprisal]) -> None:
+    def __init__(self, rows: Iterable[WordSurprisal], scores: Iterable[Score] = ()) -> None:
         self._rows = tuple(rows)
+        self.scores = tuple(scores)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -64,7 +67,7 @@ class WordSurprisals(Sequence[WordSurprisal]):
     @overload
     def __getitem__(self, at: slice) -> WordSurprisals: ...
     def __getitem__(self, at: int | slice) -> WordSurprisal | WordSurprisals:
-        return WordSurprisals(self._rows[at]) if isinstance(at, slice) else self._rows[at]
+        return WordSurprisals(self._rows[at], self.scores) if isinstance(at, slice) else self._rows[at]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, WordSurprisals) and self._rows == other._rows

@@ -1,5 +1,13 @@
-"""Beams and texts for people to look at: in a terminal, as HTML, in one line."""
+"""Beams, texts and scores for people to look at: in a terminal, as HTML, in one line."""
 
+from genlm.bytes.show.heat import (
+    HeatPiece,
+    draw_heat,
+    draw_scale,
+    heat_foot,
+    heat_head,
+    heat_section,
+)
 from genlm.bytes.show.html import beam_html, page_html
 from genlm.bytes.show.terminal import draw_beam, share_text
 from genlm.bytes.show.text import one_line, safe_text
@@ -8,10 +16,16 @@ from genlm.bytes.show.walk import walk
 
 __all__ = [
     "BeamView",
+    "HeatPiece",
     "NextByte",
     "Row",
     "beam_html",
     "draw_beam",
+    "draw_heat",
+    "draw_scale",
+    "heat_foot",
+    "heat_head",
+    "heat_section",
     "one_line",
     "page_html",
     "safe_text",

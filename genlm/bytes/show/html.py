@@ -15,12 +15,12 @@ from genlm.bytes.show.terminal import next_byte_name, notes, share_text, tail
 from genlm.bytes.show.text import one_line
 from genlm.bytes.show.view import BeamView
 
-__all__ = ["beam_html", "page_html"]
+__all__ = ["beam_html", "page_html", "templates"]
 
 
 def beam_html(view: BeamView) -> str:
     """One beam, to stand inside a page or a notebook."""
-    return str(_templates().get_template("beam.html").render(views=[_plain(view)]))
+    return str(templates().get_template("beam.html").render(views=[_plain(view)]))
 
 
 def page_html(views: Sequence[BeamView], title: str) -> str:
@@ -30,11 +30,12 @@ def page_html(views: Sequence[BeamView], title: str) -> str:
         views: the beams, in the order of the text.
         title: the page's heading.
     """
-    return str(_templates().get_template("page.html").render(views=[_plain(v) for v in views], title=title))
+    return str(templates().get_template("page.html").render(views=[_plain(v) for v in views], title=title))
 
 
 @cache
-def _templates() -> Any:
+def templates() -> Any:
+    """The templates: they escape all they are given."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(

@@ -1,0 +1,208 @@
+"""`genlm-bytes score`: how surprising texts are, in whole, by words, by spans, by characters, by bytes."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from enum import StrEnum
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from genlm.bytes.cli.output import on_terminal, write_json
+from genlm.bytes.cli.scoring.parts import Parts
+from genlm.bytes.cli.scoring.texts import Texts, not_empty
+from genlm.bytes.cli.scoring.watching import Pace
+from genlm.bytes.cli.shared import Shared
+from genlm.bytes.cli.source import argument_bytes
+
+if TYPE_CHECKING:
+    from genlm.bytes.cli.scoring.files import Files
+    from genlm.bytes.cli.scoring.formats import Asked
+    from genlm.bytes.cli.scoring.source import Source
+    from genlm.bytes.score import ScoredText, Scoring, TextRecord
+
+__all__ = ["score"]
+
+
+class Impossible(StrEnum):
+    """What to do where the model cannot write a byte."""
+
+    error = "error"
+    inf = "inf"
+
+
+def score(
+    texts: Texts,
+    parts: Parts,
+    shared: Shared,
+    context: Annotated[str, typer.Option(help="Text that stands before each text.", show_default=False)] = "",
+    end: Annotated[bool, typer.Option("--end", help="Count each text's end too.")] = False,
+    bits: Annotated[bool, typer.Option("--bits", help="Surprisals to base 2, not in nats.")] = False,
+    base: Annotated[float | None, typer.Option(help="Surprisals to this base.", show_default=False)] = None,
+    on_impossible: Annotated[
+        Impossible,
+        typer.Option(help="What a byte that the model cannot write is."),
+    ] = Impossible.error,
+    window: Annotated[
+        int | None,
+        typer.Option(help="Tokens seen of a long text; all that the model reads if not given."),
+    ] = None,
+    overlap: Annotated[
+        int | None, typer.Option(help="Tokens kept when that window slides; half if not given.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write x.tsv, x.jsonl or x.npz; again to go on.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page coloured by surprisal that needs nothing else.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw away what --out holds.")] = False,
+) -> None:
+    """How surprising texts are: whole, by words, spans, characters, bytes.
+
+    On a terminal a text is coloured by surprisal; into a pipe go
+    tab-separated rows. Totals come last. With --out the same line goes on
+    where an interrupted one stopped.
+
+    Examples:
+
+    genlm-bytes score "The chef who won the award cooked dinner."
+    genlm-bytes score --words --bits "The chef cooked dinner."
+    genlm-bytes score --file notes.txt --lines --out lines.tsv
+    genlm-bytes score --file notes.txt --html page.html
+    printf 'item\\ttext\\n7\\tThe chef\\n' | genlm-bytes score - --column text --json
+    """
+    _check(shared, out, html, overwrite)
+    unit, chosen = parts.unit, _base(bits, base)
+    sources = texts.sources()
+    _apart(sources, out, html, parts)
+    with shared.working("Starting"):  # mistakes are found before the seconds that a model takes to load
+        from genlm.bytes.cli.scoring.formats import Asked
+        from genlm.bytes.cli.scoring.results import show, write
+        from genlm.bytes.score import Scoring
+
+        shared.params()
+        options = parts.options()
+        before = argument_bytes(context)
+        scoring = Scoring(before, end, chosen, options, str(on_impossible), window, overlap)
+        given = parts.table()
+        first, records = not_empty(texts.records(sources), end)
+        records = records if given is None else given.attach(records)
+        asked = Asked(unit, tuple(first.fields), chosen, end)
+        files = _files(asked, out, html, overwrite, _settings(shared, scoring, asked))
+        records = records if files is None else files.remaining(records)
+    if files is not None and files.resumed:
+        shared.remark(f"{files.resumed:,} texts are there already.")
+    pace = Pace(sources, shared.remarks and (files is not None or not on_terminal()))
+    with closing(_scorer(shared, scoring)(records)) as results, closing(pace.follow(results)) as followed:
+        if files is None:
+            totals = show(followed, asked, shared.as_json)
+        else:
+            with _interruptible(files):
+                totals = write(followed, files)
+    if shared.as_json:
+        write_json(totals.document(chosen, pace.rate))
+    else:
+        comment = "" if files is not None or on_terminal() else "# "
+        sys.stdout.write(f"{comment}{totals.line(chosen, pace.rate)}\n")
+    if given is not None:
+        given.check_all_met()
+
+
+def _scorer(
+    shared: Shared, scoring: Scoring
+) -> Callable[[Iterator[TextRecord]], Generator[ScoredText, None, None]]:
+    """From texts to results in their order: the one place that knows where the work is done.
+
+    Here that is one model in this process, loaded when there is a text to score.
+    """
+
+    def score(records: Iterator[TextRecord]) -> Generator[ScoredText, None, None]:
+        from genlm.bytes.score import score_records
+
+        first = next(records, None)
+        if first is None:
+            return
+        with shared.model() as lm:
+            yield from score_records(lm, chain([first], records), scoring)
+
+    return score
+
+
+def _check(shared: Shared, out: Path | None, html: Path | None, overwrite: bool) -> None:
+    if shared.as_json and (out is not None or html is not None):
+        raise typer.BadParameter("is for stdout: give --out x.jsonl, or --json", param_hint="--json")
+    if overwrite and out is None:
+        raise typer.BadParameter("needs --out", param_hint="--overwrite")
+
+
+def _base(bits: bool, base: float | None) -> float:
+    if bits and base is not None:
+        raise typer.BadParameter("give --bits or --base, not both", param_hint="--base")
+    return 2.0 if bits else math.e if base is None else base
+
+
+def _apart(sources: list[Source], out: Path | None, html: Path | None, parts: Parts) -> None:
+    """That nothing is written over what is read, nor twice to one file."""
+    read = [source.path for source in sources] + [parts.spans, parts.word_list]
+    taken = {path.resolve() for path in read if path is not None}
+    for option, path in (("--out", out), ("--html", html)):
+        if path is None:
+            continue
+        if path.resolve() in taken:
+            raise typer.BadParameter(f"{path} is another file of this command line", param_hint=option)
+        taken.add(path.resolve())
+
+
+def _settings(shared: Shared, scoring: Scoring, asked: Asked) -> dict[str, Any]:
+    """What decides the figures and their form: files made by others are not gone on with."""
+    params = shared.params()
+    return {
+        "command": "genlm-bytes score",
+        "model": shared.name,
+        "dtype": shared.dtype,
+        "K": params.K,
+        "threshold": params.prune_threshold,
+        "tolerance": params.tolerance,
+        "context": repr(scoring.context),
+        "end": scoring.end,
+        "base": scoring.base,
+        "regions": None if scoring.regions is None else asdict(scoring.regions),
+        "on_impossible": scoring.on_impossible,
+        "window": scoring.window,
+        "overlap": scoring.overlap,
+        "rows": str(asked.unit),
+        "columns": list(asked.fields),
+    }
+
+
+def _files(
+    asked: Asked, out: Path | None, html: Path | None, overwrite: bool, settings: dict[str, Any]
+) -> Files | None:
+    from genlm.bytes.cli.scoring.files import Files, Output
+    from genlm.bytes.cli.scoring.formats import Html, format_of
+
+    outputs = [] if out is None else [Output(out, format_of(out, asked))]
+    if html is not None:
+        outputs.append(Output(html, Html(asked)))
+    # A page alone is made anew each time.
+    return Files(outputs, settings, overwrite or out is None, keep=out is not None) if outputs else None
+
+
+@contextmanager
+def _interruptible(files: Files) -> Iterator[None]:
+    """Ctrl-C leaves files that can be gone on with, and says so."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if files.keep:
+            said = f"stopped after {files.totals.texts:,} texts; the same command goes on from there."
+            Console(stderr=True, highlight=False).print(f"genlm-bytes: {said}", markup=False, soft_wrap=True)
+        raise

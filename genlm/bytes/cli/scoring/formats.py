@@ -1,0 +1,141 @@
+"""The kinds of file that results go to. Each is a head, a piece for every text, a foot: files only grow.
+
+Where a file cannot grow (`.npz`), the pieces go to another, `x.npz.part`, and the file is made of it in the
+end.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from genlm.bytes.cli.scoring import heat, npz, rows
+from genlm.bytes.cli.scoring.parts import Unit
+from genlm.bytes.cli.scoring.totals import Totals
+from genlm.bytes.errors import bad_value
+
+if TYPE_CHECKING:
+    from genlm.bytes.score import ScoredText
+
+__all__ = ["Asked", "Format", "Html", "format_of"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What decides the form of results.
+
+    Attributes:
+        unit: what a row is about.
+        fields: the columns carried along.
+        base: of the logarithms.
+        end: whether the ends of texts count.
+    """
+
+    unit: Unit
+    fields: tuple[str, ...]
+    base: float
+    end: bool
+
+
+class Format(ABC):
+    """A kind of file.
+
+    Args:
+        asked: what decides the form.
+    """
+
+    part = ""
+    """What is after the name of the file that grows; nothing if it is the file itself."""
+
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked
+
+    def head(self) -> bytes:
+        """What it begins with."""
+        return b""
+
+    @abstractmethod
+    def piece(self, result: ScoredText) -> bytes:
+        """What a text adds."""
+
+    def foot(self, totals: Totals) -> bytes:
+        """What it ends with."""
+        return b""
+
+    def seal(self, part: Path, path: Path) -> None:
+        """Make the file of the one that grew, if that is another."""
+        assert part == path
+
+
+class Tsv(Format):
+    """Tab-separated values with a head line."""
+
+    def head(self) -> bytes:
+        asked = self.asked
+        return rows.tsv([rows.head(asked.unit, asked.fields, asked.end)])
+
+    def piece(self, result: ScoredText) -> bytes:
+        asked = self.asked
+        return rows.tsv(list(rows.rows(result, asked.unit, asked.fields, asked.base, asked.end)))
+
+
+class Jsonl(Format):
+    """A JSON document a line, one for each text."""
+
+    def piece(self, result: ScoredText) -> bytes:
+        return rows.line(rows.document(result, self.asked.unit, self.asked.base))
+
+
+class Npz(Format):
+    """Numpy arrays; see `npz.py`."""
+
+    part = ".part"
+
+    def piece(self, result: ScoredText) -> bytes:
+        return npz.spooled(result)
+
+    def seal(self, part: Path, path: Path) -> None:
+        half = path.with_name(f".{path.name}.{os.getpid()}.half")
+        try:
+            npz.write(part, half, self.asked.fields)
+            os.replace(half, path)
+        finally:
+            half.unlink(missing_ok=True)
+        part.unlink()
+
+
+class Html(Format):
+    """A page coloured by surprisal."""
+
+    def head(self) -> bytes:
+        return heat.page_head(self.asked.unit, self.asked.base).encode()
+
+    def piece(self, result: ScoredText) -> bytes:
+        return heat.page_text(result, self.asked.base).encode()
+
+    def foot(self, totals: Totals) -> bytes:
+        return heat.page_foot(totals.line(self.asked.base, None)).encode()
+
+
+KINDS: dict[str, type[Format]] = {".tsv": Tsv, ".jsonl": Jsonl, ".npz": Npz}
+
+
+def format_of(path: Path, asked: Asked) -> Format:
+    """The format that a file's name asks for.
+
+    Raises:
+        ValueError: an ending that is none of those there are.
+    """
+    kind = KINDS.get(path.suffix.lower())
+    if kind is None:
+        raise bad_value("out", str(path), f"must end with {', '.join(KINDS)}", "The ending says the format.")
+    return kind(asked)
+
+
+def endings() -> Sequence[str]:
+    """The endings of file names that say a format."""
+    return tuple(KINDS)

@@ -1,0 +1,93 @@
+"""Scored texts as pieces of a heat map: characters, or words and spans where these were asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from genlm.bytes.cli.scoring.parts import Unit
+from genlm.bytes.cli.scoring.rows import char_surprisals, figures, visible
+from genlm.bytes.cli.scoring.totals import unit_name
+from genlm.bytes.show import HeatPiece, heat_foot, heat_head, heat_section, one_line
+
+if TYPE_CHECKING:
+    from genlm.bytes.score import ScoredText
+
+__all__ = ["page_foot", "page_head", "page_text", "pieces", "scale_end"]
+
+HOTTEST = {Unit.region: 20.0}
+"""Bits of the hottest colour; 8 for characters: as many as a byte holds."""
+
+
+def scale_end(unit: Unit, base: float) -> str:
+    """What the hottest colour stands for."""
+    return f"{_most(unit) * math.log(2) / math.log(base):.3g} {unit_name(base)}"
+
+
+def pieces(result: ScoredText, base: float) -> Iterator[HeatPiece]:
+    """The parts of a text in order.
+
+    Args:
+        result: the text.
+        base: of the logarithms.
+    """
+    return _chars(result, base) if result.regions is None else _regions(result, base)
+
+
+def page_head(unit: Unit, base: float) -> str:
+    """The beginning of a page."""
+    return heat_head("Surprisal", scale_end(unit, base)) + "\n"
+
+
+def page_text(result: ScoredText, base: float) -> str:
+    """A text of a page."""
+    length, chars, logp, per_byte, per_char, _ = figures(result, base)
+    said = (
+        f"{length:,} bytes, {chars:,} characters, log-probability {logp:.3f} {unit_name(base)}, "
+        f"{per_byte:.4f} bits per byte, {per_char:.4f} per character"
+    )
+    return heat_section(visible(result.record.id), said, list(pieces(result, base))) + "\n"
+
+
+def page_foot(said: str) -> str:
+    """The end of a page."""
+    return heat_foot(said) + "\n"
+
+
+def _chars(result: ScoredText, base: float) -> Iterator[HeatPiece]:
+    chars = result.score.chars
+    costs = char_surprisals(result, base).tolist()
+    for char, offset, cost in zip(chars.text, chars.offsets, costs, strict=False):
+        where = f"{one_line(char.encode(errors='surrogateescape'))} at byte {offset:,}"
+        yield HeatPiece(char, _heat(cost, Unit.char, base), f"{where}: {_said(cost, base)}")
+
+
+def _regions(result: ScoredText, base: float) -> Iterator[HeatPiece]:
+    text, at = result.score.chars.text, 0
+    for region in result.regions or ():
+        if at < region.start:
+            yield HeatPiece(text[at : region.start], None)
+        by_tokens = f"; by tokens {region.naive:.3f}" if math.isfinite(region.naive) else ""
+        said = f"{_said(region.surprisal, base)}{by_tokens}"
+        heat = _heat(region.surprisal, Unit.region, base)
+        yield HeatPiece(text[region.start : region.end], heat, said)
+        at = region.end
+    if at < len(text):
+        yield HeatPiece(text[at:], None)
+
+
+def _said(cost: float, base: float) -> str:
+    if math.isnan(cost):
+        return "unknown: it follows the impossible"
+    if math.isinf(cost):
+        return "impossible"
+    return f"{cost:.3f} {unit_name(base)}, probability {min(1.0, base**-cost):.3g}"
+
+
+def _heat(cost: float, unit: Unit, base: float) -> float:
+    return cost * math.log(base) / math.log(2) / _most(unit)
+
+
+def _most(unit: Unit) -> float:
+    return HOTTEST.get(unit, 8.0)

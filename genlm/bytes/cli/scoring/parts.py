@@ -1,0 +1,189 @@
+"""What rows are about: whole texts, words, given words, spans, characters or bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from genlm.bytes.cli.scoring.source import Source, open_sources
+from genlm.bytes.cli.scoring.tables import rows_of
+from genlm.bytes.cli.source import argument_text
+from genlm.bytes.errors import bad_value
+
+if TYPE_CHECKING:
+    from genlm.bytes.score import RegionOptions, TextRecord
+
+__all__ = ["Boundary", "Parts", "Unit"]
+
+PANEL = "Rows"
+
+
+class Boundary(StrEnum):
+    """What of a word's surroundings counts; see `genlm.bytes.score.words`."""
+
+    trailing = "trailing"
+    leading = "leading"
+    none = "none"
+
+
+class Unit(StrEnum):
+    """What a row is about."""
+
+    text = "text"
+    region = "region"
+    char = "char"
+    byte = "byte"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Which parts of a text get rows."""
+
+    words: Annotated[
+        bool, typer.Option("--words", "-w", rich_help_panel=PANEL, help="A row for each word.")
+    ] = False
+    chars: Annotated[
+        bool, typer.Option("--chars", rich_help_panel=PANEL, help="A row for each character.")
+    ] = False
+    byte_rows: Annotated[
+        bool, typer.Option("--bytes", rich_help_panel=PANEL, help="A row for each byte.")
+    ] = False
+    spans: Annotated[
+        Path | None,
+        typer.Option(
+            rich_help_panel=PANEL, help="A row for each span of a file: text's id, tab, start, tab, end."
+        ),
+    ] = None
+    word_list: Annotated[
+        Path | None,
+        typer.Option(rich_help_panel=PANEL, help="A row for each word of a file: text's id, tab, word."),
+    ] = None
+    sep: Annotated[
+        str, typer.Option(rich_help_panel=PANEL, help="What stands between words.", show_default="one space")
+    ] = " "
+    any_space: Annotated[
+        bool, typer.Option("--any-space", rich_help_panel=PANEL, help="Any white space does, line ends too.")
+    ] = False
+    boundary: Annotated[
+        Boundary | None,
+        typer.Option(
+            rich_help_panel=PANEL, help="Which of a word's ends count; trailing for words, none for spans."
+        ),
+    ] = None
+    punctuation: Annotated[
+        bool, typer.Option("--punctuation", rich_help_panel=PANEL, help="Marks have rows of their own.")
+    ] = False
+    marks: Annotated[
+        str | None, typer.Option(rich_help_panel=PANEL, help="So have these characters.", show_default=False)
+    ] = None
+
+    @property
+    def unit(self) -> Unit:
+        """What a row is about.
+
+        Raises:
+            typer.BadParameter: two answers; an option about words without words.
+        """
+        asked = {
+            "--words": self.words,
+            "--chars": self.chars,
+            "--bytes": self.byte_rows,
+            "--spans": self.spans is not None,
+            "--word-list": self.word_list is not None,
+        }
+        named = [name for name, given in asked.items() if given]
+        if len(named) > 1:
+            raise typer.BadParameter(f"not together with {named[1]}", param_hint=named[0])
+        if named and named[0] in ("--words", "--spans", "--word-list"):
+            return Unit.region
+        others = {
+            "--sep": self.sep != " ",
+            "--any-space": self.any_space,
+            "--boundary": self.boundary is not None,
+            "--punctuation": self.punctuation,
+            "--marks": self.marks is not None,
+        }
+        for name, given in others.items():
+            if given:
+                raise typer.BadParameter("needs --words, --word-list or --spans", param_hint=name)
+        return Unit.char if self.chars else Unit.byte if self.byte_rows else Unit.text
+
+    def options(self) -> RegionOptions | None:
+        """What `Scoring` is told about regions."""
+        from genlm.bytes.score import RegionOptions
+
+        if self.unit is not Unit.region:
+            return None
+        given = "spans" if self.spans is not None else "words" if self.word_list is not None else None
+        boundary = None if self.boundary is None else str(self.boundary)
+        sep = None if self.any_space else argument_text("sep", self.sep)
+        if given == "spans" and boundary is None:
+            boundary = "none"
+        marks = self.punctuation if self.marks is None else argument_text("marks", self.marks)
+        return RegionOptions(given, sep, boundary, marks)
+
+    def table(self) -> _Given | None:
+        """The spans or words of `--spans` or `--word-list`, read.
+
+        Raises:
+            ValueError: a file that cannot be read, or is no such table.
+        """
+        path = self.spans if self.spans is not None else self.word_list
+        if path is None:
+            return None
+        (source,) = open_sources([], [path])
+        return _Given(source, "spans" if self.spans is not None else "words")
+
+
+class _Given:
+    """Regions by the texts' ids. They are held in memory; a head line may stand over them."""
+
+    def __init__(self, source: Source, kind: str) -> None:
+        self.name, self.kind = source.name, kind
+        self._regions: dict[str, list[Any]] = {}
+        self._met: set[str] = set()
+        width = 3 if kind == "spans" else 2
+        for number, (line, row) in enumerate(rows_of(source, "\t")):
+            if len(row) != width:
+                fields = "id, start and end" if kind == "spans" else "id and word"
+                rule = f"has {len(row)} fields in line {line}, and should have {width}: {fields}"
+                raise self._bad(rule)
+            try:
+                region = (int(row[1]), int(row[2])) if kind == "spans" else row[1]
+            except ValueError:
+                if number == 0:  # a head line
+                    continue
+                raise self._bad(f"has no offsets in characters in line {line}: {row[1]}, {row[2]}") from None
+            self._regions.setdefault(row[0], []).append(region)
+        if kind == "words":
+            self._leave_out_head()
+
+    def attach(self, records: Iterable[TextRecord]) -> Iterator[TextRecord]:
+        """The texts with their regions."""
+        for record in records:
+            self._met.add(record.id)
+            found = tuple(self._regions.get(record.id, ()))
+            yield replace(record, spans=found) if self.kind == "spans" else replace(record, words=found)
+
+    def check_all_met(self) -> None:
+        """That every id was that of a text.
+
+        Raises:
+            ValueError: one was not.
+        """
+        missing = [name for name in self._regions if name not in self._met]
+        if missing:
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            raise self._bad(f"names texts that are not there: {', '.join(map(repr, missing[:3]))}{more}")
+
+    def _leave_out_head(self) -> None:
+        if self._regions.get("id") == ["word"]:
+            del self._regions["id"]
+
+    def _bad(self, rule: str) -> Exception:
+        return bad_value("spans" if self.kind == "spans" else "word_list", self.name, rule)

@@ -1,0 +1,117 @@
+"""Where results go: to stdout as rows, as JSON, or as colours; or to files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from genlm.bytes.cli.output import on_terminal, write_json
+from genlm.bytes.cli.scoring import heat, rows
+from genlm.bytes.cli.scoring.formats import Asked
+from genlm.bytes.cli.scoring.totals import Totals
+from genlm.bytes.errors import bad_value
+from genlm.bytes.show import draw_heat, draw_scale, safe_text
+
+if TYPE_CHECKING:
+    from genlm.bytes.cli.scoring.files import Files
+    from genlm.bytes.score import ScoredText
+
+__all__ = ["show", "write"]
+
+
+def show(results: Iterable[ScoredText], asked: Asked, as_json: bool) -> Totals:
+    """Write results to stdout as they come: documents, a heat map where there are colours, else rows.
+
+    Args:
+        results: the results.
+        asked: what decides their form.
+        as_json: whether documents are wanted.
+    """
+    if as_json:
+        return _documents(results, asked)
+    console = Console(highlight=False, emoji=False)
+    coloured = on_terminal() and console.color_system is not None and not console.no_color
+    return _colours(results, asked, console) if coloured else _rows(results, asked)
+
+
+def write(results: Iterable[ScoredText], files: Files) -> Totals:
+    """Write results to files; whatever ends it, what has come so far is kept.
+
+    Args:
+        results: the results.
+        files: the files.
+
+    Raises:
+        ValueError: a file cannot be written.
+    """
+    name = str(files.outputs[0].path)
+    try:
+        for result in results:
+            with _writing(name):
+                files.add(result)
+        with _writing(name):
+            files.finish()
+    finally:
+        with _writing(name):
+            files.checkpoint()
+            files.close()
+    return files.totals
+
+
+@contextmanager
+def _writing(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        why = f"cannot be written: {error.strerror or type(error).__name__}"
+        raise bad_value("out", name, why, "The same command goes on when there is room.") from None
+
+
+def _documents(results: Iterable[ScoredText], asked: Asked) -> Totals:
+    totals = Totals()
+    for result in results:
+        totals.add(result)
+        write_json({"event": "text", **rows.document(result, asked.unit, asked.base)})
+    return totals
+
+
+def _rows(results: Iterable[ScoredText], asked: Asked) -> Totals:
+    totals = Totals()
+    _put([rows.head(asked.unit, asked.fields, asked.end)])
+    for result in results:
+        totals.add(result)
+        _put(list(rows.rows(result, asked.unit, asked.fields, asked.base, asked.end)))
+    return totals
+
+
+def _put(lines: list[list[object]] | list[list[str]]) -> None:
+    sys.stdout.write(rows.tsv(lines).decode())
+    sys.stdout.flush()
+
+
+def _colours(results: Iterable[ScoredText], asked: Asked, console: Console) -> Totals:
+    totals = Totals()
+    for result in results:
+        totals.add(result)
+        if totals.texts > 1 or result.record.fields or not result.record.id.isdigit():
+            name = safe_text(rows.visible(result.record.id), keep="")
+            console.print(Text(name, "dim"), soft_wrap=True)
+        console.print(draw_heat(heat.pieces(result, asked.base)), soft_wrap=True)
+        if result.regions:
+            console.print(_figures(result, asked.base), soft_wrap=True)
+    console.print(draw_scale(heat.scale_end(asked.unit, asked.base)), soft_wrap=True)
+    return totals
+
+
+def _figures(result: ScoredText, base: float) -> Text:
+    """The regions and their figures in a line: `The 19.80  chef 20.21`."""
+    found = Text()
+    for region in result.regions or ():
+        found.append(f"{safe_text(rows.visible(region.word), keep='')} ", "bold")
+        found.append(f"{region.surprisal:.2f}  ")
+    return found

@@ -1,0 +1,195 @@
+"""What is written of a scored text: rows of a table, or one JSON document.
+
+Log-probabilities and surprisals are to the base asked for; bits are bits. Columns that were carried along
+keep their names; one that has the name of a figure gets `_input` after it.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from genlm.bytes.cli.output import number
+from genlm.bytes.cli.scoring.parts import Unit
+from genlm.bytes.errors import InvalidValueError
+
+if TYPE_CHECKING:
+    from genlm.bytes.score import ScoredText
+
+__all__ = ["char_surprisals", "document", "figures", "head", "rows", "tsv", "visible"]
+
+TEXT = ("bytes", "chars", "logprob", "bits_per_byte", "bits_per_char", "slack")
+REGION = ("index", "kind", "word", "start", "end", "surprisal", "naive", "difference")
+CHAR = ("index", "char", "offset", "surprisal")
+BYTE = ("offset", "byte", "surprisal")
+JSON = (*TEXT, "end", "text", "bytes_base64", "surprisals", "regions", "event")
+
+
+def head(unit: Unit, fields: Sequence[str], end: bool) -> list[str]:
+    """The head line: id, carried columns, figures.
+
+    Args:
+        unit: what a row is about.
+        fields: the columns carried along.
+        end: whether the end of each text counts.
+    """
+    own = _columns(unit, end)
+    return ["id", *(_carried(name, own) for name in fields), *own]
+
+
+def rows(
+    result: ScoredText, unit: Unit, fields: Sequence[str], base: float, end: bool
+) -> Iterator[list[Any]]:
+    """The rows of a text.
+
+    Args:
+        result: the text.
+        unit: what a row is about.
+        fields: the columns carried along.
+        base: of the logarithms.
+        end: whether the end of each text counts.
+
+    Raises:
+        ValueError: the text has a field that the head line has not.
+    """
+    given = result.record.fields
+    if unknown := [name for name in given if name not in fields]:
+        message = f"text {result.record.id!r}: the first text has no {unknown[0]!r}: there is no such column."
+        raise InvalidValueError(f"{message} Write .jsonl instead.")
+    front = [result.record.id, *(_cell(given.get(name)) for name in fields)]
+    for row in _ROWS[unit](result, base, end):
+        yield [*front, *row]
+
+
+def tsv(lines: Sequence[Sequence[Any]]) -> bytes:
+    """Rows as tab-separated values; fields with tabs, quotes or line ends are quoted."""
+    out = io.StringIO()
+    csv.writer(out, "excel-tab", lineterminator="\n").writerows(
+        [visible(x) if isinstance(x, str) else x for x in line] for line in lines
+    )
+    return out.getvalue().encode()
+
+
+def document(result: ScoredText, unit: Unit, base: float) -> dict[str, Any]:
+    """A text as one document: its figures, its text, and the surprisal of each part.
+
+    Args:
+        result: the text.
+        unit: what the parts are; for whole texts bytes.
+        base: of the logarithms.
+    """
+    record, score = result.record, result.score
+    text = record.text.decode(errors="replace")
+    found: dict[str, Any] = {"id": visible(record.id)}
+    found |= {_carried(name, JSON): value for name, value in record.fields.items()}
+    found |= {k: _json(v) for k, v in zip(TEXT, figures(result, base), strict=True)}
+    if score.end is not None:
+        found["end"] = number(_log(score.end, base))
+    found["text"] = text
+    if text.encode() != record.text:
+        found["bytes_base64"] = base64.b64encode(record.text).decode()
+    if result.regions is not None:
+        found["regions"] = [
+            {k: _json(v) for k, v in zip(REGION, row, strict=True)}
+            for row in _region_rows(result, base, False)
+        ]
+    else:
+        parts = char_surprisals(result, base) if unit is Unit.char else _surprisals(result, base)
+        found["surprisals"] = [number(x) for x in parts.tolist()]
+    return found
+
+
+def figures(result: ScoredText, base: float) -> list[Any]:
+    """The figures of a whole text, as `TEXT` names them."""
+    score = result.score
+    sizes = [len(score.text), len(score.chars)]
+    per = [score.bits_per_byte, score.bits_per_char]
+    return [*sizes, _log(score.logprob, base), *per, score.slack]
+
+
+def char_surprisals(result: ScoredText, base: float) -> np.ndarray[Any, Any]:
+    """The surprisal of each character, `[chars]`."""
+    score = result.score
+    if not score.text:
+        return np.zeros(0)
+    with np.errstate(invalid="ignore"):
+        sums = np.add.reduceat(score.logprobs, score.chars.offsets[:-1])
+    # A character with an impossible byte is impossible, whatever stands after that byte.
+    impossible = np.add.reduceat(np.isneginf(score.logprobs), score.chars.offsets[:-1])
+    return np.where(impossible, np.inf, -sums / math.log(base)) + 0.0
+
+
+def visible(text: str) -> str:
+    r"""Text that can be encoded: bytes that were no UTF-8 as `\xff`."""
+    return re.sub("[\ud800-\udfff]", lambda m: f"\\x{ord(m[0]) & 0xFF:02x}", text)
+
+
+def line(found: dict[str, Any]) -> bytes:
+    """A document as a line."""
+    return json.dumps(found, ensure_ascii=False, allow_nan=False).encode(errors="backslashreplace") + b"\n"
+
+
+def _log(x: Any, base: float) -> Any:
+    return x / math.log(base)
+
+
+def _json(x: Any) -> Any:
+    return number(x) if isinstance(x, float) else visible(x) if isinstance(x, str) else x
+
+
+def _columns(unit: Unit, end: bool) -> tuple[str, ...]:
+    own = {Unit.text: TEXT, Unit.region: REGION, Unit.char: CHAR, Unit.byte: BYTE}[unit]
+    return (*own, "end") if end and unit is Unit.text else own
+
+
+def _carried(name: str, own: Sequence[str]) -> str:
+    return f"{name}_input" if name == "id" or name in own else name
+
+
+def _cell(value: Any) -> Any:
+    if value is None:
+        return ""
+    return value if isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False)
+
+
+def _surprisals(result: ScoredText, base: float) -> np.ndarray[Any, Any]:
+    return -result.score.logprobs / math.log(base) + 0.0
+
+
+def _text_rows(result: ScoredText, base: float, end: bool) -> Iterator[list[Any]]:
+    score = result.score
+    yield [*figures(result, base), *([_log(score.end or 0.0, base)] if end else [])]
+
+
+def _region_rows(result: ScoredText, base: float, end: bool) -> Iterator[list[Any]]:
+    for row in result.regions or ():
+        yield [getattr(row, name) for name in REGION]
+
+
+def _char_rows(result: ScoredText, base: float, end: bool) -> Iterator[list[Any]]:
+    chars = result.score.chars
+    offsets = chars.offsets[:-1]
+    costs = char_surprisals(result, base).tolist()
+    for i, (char, offset, cost) in enumerate(zip(chars.text, offsets, costs, strict=True)):
+        yield [i, char, offset, cost]
+
+
+def _byte_rows(result: ScoredText, base: float, end: bool) -> Iterator[list[Any]]:
+    for i, (byte, cost) in enumerate(zip(result.score.text, _surprisals(result, base).tolist(), strict=True)):
+        yield [i, f"{byte:02x}", cost]
+
+
+_ROWS = {
+    Unit.text: _text_rows,
+    Unit.region: _region_rows,
+    Unit.char: _char_rows,
+    Unit.byte: _byte_rows,
+}

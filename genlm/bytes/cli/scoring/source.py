@@ -1,0 +1,123 @@
+"""One place that texts come from, read once from beginning to end."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import typer
+
+from genlm.bytes.cli.source import argument_bytes
+from genlm.bytes.errors import GenlmBytesError, bad_value
+
+__all__ = ["Source", "open_sources"]
+
+
+@dataclass
+class Source:
+    """A text that was typed, stdin, or a file.
+
+    Attributes:
+        name: what texts from it are called by.
+        path: the file; None for others.
+        typed: the text, where it was typed.
+        size: in bytes; None where it is not known beforehand.
+        consumed: how many bytes have been read.
+    """
+
+    name: str
+    path: Path | None = None
+    typed: bytes | None = None
+    size: int | None = None
+    consumed: int = 0
+
+    def read(self) -> bytes:
+        """Everything.
+
+        Raises:
+            ValueError: the file cannot be read.
+        """
+        with self._open() as file:
+            text = file.read()
+        self.consumed += len(text)
+        return text
+
+    def lines(self) -> Iterator[bytes]:
+        r"""Each line with its `\n`; the last may have none.
+
+        Raises:
+            ValueError: the file cannot be read.
+        """
+        with self._open() as file:
+            for line in file:
+                self.consumed += len(line)
+                yield line
+
+    @contextmanager
+    def _open(self) -> Iterator[BinaryIO]:
+        if self.typed is not None:
+            yield io.BytesIO(self.typed)
+        elif self.path is None:
+            yield sys.stdin.buffer
+        else:
+            try:
+                with self.path.open("rb") as file:
+                    yield file
+            except OSError as error:
+                raise unreadable(self.path, error) from None
+
+
+def open_sources(texts: list[str], files: list[Path]) -> list[Source]:
+    """Where the texts of a command line are; files are looked at, and not read.
+
+    Args:
+        texts: what was typed; with `files`, more files.
+        files: files.
+
+    Raises:
+        typer.BadParameter: nothing was given and nothing is piped; stdin was given twice.
+        ValueError: a file that cannot be read.
+    """
+    if not texts and not files:
+        if sys.stdin.isatty():
+            hint = "missing: give a text, - for stdin, or --file"
+            raise typer.BadParameter(hint, param_hint="TEXT")
+        texts = ["-"]
+    if [*texts, *map(str, files)].count("-") > 1:
+        raise typer.BadParameter("stdin (-) can be read once", param_hint="TEXT")
+    if not files:
+        return [_typed(str(i), text) for i, text in enumerate(texts, 1)]
+    return [_file(path) for path in [*files, *map(Path, texts)]]
+
+
+def _typed(name: str, text: str) -> Source:
+    if text == "-":
+        return Source("-")
+    exact = argument_bytes(text)
+    return Source(name, typed=exact, size=len(exact))
+
+
+def _file(path: Path) -> Source:
+    if str(path) == "-":
+        return Source("-")
+    try:
+        found = path.stat()
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(None, "Is a directory")
+        if not os.access(path, os.R_OK):
+            raise PermissionError(None, "Permission denied")
+    except OSError as error:
+        raise unreadable(path, error) from None
+    return Source(str(path), path, size=found.st_size if stat.S_ISREG(found.st_mode) else None)
+
+
+def unreadable(path: Path, error: OSError) -> GenlmBytesError:
+    """The error for a file that cannot be read."""
+    return bad_value("file", str(path), f"cannot be read: {error.strerror or type(error).__name__}")

@@ -1,0 +1,145 @@
+"""The texts to score: from the command line, stdin, files; whole, by lines, or from a table's column.
+
+Texts are read as they are needed: an input may be larger than memory. A text's name (its id) is
+
+- the file, as it was given, where a file is one text; `-` for stdin; 1, 2, … for texts typed;
+- the line, or the row of the table (from 1, the head line not counted), where it is one of many; with
+  several files `file:line`;
+- what the table says in the column of `--id`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from genlm.bytes.cli.scoring.source import Source, open_sources
+from genlm.bytes.cli.scoring.tables import json_rows, table_rows
+from genlm.bytes.cli.source import argument_bytes
+from genlm.bytes.errors import bad_value
+
+if TYPE_CHECKING:
+    from genlm.bytes.score import TextRecord
+
+__all__ = ["Texts", "not_empty"]
+
+PANEL = "Texts"
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts that are scored."""
+
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(show_default=False, metavar="TEXT", help="Texts; - for stdin, as is none at all."),
+    ] = None
+    file: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--file", "-f", rich_help_panel=PANEL, help="Read a file; what else is given are files too."
+        ),
+    ] = None
+    lines: Annotated[
+        bool, typer.Option("--lines", "-l", rich_help_panel=PANEL, help="Each line is a text.")
+    ] = False
+    column: Annotated[
+        str | None,
+        typer.Option(rich_help_panel=PANEL, help="Each row of a .tsv or .csv is a text: the column's name."),
+    ] = None
+    key: Annotated[
+        str | None,
+        typer.Option("--field", rich_help_panel=PANEL, help="Each line is a JSON object: the text's key."),
+    ] = None
+    id_column: Annotated[
+        str | None,
+        typer.Option("--id", rich_help_panel=PANEL, help="The column or key that names the texts."),
+    ] = None
+    chomp: Annotated[
+        bool,
+        typer.Option("--chomp", rich_help_panel=PANEL, help="Leave out one newline at the end of a text."),
+    ] = False
+
+    def sources(self) -> list[Source]:
+        """Where the texts are, looked at but not read.
+
+        Raises:
+            typer.BadParameter: options that exclude each other; a text that is the name of a file.
+            ValueError: a file that cannot be read.
+        """
+        if sum((self.lines, self.column is not None, self.key is not None)) > 1:
+            raise typer.BadParameter("give one of --lines, --column and --field", param_hint="--lines")
+        if self.id_column is not None and self.column is self.key is None:
+            raise typer.BadParameter("needs --column or --field", param_hint="--id")
+        found = open_sources(self.texts or [], self.file or [])
+        if not self.file:
+            for text in self.texts or []:
+                _no_file(text)
+        return found
+
+    def records(self, sources: list[Source]) -> Iterator[TextRecord]:
+        """The texts, read as they are taken.
+
+        Args:
+            sources: from `sources`.
+
+        Raises:
+            ValueError: a table that is none, lacks the column, or is no UTF-8.
+        """
+        return chain.from_iterable(
+            self._of(source, f"{source.name}:" if len(sources) > 1 else "") for source in sources
+        )
+
+    def _of(self, source: Source, prefix: str) -> Iterator[TextRecord]:
+        if self.column is not None:
+            return table_rows(source, self.column, self.id_column, prefix)
+        if self.key is not None:
+            return json_rows(source, self.key, self.id_column, prefix)
+        return self._lines(source, prefix) if self.lines else self._whole(source)
+
+    def _whole(self, source: Source) -> Iterator[TextRecord]:
+        from genlm.bytes.score import TextRecord
+
+        text = source.read()
+        yield TextRecord(source.name, _chomped(text) if self.chomp else text)
+
+    def _lines(self, source: Source, prefix: str) -> Iterator[TextRecord]:
+        from genlm.bytes.score import TextRecord
+
+        for number, line in enumerate(source.lines(), 1):
+            yield TextRecord(f"{prefix}{number}", _chomped(line))
+
+
+def not_empty(records: Iterable[TextRecord], end: bool) -> tuple[TextRecord, Iterator[TextRecord]]:
+    """The first of some texts, and all of them, if there is anything to score.
+
+    Args:
+        records: the texts.
+        end: whether the end counts: then an empty text is one.
+
+    Raises:
+        ValueError: there is no text, or one, which is empty. Among others an empty text has its row.
+    """
+    remaining = iter(records)
+    first = list(islice(remaining, 2))
+    if not first:
+        raise bad_value("texts", "", "there is none", "Give a text, or a file with one.")
+    if len(first) == 1 and not first[0].text and not end:
+        raise bad_value("text", first[0].text, "is empty: there is nothing to score", "Give a longer text.")
+    return first[0], chain(first, remaining)
+
+
+def _chomped(text: bytes) -> bytes:
+    return text.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def _no_file(text: str) -> None:
+    """That what was typed is a text: the score of a file's name would look like a result."""
+    if text != "-" and os.path.isfile(argument_bytes(text)):
+        raise typer.BadParameter(f"{text!r} is a file: --file {text} scores what it holds", param_hint="TEXT")

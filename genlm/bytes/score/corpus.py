@@ -1,0 +1,219 @@
+"""Scoring a corpus: texts come one after another, results go out in the same order, memory holds a batch.
+
+`Scoring` says what is asked of every text, and can be sent to another process; `Scoring.of` asks it of some
+texts at once. `score_records` does so batch by batch with one model. Whoever has more than one model puts
+another function of the same shape in its place: texts in, results out, in order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from genlm.bytes.errors import GenlmBytesError, InvalidValueError, bad_value
+from genlm.bytes.generate.options import whole_number
+from genlm.bytes.score.byte_scores import Score
+from genlm.bytes.score.reading import check_policy
+from genlm.bytes.score.scorer import rule_of
+from genlm.bytes.score.table import WordSurprisal
+
+__all__ = ["RegionOptions", "ScoredText", "Scoring", "TextRecord", "batches", "score_records"]
+
+TEXTS = 64
+"""Texts a batch: twice those that are read at the same time, so that forwards stay full."""
+BYTES = 1 << 17
+"""Bytes a batch, at most, if it has more than one text: what a batch costs when it has to be done again."""
+
+
+@dataclass(frozen=True)
+class TextRecord:
+    """A text of a corpus.
+
+    Attributes:
+        id: what it is called.
+        text: its bytes.
+        fields: what else is known of it; carried along.
+        words: the words to look at, where these are given.
+        spans: the pairs of character offsets to look at, where these are given.
+    """
+
+    id: str
+    text: bytes
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    words: tuple[str, ...] | None = None
+    spans: tuple[tuple[int, int], ...] | None = None
+
+
+@dataclass(frozen=True)
+class ScoredText:
+    """A text and what was asked of it.
+
+    Attributes:
+        record: the text.
+        score: the log-probabilities of its bytes.
+        regions: the surprisals of its words or spans; None if they were not asked for.
+    """
+
+    record: TextRecord
+    score: Score
+    regions: tuple[WordSurprisal, ...] | None = None
+
+
+@dataclass(frozen=True)
+class RegionOptions:
+    """Which regions are looked at; see `ByteLM.word_surprisal`.
+
+    Attributes:
+        given: `"words"` or `"spans"` if the records say which; None to find words by `sep`.
+        sep: what stands between words; None for any white space.
+        boundary: `"trailing"`, `"leading"`, `"none"`, or None for the default.
+        punctuation: whether marks are regions of their own, or which.
+    """
+
+    given: str | None = None
+    sep: str | None = " "
+    boundary: str | None = None
+    punctuation: bool | str = False
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What is asked of every text of a corpus.
+
+    Args:
+        context: what stands before each text; see `ByteLM.score`.
+        end: whether the end of each text counts too.
+        base: of the logarithm of the regions' surprisals.
+        regions: whether to look at words or spans.
+        on_impossible: see `ByteLM.score`.
+        window: see `ByteLM.score`.
+        overlap: see `ByteLM.score`.
+
+    Raises:
+        ValueError: an option out of range; regions together with `end`.
+        TypeError: an option of the wrong type.
+    """
+
+    context: Any = b""
+    end: bool = False
+    base: float = math.e
+    regions: RegionOptions | None = None
+    on_impossible: str = "error"
+    window: int | None = None
+    overlap: int | None = None
+
+    def __post_init__(self) -> None:
+        check_policy(self.on_impossible)
+        whole_number("window", self.window, 8)
+        whole_number("overlap", self.overlap, 1)
+        regions = self.regions
+        if regions is None:
+            rule_of("none", None, False, self.base, None)
+            return
+        if self.end:
+            rule = "does not go with regions, whose boundary says which ends count"
+            raise bad_value("end", self.end, rule, 'Use boundary="trailing" instead.')
+        if regions.given not in (None, "words", "spans"):
+            raise bad_value("given", regions.given, "must be 'words', 'spans' or None")
+        if regions.given is None and regions.sep == "":
+            raise bad_value("sep", "", "finds no words", "Give the words, or spans, or a separator.")
+        spans = () if regions.given == "spans" else None
+        rule_of(regions.boundary, regions.sep, regions.punctuation, self.base, spans)
+
+    def of(self, lm: Any, records: Sequence[TextRecord]) -> list[ScoredText]:
+        """What is asked, of some texts at once.
+
+        Args:
+            lm: a `ByteLM`.
+            records: the texts.
+
+        Raises:
+            ImpossibleByteError: a byte that the model cannot write.
+            ValueError: regions that are not in their text.
+        """
+        texts = [record.text for record in records]
+        options: dict[str, Any] = {
+            "on_impossible": self.on_impossible,
+            "window": self.window,
+            "overlap": self.overlap,
+        }
+        if self.regions is None:
+            scores = lm.score(texts, self.context, end=self.end, **options)
+            return [ScoredText(record, score) for record, score in zip(records, scores, strict=True)]
+        given = self.regions.given
+        rows = lm.word_surprisal(
+            texts,
+            words=[list(record.words or ()) for record in records] if given == "words" else None,
+            spans=[list(record.spans or ()) for record in records] if given == "spans" else None,
+            sep=self.regions.sep,
+            boundary=self.regions.boundary,
+            base=self.base,
+            context=self.context,
+            punctuation=self.regions.punctuation,
+            **options,
+        )
+        regions: list[list[WordSurprisal]] = [[] for _ in records]
+        for row in rows:
+            regions[row.text].append(row)
+        return [
+            ScoredText(record, score, tuple(ours))
+            for record, score, ours in zip(records, rows.scores, regions, strict=True)
+        ]
+
+
+def score_records(lm: Any, records: Iterable[TextRecord], scoring: Scoring) -> Iterator[ScoredText]:
+    """Score texts of any number, in order; no more are held than a batch.
+
+    Args:
+        lm: a `ByteLM`.
+        records: the texts; taken as they are needed.
+        scoring: what is asked of each.
+
+    Raises:
+        ValueError: a text that cannot be scored, by its name. Those before it have been yielded.
+    """
+    for batch in batches(records):
+        yield from _scored(lm, batch, scoring)
+
+
+def batches(
+    records: Iterable[TextRecord], texts: int = TEXTS, most: int = BYTES
+) -> Iterator[list[TextRecord]]:
+    """Texts in groups that are scored together.
+
+    Args:
+        records: the texts.
+        texts: how many a group has at most.
+        most: how many bytes; a text with more is a group of its own.
+    """
+    batch: list[TextRecord] = []
+    size = 0
+    for record in records:
+        if batch and (len(batch) == texts or size + len(record.text) > most):
+            yield batch
+            batch, size = [], 0
+        batch.append(record)
+        size += len(record.text)
+    if batch:
+        yield batch
+
+
+def _scored(lm: Any, batch: list[TextRecord], scoring: Scoring) -> Iterator[ScoredText]:
+    """A batch; one after another if some text of it fails, to say which and to keep what is before it."""
+    try:
+        found = scoring.of(lm, batch)
+    except GenlmBytesError as error:
+        if len(batch) == 1:
+            raise _named(batch[0], error) from error
+    else:
+        yield from found
+        return
+    for record in batch:
+        yield from _scored(lm, [record], scoring)
+
+
+def _named(record: TextRecord, error: GenlmBytesError) -> GenlmBytesError:
+    kind = InvalidValueError if isinstance(error, ValueError) else GenlmBytesError
+    return kind(f"text {record.id!r}: {error}")
