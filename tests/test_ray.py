@@ -6,14 +6,17 @@ import os
 import pickle
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 import torch
+from toy import TOY, ToyLM
 
 from genlm.bytes import BeamParams, ByteLM
+from genlm.bytes.cli import main
 from genlm.bytes.errors import (
     GenlmBytesError,
     ImpossibleByteError,
@@ -21,15 +24,15 @@ from genlm.bytes.errors import (
     InvalidValueError,
     MissingDependencyError,
 )
-from genlm.bytes.front.groups import Asked, score_groups
 from genlm.bytes.integrations import ray as ours
-from genlm.bytes.integrations.ray_workers import ColumnScorer, GroupScorer, pack
-from genlm.bytes.score import Score
+from genlm.bytes.integrations.ray_tally import Attempts, Tally
+from genlm.bytes.integrations.ray_workers import ColumnScorer, GroupScorer, Pretrained, loader
+from genlm.bytes.score import RegionOptions, Scoring, TextRecord, score_groups
 
 PARAMS = BeamParams(K=6)
 WORDS = "the land and then a thin man in the end".split()
-TEXTS = [" ".join(WORDS[i % 5 : i % 5 + 1 + i % 4]) + "." * (i % 3) for i in range(26)]
-FATAL = TEXTS[13] + "!"
+TEXTS = [" ".join(WORDS[i % 5 : i % 5 + 1 + i % 4]) + "." * (i % 3) for i in range(15)]
+FATAL = TEXTS[9] + " and"
 
 
 @pytest.fixture(scope="module")
@@ -58,96 +61,72 @@ def one_thread():
 
 def same(found: list, wanted: list) -> bool:
     """In every digit."""
-    assert len(found) == len(wanted)
+    assert [one.record for one in found] == [one.record for one in wanted]
     for a, b in zip(found, wanted, strict=True):
-        if isinstance(a, Score):
-            assert a.text == b.text and np.array_equal(a.logprobs, b.logprobs, equal_nan=True)
-            assert (a.end, a.slack) == (b.end, b.slack)
-        else:
-            assert repr(a.records()) == repr(b.records())
+        assert a.score.text == b.score.text and np.array_equal(a.score.logprobs, b.score.logprobs)
+        assert (a.score.end, a.score.slack) == (b.score.end, b.score.slack)
+        assert repr(a.regions) == repr(b.regions)
     return True
+
+
+def records(texts=TEXTS) -> list[TextRecord]:
+    return [TextRecord(str(i), text.encode()) for i, text in enumerate(texts)]
 
 
 class TestGroups:
     """What one process gives, which is what a cluster has to give."""
 
     def test_a_group_depends_on_nothing_before_it(self, load):
-        asked = Asked("bytes", {"end": True})
-        every = list(score_groups(load(), TEXTS, asked, 4))
+        asked = Scoring(end=True)
+        every = list(score_groups(load(), records(), asked, 4))
         lm = load()
         lm.score("something else, read before")
-        for first in (16, 4, 20, 4):
-            group = TEXTS[first : first + 4]
-            assert same(list(score_groups(lm, group, asked, 4, first)), every[first : first + 4])
-        plain = load().score(TEXTS, end=True)
-        for a, b in zip(every, plain, strict=True):
-            assert np.allclose(a.logprobs, b.logprobs, atol=1e-4, rtol=0)
+        for first in (8, 4, 12, 4):
+            found = list(score_groups(lm, records()[first : first + 4], asked, 4))
+            assert same(found, every[first : first + 4])
+        for one, plain in zip(every, load().score(TEXTS, end=True), strict=True):
+            assert np.allclose(one.score.logprobs, plain.logprobs, atol=1e-4, rtol=0)
 
-    def test_words_and_what_texts_have_of_their_own(self, load):
-        items = [
-            "the man",
-            {"text": "and the end", "words": ["and", "end"]},
-            {"text": "thin", "context": "a "},
-            {"text": "the land", "spans": [(0, 2)]},
-            "",
-        ]
-        lm = load()
-        found = list(score_groups(lm, items, Asked("words", {"context": "so ", "boundary": "none"}), 2))
-        assert [[row.word for row in rows] for rows in found] == [
-            ["the", "man"],
-            ["and", "end"],
-            ["thin"],
-            ["th"],
-            [],
-        ]
-        assert [row.text for rows in found for row in rows] == [0, 0, 1, 1, 2, 3]
-        (want,) = lm.word_surprisal("thin", context="a ", boundary="none")
-        assert found[2][0].surprisal == pytest.approx(want.surprisal, abs=1e-4)
+    def test_without_the_engine_there_is_less_to_forget(self):
+        """Models that keep nothing of ours, as vLLM's, and those that were told to do without."""
+        for lm in (
+            ByteLM(tiny.transformer("llama"), PARAMS, engine=False),
+            ByteLM(ToyLM(TOY, seed=1), PARAMS, eos=[b"<e>"]),
+        ):
+            (found,) = score_groups(lm, [TextRecord("0", b"ab")], Scoring())
+            lm.forget()
+            assert found.score.logprob == pytest.approx(lm.score("ab").logprob, abs=1e-5)
 
-    def test_texts_come_one_group_at_a_time(self, load):
-        taken = []
-        found = score_groups(load(), (taken.append(text) or text for text in TEXTS), Asked(), 3)
-        next(found)
-        assert taken == TEXTS[:3]
-
-    @pytest.mark.parametrize(
-        ("items", "error", "says"),
-        [
-            ([5], InvalidTypeError, r"`texts\[0\]` is 5"),
-            (["a", {"words": ["a"]}], InvalidValueError, r"`texts\[1\]`.* must have `text`"),
-            ([{"text": "a", "colour": 1}], InvalidValueError, "nothing but"),
-        ],
-    )
-    def test_what_is_not_understood(self, load, items, error, says):
-        with pytest.raises(error, match=says):
-            list(score_groups(load(), items, Asked()))
-        with pytest.raises(InvalidValueError, match="`what`"):
-            Asked("letters")
-        with pytest.raises(InvalidValueError, match="each text has its own"):
-            Asked("words", {"words": ["a"]})
+    def test_what_is_before_a_mistake_comes_first(self, load):
+        """And then the mistake, once."""
+        lm = ByteLM(load().llm, PARAMS, eos=[b"!"])
+        found = score_groups(lm, records(["the man", "in!", "the end"]), Scoring())
+        assert next(found).record.id == "0"
+        with pytest.raises(InvalidValueError, match=r"text '1': .* at offset 2"):
+            next(found)
 
 
 class TestWithoutACluster:
     def test_no_workers_is_this_process(self, load):
         found = ours.score_corpus(TEXTS[:5], load, workers=0, texts_per_group=2)
-        assert same(list(found), list(score_groups(load(), TEXTS[:5], Asked(), 2)))
+        assert same(list(found), list(score_groups(load(), records(TEXTS[:5]), Scoring(), 2)))
 
-    @pytest.mark.parametrize(
-        ("options", "error"),
-        [
-            ({"what": "letters"}, InvalidValueError),
-            ({"workers": -1}, InvalidValueError),
-            ({"texts_per_group": 0}, InvalidValueError),
-            ({"spans": [(0, 1)]}, InvalidValueError),
-        ],
-    )
-    def test_what_is_wrong_is_said_at_once(self, options, error):
-        with pytest.raises(error):
-            ours.score_corpus(["a"], "no model is loaded", **options)
-
-    def test_a_model_cannot_be_sent(self, load):
-        with pytest.raises(InvalidTypeError, match=r"functools\.partial"):
+    def test_what_is_wrong_is_said_at_once(self, load):
+        for options in ({"workers": -1}, {"texts_per_group": 0}):
+            with pytest.raises(InvalidValueError):
+                ours.score_corpus(["a"], "no model is loaded", **options)
+        with pytest.raises(InvalidTypeError, match="Pretrained"):
             ours.score_corpus(["a"], load())
+        with pytest.raises(InvalidTypeError, match="`text 1"):
+            list(ours.score_corpus(["a", 5], load, workers=0))
+        words = Scoring(regions=RegionOptions(given="words"))
+        for scoring, options in [
+            (None, {"columns": {"words": "w"}}),
+            (words, {}),
+            (words, {"columns": {"words": "w"}, "bytewise": True}),
+        ]:
+            with pytest.raises(InvalidValueError, match=r"`(columns|bytewise)`"):
+                ours.score_dataset(None, "model", scoring, **options)
 
     def test_without_ray(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "ray", None)
@@ -155,46 +134,91 @@ class TestWithoutACluster:
             list(ours.score_corpus(["a"], "model"))
 
     def test_errors_survive_the_way(self):
-        error = ImpossibleByteError("no", byte=7, offset=3, producible=False)
-        back = pickle.loads(pack(error))
+        back = pickle.loads(pickle.dumps(ImpossibleByteError("no", byte=7, offset=3, producible=False)))
         assert (str(back), back.byte, back.offset, back.producible) == ("no", 7, 3, False)
 
-        class LocalError(Exception):
-            """Of a class that another process cannot find."""
+    def test_a_name_is_loaded_where_it_runs(self, folder):
+        made = pickle.loads(pickle.dumps(loader(str(folder))))()
+        assert made.score("the").logprob < 0
 
-        assert str(pickle.loads(pack(LocalError("why")))) == "LocalError: why"
+    def test_the_command_line(self, folder, monkeypatch, capfd, one_thread):
+        """`--ray` changes where the work is done, and nothing else."""
+        given = []
 
-    def test_the_actors_by_themselves(self, load):
-        """In this process, where coverage and the types of annotations are watched."""
+        def here(records, model, scoring, workers, address):
+            given.append((model, workers, address))
+            return real(records, model, scoring, workers=0)
+
+        def run(*more):
+            line = ["genlm-bytes", "score", "the man", "--words", "--bits", "--model", str(folder)]
+            monkeypatch.setattr(sys, "argv", [*line, "--device", "cpu", "--K", "6", *more])
+            with pytest.raises(SystemExit) as ended:
+                main()
+            return ended.value.code, *capfd.readouterr()
+
+        real = ours.score_corpus
+        monkeypatch.setattr(ours, "score_corpus", here)
+        _, plain, _ = run()
+        _, over_ray, _ = run("--ray", "--workers", "2", "--ray-address", "here:1")
+        # The last line has a rate, which is of a clock.
+        assert over_ray.splitlines()[:-1] == plain.splitlines()[:-1] != []
+        assert given == [(Pretrained(str(folder), PARAMS, "cpu"), 2, "here:1")]
+        for option in (["--workers", "2"], ["--ray-address", "here:1"]):
+            code, _, said = run(*option)
+            assert code == 2 and "needs --ray" in said
+
+    def test_the_tally(self):
+        tally = Tally()
+        assert tally.begin("one", "a") == 0  # it dies
+        assert tally.begin("two", "a") == 0  # a group that is alike, on another worker
+        attempts = Attempts(partial(tally.begin, "one"), partial(tally.end, "one"), retries=1)
+        with attempts.of("a", "texts 1 to 2"):
+            assert tally.begin("one", "a") == 2  # died on it again
+        assert [tally.begin("one", "a"), tally.begin("one", "a")] == [0, 1]
+        with (
+            pytest.raises(GenlmBytesError, match="workers died on texts 1 to 2, 2 in a row"),
+            attempts.of("a", "texts 1 to 2"),
+        ):
+            pytest.fail("begun all the same")
+        assert tally.begin("one", "b") == 0
+
+
+class TestActors:
+    """By themselves, in this process, where coverage and the types of annotations are watched."""
+
+    def test_of_groups(self, load):
         pyarrow = pytest.importorskip("pyarrow")
-        group = pyarrow.table({"first": [3], "items": [pickle.dumps(TEXTS[:2])]})
-        packed = GroupScorer(load, Asked(), 1)(group).column("results").to_pylist()
-        assert same(pickle.loads(packed[0]), list(score_groups(load(), TEXTS[:2], Asked())))
-        wrong = pyarrow.table({"first": [0], "items": [pickle.dumps([3])]})
-        (packed_error,) = GroupScorer(load, Asked(), None)(wrong).column("results").to_pylist()
-        assert isinstance(pickle.loads(packed_error), InvalidTypeError)
+        table = pyarrow.table({"group": [pickle.dumps(records(TEXTS[:3]))]})
+        (packed,) = GroupScorer(load, Scoring(), 1)(table).column("results").to_pylist()
+        found, error = pickle.loads(packed)
+        assert error is None
+        assert same(found, list(score_groups(load(), records(TEXTS[:3]), Scoring())))
 
-        table = pyarrow.table({"id": [1, 2], "t": ["the man", "an end"], "c": ["", "so "]})
-        columns = {"text": "t", "context": "c"}
-        rows = ColumnScorer(load, Asked(), 1, columns=columns, what="bytes")(table).to_pylist()
-        for row, context in zip(rows, ("", "so "), strict=True):
-            want = load().score(row["t"], context)
+    def test_of_columns(self, load):
+        pyarrow = pytest.importorskip("pyarrow")
+        table = pyarrow.table({"id": [1, 2], "t": ["the man", "an end"], "w": [["man"], ["an"]]})
+        rows = ColumnScorer(load, Scoring(), 1, columns={"text": "t"}, what="bytes")(table).to_pylist()
+        for row in rows:
+            want = load().score(row["t"])
             assert row["logprobs"] == pytest.approx(want.logprobs.tolist(), abs=1e-4)
             assert row["logprob"] == pytest.approx(want.logprob, abs=1e-3) and row["end"] is None
-            assert (row["bytes"], row["chars"], row["c"]) == (len(row["t"]), len(row["t"]), context)
-        words = ColumnScorer(load, Asked("words"), 1, columns={"text": "t"}, what="words")
+            assert row["bytes"] == row["chars"] == len(row["t"])
+        given = Scoring(regions=RegionOptions(given="words"))
+        words = ColumnScorer(load, given, columns={"text": "t", "words": "w"}, what="words")
         assert [(row["id"], row["word"], row["start"]) for row in words(table).to_pylist()] == [
-            (1, "the", 0),
             (1, "man", 4),
             (2, "an", 0),
-            (2, "end", 3),
         ]
         none = words(table.slice(0, 0))
         assert none.num_rows == 0 and none.schema == words(table).schema
         with pytest.raises(InvalidValueError, match="has a column of this name"):
-            words(table.rename_columns(["id", "t", "word"]))
-        with pytest.raises(InvalidValueError, match=r"among the dataset's: c, id, t"):
-            ColumnScorer(load, Asked(), columns={"text": "body"}, what="texts")(table)
+            words(table.append_column("word", pyarrow.array([1, 2])))
+        with pytest.raises(InvalidValueError, match=r"among the dataset's: id, t, w"):
+            ColumnScorer(load, Scoring(), columns={"text": "body"}, what="texts")(table)
+        wrong = pyarrow.table({"t": ["the man"], "s": [[[0, 99]]]})
+        spans = Scoring(regions=RegionOptions(given="spans"))
+        with pytest.raises(InvalidValueError, match="text '0'"):
+            ColumnScorer(load, spans, columns={"text": "t", "spans": "s"}, what="words")(wrong)
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +246,7 @@ def mortal(load, marks: Path, deaths: int):
 
         def score_or_die(texts, *args, **options):
             died = len(list(marks.iterdir()))
-            if FATAL in texts and died < deaths:
+            if FATAL.encode() in texts and died < deaths:
                 (marks / str(died)).touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             return score(texts, *args, **options)
@@ -236,49 +260,39 @@ def mortal(load, marks: Path, deaths: int):
 @pytest.mark.filterwarnings(r"ignore:.*deprecated:DeprecationWarning:ray\.data\.")
 class TestCluster:
     def test_a_worker_dies_and_nothing_is_lost(self, cluster, load, tmp_path):
-        texts = [*TEXTS[:13], FATAL, *TEXTS[13:]]
+        texts = [*TEXTS[:9], FATAL, *TEXTS[9:]]
         pool = {"workers": 2, "cpus_per_worker": 1, "texts_per_group": 4}
-        found = list(ours.score_corpus(texts, mortal(load, tmp_path, 1), end=True, **pool))
+        asked = Scoring(end=True)
+        found = list(ours.score_corpus(texts, mortal(load, tmp_path, 1), asked, **pool))
         assert len(list(tmp_path.iterdir())) == 1, "no worker has died"
-        assert same(found, list(ours.score_corpus(texts, load, workers=0, end=True, texts_per_group=4)))
+        assert same(found, list(score_groups(load(), records(texts), asked, 4)))
 
     def test_a_group_that_kills_every_worker_is_an_error(self, cluster, load, tmp_path):
+        """In its turn: what stands before it comes first."""
         found = ours.score_corpus(
-            [*TEXTS[:4], FATAL],
-            mortal(load, tmp_path, 99),
+            [*TEXTS[:2], FATAL],
+            mortal(load, tmp_path, 3),
             workers=1,
             cpus_per_worker=1,
-            texts_per_group=4,
-            retries=1,
+            texts_per_group=2,
+            retries=0,
         )
-        with pytest.raises(GenlmBytesError, match="2 workers have died on texts 4 to 4"):
-            list(found)
-        assert len(list(tmp_path.iterdir())) == 2
-
-    def test_an_impossible_byte_is_raised_in_its_turn(self, cluster, load):
-        """What stands before it comes first, as from one machine."""
-
-        def ends():
-            return ByteLM(load().llm, PARAMS, eos=[b"in"])
-
-        texts = ["the man", "an end", "thin", "the end"]
-        for workers in (0, 1):
-            found = ours.score_corpus(texts, ends, workers=workers, cpus_per_worker=1, texts_per_group=2)
-            assert [next(found).text, next(found).text] == [b"the man", b"an end"]
-            with pytest.raises(ImpossibleByteError) as raised:
-                next(found)
-            assert raised.value.offset == 2
+        assert [next(found).record.id, next(found).record.id] == ["0", "1"]
+        with pytest.raises(GenlmBytesError, match="workers died on texts '2' to '2', 1 in a row"):
+            next(found)
+        assert len(list(tmp_path.iterdir())) == 1
 
     def test_a_dataset(self, cluster, load):
         """Read in blocks of its own sizes; the groups, and so all digits, are those of one machine."""
         rows = [{"id": i, "body": text} for i, text in enumerate(TEXTS)]
         dataset = cluster.data.from_items(rows, override_num_blocks=5)
         dataset.context.enable_progress_bars = False
-        pool = {"workers": 2, "cpus_per_worker": 1, "texts_per_group": 4}
-        words = ours.score_dataset(dataset, load, text="body", what="words", punctuation=True, **pool)
-        found = words.take_all()
-        want = list(score_groups(load(), TEXTS, Asked("words", {"punctuation": True}), 4))
-        names = ["id", "word", "start", "surprisal", "naive"]
-        assert [[row[name] for name in names] for row in found] == [
-            [row.text, row.word, row.start, row.surprisal, row.naive] for rows in want for row in rows
+        pool = {"workers": 1, "cpus_per_worker": 1, "texts_per_group": 4}
+        asked = Scoring(regions=RegionOptions(punctuation=True))
+        found = ours.score_dataset(dataset, load, asked, text="body", **pool).take_all()
+        names = ["word", "start", "surprisal", "naive"]
+        assert [[row["id"], *(row[name] for name in names)] for row in found] == [
+            [int(one.record.id), *(getattr(row, name) for name in names)]
+            for one in score_groups(load(), records(), asked, 4)
+            for row in one.regions
         ]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from enum import StrEnum
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +18,7 @@ from genlm.bytes.cli.output import on_terminal, write_json
 from genlm.bytes.cli.scoring.parts import Parts
 from genlm.bytes.cli.scoring.texts import Texts, not_empty
 from genlm.bytes.cli.scoring.watching import Pace
+from genlm.bytes.cli.scoring.where import Where
 from genlm.bytes.cli.shared import Shared
 from genlm.bytes.cli.source import argument_bytes
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from genlm.bytes.cli.scoring.files import Files
     from genlm.bytes.cli.scoring.formats import Asked
     from genlm.bytes.cli.scoring.source import Source
-    from genlm.bytes.score import ScoredText, Scoring, TextRecord
+    from genlm.bytes.score import Scoring
 
 __all__ = ["score"]
 
@@ -41,6 +41,7 @@ class Impossible(StrEnum):
 def score(
     texts: Texts,
     parts: Parts,
+    where: Where,
     shared: Shared,
     context: Annotated[str, typer.Option(help="Text that stands before each text.", show_default=False)] = "",
     end: Annotated[bool, typer.Option("--end", help="Count each text's end too.")] = False,
@@ -77,9 +78,11 @@ def score(
     genlm-bytes score --words --bits "The chef cooked dinner."
     genlm-bytes score --file notes.txt --lines --out lines.tsv
     genlm-bytes score --file notes.txt --html page.html
+    genlm-bytes score --file corpus.txt --lines --ray --out corpus.jsonl
     printf 'item\\ttext\\n7\\tThe chef\\n' | genlm-bytes score - --column text --json
     """
     _check(shared, out, html, overwrite)
+    where.check()
     unit, chosen = parts.unit, _base(bits, base)
     sources = texts.sources()
     _apart(sources, out, html, parts)
@@ -101,7 +104,10 @@ def score(
     if files is not None and files.resumed:
         shared.remark(f"{files.resumed:,} texts are there already.")
     pace = Pace(sources, shared.remarks and (files is not None or not on_terminal()))
-    with closing(_scorer(shared, scoring)(records)) as results, closing(pace.follow(results)) as followed:
+    with (
+        closing(where.scorer(shared, scoring)(records)) as results,
+        closing(pace.follow(results)) as followed,
+    ):
         if files is None:
             totals = show(followed, asked, shared.as_json)
         else:
@@ -114,26 +120,6 @@ def score(
         sys.stdout.write(f"{comment}{totals.line(chosen, pace.rate)}\n")
     if given is not None:
         given.check_all_met()
-
-
-def _scorer(
-    shared: Shared, scoring: Scoring
-) -> Callable[[Iterator[TextRecord]], Generator[ScoredText, None, None]]:
-    """From texts to results in their order: the one place that knows where the work is done.
-
-    Here that is one model in this process, loaded when there is a text to score.
-    """
-
-    def score(records: Iterator[TextRecord]) -> Generator[ScoredText, None, None]:
-        from genlm.bytes.score import score_records
-
-        first = next(records, None)
-        if first is None:
-            return
-        with shared.model() as lm:
-            yield from score_records(lm, chain([first], records), scoring)
-
-    return score
 
 
 def _check(shared: Shared, out: Path | None, html: Path | None, overwrite: bool) -> None:

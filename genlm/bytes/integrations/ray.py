@@ -2,20 +2,20 @@
 
     from genlm.bytes.integrations.ray import score_corpus
 
-    for score in score_corpus(texts, "HuggingFaceTB/SmolLM2-135M"):
-        print(score.bits_per_byte)
+    for found in score_corpus(texts, "HuggingFaceTB/SmolLM2-135M"):
+        print(found.score.bits_per_byte)
 
-Texts are cut into groups, a group is worked by one actor, and an actor has a model of its own, on a GPU if the
-cluster has any. The results are those of one machine, in order: with `workers=0` the same groups are
-scored in this process, without Ray. On machines of one kind, with as many threads, they agree in every digit;
+Texts are cut into groups, a group is worked by one actor, and an actor has a model of its own, on a GPU if
+the cluster has any. The results are those of one machine, in order: `genlm.bytes.score.score_groups` gives
+the same, as does `workers=0`. On machines of one kind, with as many threads, they agree in every digit;
 elsewhere up to the round-off of the hardware.
 
 An actor that dies, and a machine that is lost, take nothing along: Ray starts another actor, and the groups
 that were on their way are worked again. A group on which one actor after another dies is an error, after
 `retries` more attempts (`ray_tally.py`).
 
-Without a cluster (none begun with `ray.init`, no `RAY_ADDRESS`, no `address`) one is begun on this machine, with
-neither dashboard nor usage reports. The model is loaded where it runs: a name must be known there, a
+Without a cluster (none begun with `ray.init`, no `RAY_ADDRESS`, no `address`) one is begun on this machine,
+with neither dashboard nor usage reports. The model is loaded where it runs: a name must be known there, a
 folder be shared.
 """
 
@@ -27,12 +27,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from genlm.bytes.errors import GenlmBytesError, MissingDependencyError, bad_type, bad_value
-from genlm.bytes.front.groups import GROUP, Asked, Result, cut, score_groups
 from genlm.bytes.generate.options import whole_number
 from genlm.bytes.integrations.ray_tally import Tally
-from genlm.bytes.integrations.ray_workers import ColumnScorer, GroupScorer, loader
+from genlm.bytes.integrations.ray_workers import ColumnScorer, GroupScorer, Pretrained, loader
+from genlm.bytes.score import ScoredText, Scoring, TextRecord, score_groups
+from genlm.bytes.score.corpus import TEXTS, batches
+from genlm.bytes.score.scorer import texts_of
 
-__all__ = ["score_corpus", "score_dataset"]
+__all__ = ["Pretrained", "score_corpus", "score_dataset"]
 
 MOST_BLOCKS = 10_000
 """Tasks that a list of texts becomes at most. Each costs Ray some milliseconds and kilobytes."""
@@ -44,57 +46,62 @@ MOST_THREADS = 4
 def score_corpus(
     texts: Iterable[Any],
     model: Any = None,
+    scoring: Scoring | None = None,
     *,
-    what: str = "bytes",
     workers: int | None = None,
     cpus_per_worker: int | None = None,
     gpus_per_worker: float | None = None,
-    texts_per_group: int = GROUP,
+    texts_per_group: int = TEXTS,
     retries: int = 3,
     address: str | None = None,
-    **options: Any,
-) -> Iterator[Result]:
+) -> Iterator[ScoredText]:
     """The result for each text, in order, as they are found.
 
     Args:
-        texts: str or bytes; or mappings with `text` and, for that text, `context`, `words`, `spans`. They are
-            read at once and kept by Ray, which writes to disk what memory cannot hold.
+        texts: str, bytes or `genlm.bytes.score.TextRecord`. They are read at once and kept by Ray, which
+            writes to disk what memory cannot hold.
         model: a name or a folder, as of `ByteLM.from_pretrained`, None for the embedded model; or a function
-            that returns a `ByteLM`, for all other settings:
-            `functools.partial(ByteLM.from_pretrained, name, BeamParams(K=5), dtype="bfloat16")`.
-        what: `"bytes"`: a `Score` each; `"words"`: the `WordSurprisals` of each.
+            that returns a `ByteLM`, as `Pretrained(name, BeamParams(K=5), dtype="bfloat16")` is.
+        scoring: what is asked of each; None for `genlm.bytes.score.Scoring()`, the bytes.
         workers: how many actors; None takes one for each GPU, or for each `cpus_per_worker`; 0 works
             in this process, without Ray.
         cpus_per_worker: CPUs of an actor, and threads of torch; None takes 1 beside a GPU, else up to 4.
         gpus_per_worker: GPUs of an actor; None takes 1 where there are any.
-        texts_per_group: texts that are scored together. Results depend on it in their last digits.
+        texts_per_group: texts that are scored together, at most. Results depend on it in their last digits.
         retries: how often a group is worked again whose worker has died.
         address: of the cluster; see `ray.init`.
-        **options: of `ByteLM.score`, or of `ByteLM.word_surprisal`.
 
     Raises:
         MissingDependencyError: Ray is not installed.
         GenlmBytesError: workers have died on one group too often.
-        ValueError, TypeError: as of `ByteLM.score`, when the group of that text comes.
+        ValueError: a text that cannot be scored, by its name. Those before it have been yielded.
+        TypeError: a text of another type.
     """
-    asked, load = Asked(what, options), loader(model)
-    size = whole_number("texts_per_group", texts_per_group, 1) or GROUP
+    scoring, load = scoring or Scoring(), loader(model)
+    size = whole_number("texts_per_group", texts_per_group, 1) or TEXTS
+    records = _records(texts)
     if whole_number("workers", workers, 0) == 0:
-        return score_groups(load(), texts, asked, size)
-    return _corpus(texts, load, asked, size, address, workers, cpus_per_worker, gpus_per_worker, retries)
+        return score_groups(load(), records, scoring, size)
+    return _corpus(records, load, scoring, size, address, workers, cpus_per_worker, gpus_per_worker, retries)
+
+
+def _records(texts: Iterable[Any]) -> Iterator[TextRecord]:
+    for i, text in enumerate(texts):
+        yield (
+            text if isinstance(text, TextRecord) else TextRecord(str(i), texts_of([text], f"text {i}")[0][0])
+        )
 
 
 def _corpus(
-    texts: Iterable[Any], load: Any, asked: Asked, size: int, address: str | None, *pool: Any
-) -> Iterator[Result]:
-    ray, options, common = _pool(address, load, asked, *pool)
+    records: Iterable[TextRecord], load: Any, scoring: Scoring, size: int, address: str | None, *pool: Any
+) -> Iterator[ScoredText]:
+    groups = [pickle.dumps(batch) for batch in batches(records, size)]
+    ray, options, common = _pool(address, load, scoring, *pool)
     import pyarrow
 
-    groups = [(first, pickle.dumps(group)) for first, group in cut(texts, size)]
     width = -(-len(groups) // MOST_BLOCKS) or 1
-    schema = pyarrow.schema([("first", pyarrow.int64()), ("items", pyarrow.binary())])
     blocks = [
-        pyarrow.table([list(column) for column in zip(*groups[i : i + width], strict=True)], schema=schema)
+        pyarrow.table({"group": pyarrow.array(groups[i : i + width], pyarrow.binary())})
         for i in range(0, len(groups), width)
     ]
     if not blocks:
@@ -110,10 +117,10 @@ def _corpus(
     )
     try:
         for row in found.iter_rows():
-            results = pickle.loads(row["results"])
-            if isinstance(results, Exception):
-                raise results
+            results, error = pickle.loads(row["results"])
             yield from results
+            if error is not None:
+                raise error
     except ray.exceptions.RayError as error:
         raise GenlmBytesError(f"Ray could not score the texts: {_first_line(error)}") from error
 
@@ -121,18 +128,18 @@ def _corpus(
 def score_dataset(
     dataset: Any,
     model: Any = None,
+    scoring: Scoring | None = None,
     *,
     text: str = "text",
     columns: Mapping[str, str] | None = None,
-    what: str = "texts",
+    bytewise: bool = False,
     workers: int | None = None,
     cpus_per_worker: int | None = None,
     gpus_per_worker: float | None = None,
-    texts_per_group: int = GROUP,
+    texts_per_group: int = TEXTS,
     retries: int = 3,
-    **options: Any,
 ) -> Any:
-    """A Ray Dataset of texts, scored: a Ray Dataset, computed when it is asked for, in the order of the first.
+    """A Ray Dataset of texts, scored: a Ray Dataset, computed when asked for, in the order of the first.
 
     That the order be kept is set in the dataset's own context. An error in a text is raised by Ray, when it
     comes to it: `on_impossible="inf"` keeps one byte from ending it all.
@@ -140,31 +147,33 @@ def score_dataset(
     Args:
         dataset: has a column of texts; all its columns are kept.
         model: as for `score_corpus`.
+        scoring: as for `score_corpus`. Without regions there is a row for each text, with `logprob` (natural,
+            the end included if `end=True`), `end`, `bytes`, `chars`, `bits`, `bits_per_byte`,
+            `bits_per_char`, `slack`; with regions a row for each region, with what a `WordSurprisal` has
+            but `text`.
         text: the column of the texts.
-        columns: columns of what a text has of its own, of `"context"`, `"words"` and `"spans"`:
-            `{"context": "prompt"}`.
-        what: `"texts"`: a row each, with `logprob` (natural, the end included if `end=True`), `end`, `bytes`,
-            `chars`, `bits`, `bits_per_byte`, `bits_per_char`, `slack`; `"bytes"`: also `logprobs`, of each
-            byte; `"words"`: a row each word, as of `WordSurprisal` without `text`.
+        columns: the column of what a text has of its own, `"words"` or `"spans"`: `{"spans": "regions"}`.
+        bytewise: whether there is also a column `logprobs`, of each byte.
         workers: as for `score_corpus`, but at least 1. Leave a CPU to what reads the dataset.
         cpus_per_worker: as for `score_corpus`.
         gpus_per_worker: as for `score_corpus`.
         texts_per_group: as for `score_corpus`; rows are put together into blocks of this size.
         retries: as for `score_corpus`.
-        **options: of `ByteLM.score`, or of `ByteLM.word_surprisal`.
 
     Raises:
         MissingDependencyError: Ray is not installed.
         ValueError: an option out of range.
     """
-    if what not in ("texts", "bytes", "words"):
-        raise bad_value("what", what, "must be 'texts', 'bytes' or 'words'")
-    unknown = set(columns or {}) - {"context", "words", "spans"}
-    if unknown:
-        raise bad_value("columns", min(unknown), "must be of 'context', 'words' and 'spans'")
-    asked, load = Asked("words" if what == "words" else "bytes", options), loader(model)
-    size = whole_number("texts_per_group", texts_per_group, 1) or GROUP
-    _, pool, common = _pool(None, load, asked, workers, cpus_per_worker, gpus_per_worker, retries)
+    scoring, load = scoring or Scoring(), loader(model)
+    given = None if scoring.regions is None else scoring.regions.given
+    if set(columns or ()) != {given} - {None}:
+        rule = f"must name the column of {given!r}" if given else "goes with `RegionOptions(given=…)`"
+        raise bad_value("columns", columns, rule)
+    if bytewise and scoring.regions is not None:
+        raise bad_value("bytewise", bytewise, "does not go with regions: a row is a region")
+    what = "words" if scoring.regions is not None else "bytes" if bytewise else "texts"
+    size = whole_number("texts_per_group", texts_per_group, 1) or TEXTS
+    _, pool, common = _pool(None, load, scoring, workers, cpus_per_worker, gpus_per_worker, retries)
     groups = _in_order(dataset).repartition(target_num_rows_per_block=size, strict=True)
     return groups.map_batches(
         ColumnScorer,
@@ -177,7 +186,7 @@ def score_dataset(
 
 
 def _pool(
-    address: str | None, load: Any, asked: Asked, workers: Any, cpus: Any, gpus: Any, retries: Any
+    address: str | None, load: Any, scoring: Scoring, workers: Any, cpus: Any, gpus: Any, retries: Any
 ) -> tuple[Any, dict[str, Any], tuple[Any, ...]]:
     """Ray, what `map_batches` is told of its actors, and what all of them are made with."""
     workers, cpus = whole_number("workers", workers, 1), whole_number("cpus_per_worker", cpus, 1)
@@ -201,7 +210,7 @@ def _pool(
         "num_gpus": gpus,
     }
     tally = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Tally).remote()
-    return ray, options, (load, asked, None if gpus else cpus, tally, retries)
+    return ray, options, (load, scoring, None if gpus else cpus, tally, retries)
 
 
 def _started(address: str | None) -> Any:

@@ -1,7 +1,7 @@
 """What runs on the machines of a Ray cluster: one model an actor, one group of texts at a time.
 
 These classes are what Ray Data's `map_batches` makes an actor of. They know nothing of each other: a group's
-figures depend on the group alone (`front/groups.py`). So a group whose actor has died is worked again, by
+figures depend on the group alone (`score/groups.py`). So a group whose actor has died is worked again, by
 whichever actor there is, and comes out the same.
 """
 
@@ -11,15 +11,18 @@ import hashlib
 import os
 import pickle
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from genlm.bytes.byte_lm import BeamParams
 from genlm.bytes.errors import GenlmBytesError, bad_type, bad_value
 from genlm.bytes.front import ByteLM
-from genlm.bytes.front.groups import Asked, score_group
 from genlm.bytes.integrations.ray_tally import Attempts
+from genlm.bytes.score import ScoredText, Scoring, TextRecord
+from genlm.bytes.score.groups import score_group
+from genlm.bytes.score.scorer import texts_of
 
-__all__ = ["ColumnScorer", "GroupScorer", "Load", "loader", "pack"]
+__all__ = ["ColumnScorer", "GroupScorer", "Load", "Pretrained", "loader"]
 
 Load = Callable[[], ByteLM]
 
@@ -37,35 +40,69 @@ def loader(model: Any) -> Load:
         TypeError: anything else. A `ByteLM` itself cannot be sent to another machine.
     """
     if model is None or isinstance(model, str | os.PathLike):
-        return _Named(model)
+        return Pretrained(model)
     if not callable(model):
-        instead = "functools.partial(ByteLM.from_pretrained, name, params) is such a function."
+        instead = "`Pretrained(name, params)` is such a function."
         raise bad_type("model", model, "must be a name, or a function that returns a ByteLM", instead)
     found: Load = model
     return found
 
 
 @dataclass(frozen=True)
-class _Named:
-    """A class, so that only its name and the model's are sent: Ray sends methods with all they refer to."""
+class Pretrained:
+    """`ByteLM.from_pretrained` with its arguments, made where it is called.
 
-    model: str | os.PathLike[str] | None
+    A class, so that only names and settings are sent: Ray sends methods with all that they refer to.
+
+    Args:
+        name_or_path: see `ByteLM.from_pretrained`, as for the others.
+        params: the beam's settings.
+        device: where the model runs.
+        dtype: of its weights.
+        backend: who runs it.
+        options: of the backend's model class.
+    """
+
+    name_or_path: str | os.PathLike[str] | None = None
+    params: BeamParams | None = None
+    device: str | None = None
+    dtype: str | None = None
+    backend: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self) -> ByteLM:
-        return ByteLM.from_pretrained(self.model, progress=False)
+        """The model."""
+        return ByteLM.from_pretrained(
+            self.name_or_path,
+            self.params,
+            device=self.device,
+            dtype=self.dtype,
+            backend=self.backend,
+            progress=False,
+            **self.options,
+        )
 
 
 class _Worker:
     def __init__(
-        self, load: Load, asked: Asked, threads: int | None = None, tally: Any = None, retries: int = 0
+        self, load: Load, scoring: Scoring, threads: int | None = None, tally: Any = None, retries: int = 0
     ) -> None:
         if threads:
             import torch
 
             torch.set_num_threads(threads)
         self.lm = load()
-        self.asked = asked
-        self.attempts = Attempts.on(tally, retries)
+        self.scoring = scoring
+        self._attempts = Attempts.on(tally, retries)
+
+    def scored(self, records: list[TextRecord]) -> tuple[list[ScoredText], GenlmBytesError | None]:
+        """The results of a group up to its first mistake, and this; see `score_group`."""
+        key = hashlib.blake2b(pickle.dumps(records), digest_size=16).hexdigest()
+        try:
+            with self._attempts.of(key, f"texts {records[0].id!r} to {records[-1].id!r}"):
+                return score_group(self.lm, records, self.scoring)
+        except GenlmBytesError as error:
+            return [], error
 
 
 class GroupScorer(_Worker):
@@ -73,37 +110,21 @@ class GroupScorer(_Worker):
 
     Args:
         load: makes the model.
-        asked: what is asked.
+        scoring: what is asked.
         threads: of torch; None leaves that to the environment.
         tally: see `Attempts.on`.
         retries: see `Attempts`.
     """
 
     def __call__(self, batch: Any) -> Any:
-        """A table with columns `first` and `items`, to one with a column `results`."""
+        """A table with a column `group`, to one with a column `results`."""
         import pyarrow
 
-        firsts, items = (batch.column(name).to_pylist() for name in ("first", "items"))
-        found = [self._one(*group) for group in zip(firsts, items, strict=True)]
+        found = [self._one(group) for group in batch.column("group").to_pylist()]
         return pyarrow.table({"results": pyarrow.array(found, pyarrow.binary())})
 
-    def _one(self, first: int, items: bytes) -> bytes:
-        group = pickle.loads(items)
-        try:
-            with self.attempts.of(str(first), f"texts {first} to {first + len(group) - 1}"):
-                return pickle.dumps(score_group(self.lm, group, self.asked, first))
-        except Exception as error:  # the caller's mistake as a rule: raised there, in its turn
-            return pack(error)
-
-
-def pack(error: Exception) -> bytes:
-    """An exception in bytes; where it cannot be restored from them, one with its message."""
-    try:
-        packed = pickle.dumps(error)
-        pickle.loads(packed)
-    except Exception:
-        return pickle.dumps(GenlmBytesError(f"{type(error).__name__}: {error}"))
-    return packed
+    def _one(self, packed: bytes) -> bytes:
+        return pickle.dumps(self.scored(pickle.loads(packed)))
 
 
 class ColumnScorer(_Worker):
@@ -111,7 +132,7 @@ class ColumnScorer(_Worker):
 
     Args:
         common: as for `GroupScorer`.
-        columns: the column of each part of an item: `text`, `context`, `words`, `spans`.
+        columns: the column of each part of a record: `text`, `words`, `spans`.
         what: `"texts"`, `"bytes"` or `"words"`; see `score_dataset`.
     """
 
@@ -128,21 +149,28 @@ class ColumnScorer(_Worker):
         absent = [name for name in self.columns.values() if name not in names]
         if absent:
             raise bad_value("column", absent[0], f"is not among the dataset's: {', '.join(sorted(names))}")
-        parts = {part: batch.column(name).to_pylist() for part, name in self.columns.items()}
-        items = [dict(zip(parts, values, strict=True)) for values in zip(*parts.values(), strict=True)]
-        found: list[Any] = self._scored(items) if items else []
-        if self.what == "words":
-            of = [i for i, rows in enumerate(found) for _ in rows]
-            batch = batch.take(pyarrow.array(of, pyarrow.int64()))
-            rows = [row for rows in found for row in rows]
-            return _with(batch, OF_WORDS, [[getattr(row, name) for name in OF_WORDS] for row in rows])
-        values = [_figures(score, self.what == "bytes") for score in found]
-        return _with(batch, (*OF_TEXTS, "logprobs") if self.what == "bytes" else OF_TEXTS, values)
+        parts = batch.select(list(self.columns.values())).rename_columns(list(self.columns))
+        records = [_record(i, row) for i, row in enumerate(parts.to_pylist())]
+        found, error = self.scored(records) if records else ([], None)
+        if error is not None:
+            raise error
+        if self.what != "words":
+            values = [_figures(one.score, self.what == "bytes") for one in found]
+            return _with(batch, (*OF_TEXTS, "logprobs") if self.what == "bytes" else OF_TEXTS, values)
+        of = [i for i, one in enumerate(found) for _ in one.regions or ()]
+        rows = [[getattr(row, name) for name in OF_WORDS] for one in found for row in one.regions or ()]
+        return _with(batch.take(pyarrow.array(of, pyarrow.int64())), OF_WORDS, rows)
 
-    def _scored(self, items: list[dict[str, Any]]) -> list[Any]:
-        key = hashlib.blake2b(pickle.dumps(items), digest_size=16).hexdigest()
-        with self.attempts.of(key, f"the group of texts that begins with {str(items[0]['text'])[:40]!r}"):
-            return score_group(self.lm, items, self.asked)
+
+def _record(number: int, parts: Mapping[str, Any]) -> TextRecord:
+    text = texts_of([parts["text"]], f"text of row {number} of its block")[0][0]
+    words, spans = parts.get("words"), parts.get("spans")
+    return TextRecord(
+        str(number),
+        text,
+        words=None if words is None else tuple(words),
+        spans=None if spans is None else tuple((int(start), int(end)) for start, end in spans),
+    )
 
 
 def _figures(score: Any, bytewise: bool) -> list[Any]:

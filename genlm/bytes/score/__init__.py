@@ -2,6 +2,7 @@
 
 from genlm.bytes.score.byte_scores import CharScores, Score
 from genlm.bytes.score.corpus import RegionOptions, ScoredText, Scoring, TextRecord, score_records
+from genlm.bytes.score.groups import score_groups
 from genlm.bytes.score.shards import read_shards
 from genlm.bytes.score.table import WordSurprisal, WordSurprisals
 from genlm.bytes.score.window import Window
@@ -17,5 +18,6 @@ __all__ = [
     "WordSurprisal",
     "WordSurprisals",
     "read_shards",
+    "score_groups",
     "score_records",
 ]
