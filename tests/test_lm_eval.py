@@ -6,10 +6,12 @@ import json
 import math
 
 import pytest
+import tiny
 from brute import Brute
 from toy import EOS_STRING, TOY, FixedLM, ToyLM
 
 from genlm.bytes import BeamParams, ByteLM
+from genlm.bytes.engine import adopt
 from genlm.bytes.errors import InvalidValueError
 from genlm.bytes.integrations import lm_eval as ours
 
@@ -52,6 +54,22 @@ class TestAnswers:
         assert rest.generate([("ab", asked)]) == [long[: long.index(stop)]]
         drawn = {"until": stop, "temperature": 1.0, "top_p": 0.9, "max_gen_toks": 3}
         assert stop not in rest.generate([("ab", drawn)])[0]
+
+    def test_requests_share_forwards(self):
+        """Contexts of all requests go out together, and the answers are those of each alone."""
+        llm = tiny.transformer("llama")
+        pairs = [("the ", "man"), ("an ", "end"), ("in ", "the"), ("and", " a"), ("a", "n")]
+        asked = [(context, {"until": ["."], "max_gen_toks": 4}) for context, _ in pairs]
+        alone = [ours.Answers(ByteLM(llm, BeamParams(K=4))) for _ in range(2)]
+        greedy = [alone[0].loglikelihoods([pair])[0][1] for pair in pairs]
+        texts = [alone[1].generate([one])[0] for one in asked]
+        before = adopt(llm).statistics().forwards
+
+        other = tiny.transformer("llama")
+        rest = ours.Answers(ByteLM(other, BeamParams(K=4)))
+        assert [likeliest for _, likeliest in rest.loglikelihoods(pairs)] == greedy
+        assert rest.generate(asked) == texts
+        assert adopt(other).statistics().forwards < before / 2
 
     def test_what_cannot_be_asked(self):
         with pytest.raises(InvalidValueError, match="`revision`"):

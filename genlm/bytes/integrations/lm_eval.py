@@ -16,15 +16,17 @@ is its command line with this model registered. In Python, `register()`, then
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from functools import cache
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 import numpy as np
 
 from genlm.bytes.byte_lm import BeamParams
 from genlm.bytes.errors import MissingDependencyError, bad_value
 from genlm.bytes.front import ByteLM
+from genlm.bytes.generate.together import together
 from genlm.bytes.score import Score
 
 __all__ = ["NAME", "Answers", "main", "model_class", "register"]
@@ -32,6 +34,11 @@ __all__ = ["NAME", "Answers", "main", "model_class", "register"]
 NAME = "genlm-bytes"
 MAX_NEW_TOKENS = 256
 """What the harness takes where a task says nothing."""
+
+AT_ONCE = 32
+"""Requests that are worked at the same time, as many as texts are scored."""
+
+T = TypeVar("T")
 
 
 class Answers:
@@ -58,18 +65,17 @@ class Answers:
             return []
         contexts, texts = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         scores: Any = self.lm.score(texts, contexts, on_impossible="inf", window=self.window)
-        return [
-            (score.logprob, self._is_greedy(context, score))
-            for context, score in zip(contexts, scores, strict=True)
-        ]
+        asked = zip(contexts, scores, strict=True)
+        greedy = self._at_once(self._is_greedy(context, score) for context, score in asked)
+        return [(score.logprob, likeliest) for score, likeliest in zip(scores, greedy, strict=True)]
 
-    def _is_greedy(self, context: str, score: Score) -> bool:
+    async def _is_greedy(self, context: str, score: Score) -> bool:
         """A byte of more than half is the likeliest; of the others the first that is not decides."""
         for at in np.flatnonzero(~(score.logprobs > math.log(0.5))):
             if score.logprobs[at] == -math.inf:
                 return False
-            ps = self.lm.next(context.encode() + score.text[:at], method="beam").ps
-            if int(np.argmax(ps)) != score.text[at]:
+            found = await self.lm.asynchronous.next(context.encode() + score.text[:at], method="beam")
+            if int(np.argmax(found.ps)) != score.text[at]:
                 return False
         return True
 
@@ -80,7 +86,21 @@ class Answers:
 
     def generate(self, requests: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
         """The continuation of each context, up to what ends it."""
-        return [str(self.lm.complete(context, **self._options(asked))) for context, asked in requests]
+        complete = self.lm.asynchronous.complete
+        found = self._at_once(complete(context, **self._options(asked)) for context, asked in requests)
+        return [str(completion) for completion in found]
+
+    def _at_once(self, questions: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+        """The answers, in order. Questions are asked together, so that their contexts share forwards."""
+
+        async def answers() -> list[T]:
+            found: list[T] = []
+            rest = iter(questions)
+            while some := list(islice(rest, AT_ONCE)):
+                found += await together(some)
+            return found
+
+        return self.lm.run(answers())
 
     def _options(self, asked: dict[str, Any]) -> dict[str, Any]:
         until = asked.get("until") or []
