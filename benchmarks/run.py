@@ -20,6 +20,8 @@ BENCHMARKS = {
     "trie": "building the token trie, its sums and its memory, against release 0.2.0",
     "boundary": "how often a text that is cut goes on as it would have",
     "reading": "reading known bytes and writing new ones, against release 0.2.0 and transformers",
+    "scoring": "sentences scored with word surprisals, against plain scoring by tokens and release 0.2.0",
+    "window": "what a sliding window loses against the full context",
     "accuracy": "how far off the distributions of the next byte are, and what they cost",
 }
 

@@ -1,0 +1,196 @@
+"""Scoring a hundred sentences with word surprisals: what it costs beside plain scores of tokens, and 0.2.0.
+
+Three sides. Ours: `word_surprisal` of all sentences at default accuracy, cold. Tokens: the log-probability of
+each sentence's own tokens by `transformers`, in padded batches; ours and this take turns in one process.
+Release 0.2.0: the same sentences by `<<`, one byte after another, of which a few are run and the time is
+scaled by bytes. And how far a byte's score is from a near-exact reading, for four kinds of text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import statistics
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from accuracy_session import Session
+from accuracy_texts import PARAGRAPHS
+from alternate import Comparison, Worker, take_turns
+from machine import machine
+from model_folders import model_folder
+from options import Options
+from peers import HERE, python_of
+from reading_row import bracketed, in_seconds
+from results import Report, Table
+
+from genlm.bytes import AsyncByteLM
+
+__all__ = ["run"]
+
+SCRIPT = HERE / "scoring_worker.py"
+SENTENCES = HERE / "texts" / "sentences.txt"
+ROUNDS = 5
+BATCH = 32
+OF_RELEASE = 5
+RELEASE = {"K": 5, "threshold": 0.05}
+TOKENS_TARGET, RELEASE_TARGET = 3.0, 20.0
+EXACT = ("english", "python", "chinese", "german")
+
+
+@dataclass
+class _Found:
+    rows: list[list[str]]
+    notes: list[str]
+    missed: list[str]
+
+
+def run(options: Options) -> Report:
+    """Measure the rows asked for: `tokens`, `release`, `accuracy`; all if none is named."""
+    wanted = [name.strip() for name in options.rows.split(",") if name.strip()]
+    known = ("tokens", "release", "accuracy")
+    if unknown := set(wanted) - {*known, "own"}:
+        raise SystemExit(f"--rows {','.join(sorted(unknown))}: rows are own, {', '.join(known)}")
+    wanted = [
+        name for name in known if not wanted or name in wanted or ("own" in wanted and name != "release")
+    ]
+    every = SENTENCES.read_text(encoding="ascii").splitlines()
+    sentences = every[: max(2, round(len(every) * options.scale))]
+    found = _Found([], [], [])
+    with ExitStack() as stack:
+        ours = _worker(sys.executable, options, stack)
+        seconds = _against_tokens(ours, sentences, options, found)
+        theirs = None
+        if "release" in wanted:
+            theirs = _worker(python_of("release"), options, stack)
+            _against_release(ours, theirs, sentences, seconds, found)
+        versions = [side.ask("versions").facts for side in (ours, theirs) if side is not None]
+    more = [asyncio.run(_accuracy(options, found))] if "accuracy" in wanted else []
+    return Report(
+        title=f"{len(sentences)} sentences of about 100 bytes, with word surprisals",
+        machine=machine(*versions),
+        table=Table(["", "ours", "theirs", "ratio (quartiles)", "target", ""], found.rows),
+        notes=found.notes,
+        missed=found.missed,
+        more=more,
+        variant="" if options.device == "cpu" else f"-{options.device}",
+    )
+
+
+def _worker(python: Any, options: Options, stack: ExitStack) -> Worker:
+    side = stack.enter_context(Worker(python, SCRIPT))
+    side.ask("load", folder=str(model_folder(options.model)), device=options.device)
+    return side
+
+
+def _against_tokens(ours: Worker, sentences: list[str], options: Options, found: _Found) -> float:
+    """The row against scores of tokens; returns our median seconds."""
+    asks = {
+        "ours": lambda: ours.ask("words", sentences=sentences),
+        "tokens": lambda: ours.ask("tokens", sentences=sentences, batch=BATCH),
+        "scores": lambda: ours.ask("scores", sentences=sentences),
+    }
+    rounds = take_turns(asks, options.rounds or ROUNDS)
+    first = {side: replies[0] for side, replies in rounds[0].items()}
+    for name, side in (("word surprisals", "ours"), ("bytes alone", "scores")):
+        result = Comparison(*([r[s][0].median for r in rounds] for s in (side, "tokens")))
+        target = TOKENS_TARGET if side == "ours" else None
+        met = target is None or 1 / result.ratio <= target
+        found.rows.append(
+            [
+                f"{name}; plain scores of tokens",
+                in_seconds(result.our_median),
+                in_seconds(result.their_median),
+                bracketed(result, 1 / result.ratio),
+                "" if target is None else f"≤ {target:g}×",
+                "" if target is None else "pass" if met else "FAIL",
+            ]
+        )
+        if not met:
+            found.missed.append("word surprisals against scores of tokens")
+    facts, tokens = first["ours"].facts, first["tokens"].facts
+    apart = [a - b for a, b in zip(first["scores"].facts["logp"], tokens["logp"], strict=True)]
+    size = sum(len(sentence) for sentence in sentences)
+    alone = first["scores"].facts
+    found.notes += [
+        f"{size:,} bytes, {tokens['tokens']:,} tokens, {facts['words']:,} words; ours ran "
+        f"{facts['contexts']:,} contexts in {facts['forwards']} forwards, "
+        f"{facts['contexts'] / tokens['tokens']:.2f} a token; "
+        f"bytes alone {alone['contexts']:,} in {alone['forwards']}",
+        f"tokens: padded batches of {BATCH} of like length, `log_softmax`, `gather`; in turns with ours, in "
+        "one process. It finds the probability of one tokenization: ours is larger by "
+        f"{statistics.median(apart):.3f} nats a sentence (median), at most {max(apart):.2f}, at least "
+        f"{min(apart):.4f}",
+    ]
+    return statistics.median(r["ours"][0].median for r in rounds)
+
+
+def _against_release(
+    ours: Worker, theirs: Worker, sentences: list[str], seconds: float, found: _Found
+) -> None:
+    some = sentences[:OF_RELEASE]
+    reply = theirs.ask("shifts", sentences=some, **RELEASE)
+    size, part = sum(map(len, sentences)), sum(map(len, some))
+    whole = sum(reply.seconds) * size / part
+    ratio = whole / seconds
+    met = ratio >= RELEASE_TARGET
+    found.rows.append(
+        [
+            "word surprisals; release 0.2.0, bytes by `<<`",
+            in_seconds(seconds),
+            in_seconds(whole),
+            f"{ratio:.1f}×",
+            f"≥ {RELEASE_TARGET:g}×",
+            "pass" if met else "FAIL",
+        ]
+    )
+    if not met:
+        found.missed.append("word surprisals against release 0.2.0")
+    exact = ours.ask("scores", sentences=some).facts["logp"]
+    apart = [
+        "no candidate left" if b is None else f"{b - a:+.2f}"
+        for a, b in zip(exact, reply.facts["logp"], strict=True)
+    ]
+    found.notes.append(
+        f"0.2.0: the first {len(some)} sentences ({part} bytes in {sum(reply.seconds):.0f} s), scaled by "
+        f"bytes; K={RELEASE['K']}, threshold {RELEASE['threshold']}, its fastest recommended setting, and "
+        "bytes only: the distributions that words' ends take are not asked for. Its log-probabilities less "
+        "ours: "
+        f"{', '.join(apart)}"
+    )
+
+
+async def _accuracy(options: Options, found: _Found) -> Table:
+    """How far a byte's score is from a near-exact reading's."""
+    table = Table(["", "bytes", "mean |Δ| a byte, nats", "worst |Δ|", "at byte", "total Δ", "reference ±"])
+    with Session() as session:
+        for name in EXACT:
+            text = session.text(name)
+            strict, looser = await session.reference(name)
+            at = np.arange(len(text)), np.frombuffer(text, np.uint8)
+            want, other = np.log(strict.probs[at]), np.log(looser.probs[at])
+            async with AsyncByteLM(session.llm) as lm:
+                await lm.forget()
+                score: Any = await lm.score(text)
+            off = np.abs(score.logprobs - want)
+            table.rows.append(
+                [
+                    PARAGRAPHS[name],
+                    str(len(text)),
+                    f"{off.mean():.1e}",
+                    f"{off.max():.4f}",
+                    f"{int(off.argmax())}",
+                    f"{score.logprob - want.sum():+.4f}",
+                    f"{np.abs(other - want).max():.4f}",
+                ]
+            )
+            assert math.isfinite(score.logprob)
+    found.notes.append(
+        "accuracy: `score` at default accuracy against the near-exact readings of the benchmark `accuracy` "
+        "(tolerance 1e-5, K=300; German 3e-5), by how much the byte's log-probability differs; ±: by how "
+        "much the reference differs from one three times looser, at worst"
+    )
+    return table
