@@ -71,11 +71,14 @@ def rows(
 
 def tsv(lines: Sequence[Sequence[Any]]) -> bytes:
     """Rows as tab-separated values; fields with tabs, quotes or line ends are quoted."""
-    out = io.StringIO()
-    csv.writer(out, "excel-tab", lineterminator="\n").writerows(
-        [visible(x) if isinstance(x, str) else x for x in line] for line in lines
-    )
-    return out.getvalue().encode()
+    found = []
+    for cells in lines:
+        out = io.StringIO()
+        # With this line end a lone \r is quoted by every version of Python.
+        writer = csv.writer(out, "excel-tab", lineterminator="\r\n")
+        writer.writerow([visible(x) if isinstance(x, str) else x for x in cells])
+        found.append(out.getvalue().removesuffix("\r\n") + "\n")
+    return "".join(found).encode()
 
 
 def document(result: ScoredText, unit: Unit, base: float) -> dict[str, Any]:
