@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genlm.bytes.cli.scoring.formats import Format
+from genlm.bytes.cli.scoring.state import State, identity
 from genlm.bytes.cli.scoring.totals import Totals
 from genlm.bytes.errors import GenlmBytesError, bad_value
 
@@ -55,49 +56,6 @@ class Output:
         return bool(self.format.part) and self.path.exists() and not self.growing.exists()
 
 
-@dataclass(frozen=True)
-class _State:
-    """What is in the files for good: a value, so that it is never half of one.
-
-    Attributes:
-        lengths: of the outputs, in bytes.
-        digests: of that much of them.
-        texts: a digest of the texts.
-        totals: sums over the texts.
-    """
-
-    lengths: tuple[int, ...]
-    digests: tuple[Any, ...]
-    texts: Any
-    totals: Totals
-
-    @classmethod
-    def new(cls, outputs: int) -> _State:
-        return cls(
-            (0,) * outputs, tuple(hashlib.sha256() for _ in range(outputs)), hashlib.sha256(), Totals()
-        )
-
-    def longer(self, pieces: Sequence[bytes]) -> _State:
-        """The state when each output has one more piece."""
-        lengths = tuple(length + len(piece) for length, piece in zip(self.lengths, pieces, strict=True))
-        return replace(self, lengths=lengths, digests=tuple(map(_updated, self.digests, pieces)))
-
-    def after(self, result: ScoredText, pieces: Sequence[bytes]) -> _State:
-        """The state with one more text."""
-        texts = _updated(self.texts, _identity(result.record))
-        return replace(self.longer(pieces), texts=texts, totals=self.totals.after(result))
-
-    def checkpoint(self) -> dict[str, Any]:
-        """The state as a line of the manifest."""
-        both = zip(self.lengths, self.digests, strict=True)
-        return {
-            "texts": self.totals.texts,
-            "sha256_of_texts": self.texts.hexdigest(),
-            "totals": self.totals.json(),
-            "outputs": [{"bytes": length, "sha256": digest.hexdigest()} for length, digest in both],
-        }
-
-
 class Files:
     """The outputs of a run.
 
@@ -120,7 +78,7 @@ class Files:
         self.settings = {**settings, "outputs": [str(output.path.name) for output in self.outputs]}
         self.keep = keep
         self._overwrite = overwrite
-        self._state = _State.new(len(self.outputs))
+        self._state = State.new(len(self.outputs))
         self._open: list[Any] = []
         self._since = 0
         for path in (first, *(output.path for output in self.outputs)):
@@ -148,7 +106,7 @@ class Files:
             return records
         texts, count = hashlib.sha256(), self.resumed
         for record in itertools.islice(records, count):
-            texts.update(_identity(record))
+            texts.update(identity(record))
             count -= 1
         if count or texts.hexdigest() != start["sha256_of_texts"]:
             raise self._refusal("was made from other texts")
@@ -320,16 +278,3 @@ def _long_enough(output: Output, length: int) -> bool:
 
 def _lengths(checkpoint: dict[str, Any]) -> tuple[int, ...]:
     return tuple(output["bytes"] for output in checkpoint["outputs"])
-
-
-def _updated(digest: Any, piece: bytes) -> Any:
-    digest = digest.copy()
-    digest.update(piece)
-    return digest
-
-
-def _identity(record: TextRecord) -> bytes:
-    """A text and all that is carried along, as bytes that no other text has."""
-    parts = [record.id, dict(record.fields), record.words, record.spans]
-    described = json.dumps(parts, sort_keys=True).encode()
-    return b"%d %d %b%b" % (len(record.text), len(described), record.text, described)
