@@ -26,7 +26,7 @@ from genlm.bytes.engine import adopt
 __all__ = ["run"]
 
 BYTES = 2_000
-WINDOWS = ((512, 256), (256, 128), (256, 64), (128, 64), (128, 32), (64, 32), (32, 16))
+WINDOWS = ((256, 128), (256, 64), (128, 64), (64, 32))
 """Window and overlap, in tokens."""
 TARGET = 0.02
 """Nats a byte, for the window of 256 tokens with its default overlap."""
@@ -49,12 +49,14 @@ def run(options: Options) -> Report:
     tokens = len(lm.llm.tokenizer.encode(text.decode(), add_special_tokens=False))
     full = _measure(lm, text)
     rows = [["all", "", *_cells(full, full)]]
+    print(*rows[-1], flush=True)
     loss = math.nan
     for window, overlap in WINDOWS:
         if window >= tokens:
             continue  # the text fits
         found = _measure(lm, text, window=window, overlap=overlap)
         rows.append([str(window), str(overlap), *_cells(found, full)])
+        print(*rows[-1], flush=True)
         if (window, overlap) == (256, 128):
             loss = _loss(found, full)
     lm.close()

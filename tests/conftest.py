@@ -13,6 +13,8 @@ from hypothesis import settings
 
 enforced.install()
 
+from cli_runner import llm, lm, run  # noqa: E402, F401  (fixtures; the hook has to be there before our modules)
+
 # doctest takes a function for imported, and passes it over, unless it is the very one of the module.
 _from_module = doctest.DocTestFinder._from_module  # type: ignore[attr-defined]
 

@@ -27,8 +27,8 @@ def blocks() -> list[tuple[str, str]]:
 
 
 def without_numbers(text: str) -> list[str]:
-    """The words, without what may differ: numbers by round-off, with them bars and columns; the device."""
-    return re.sub(rf"{NUMBER}|█+|on (?:cpu|cuda)\S*", "", text).split()
+    """The words, without what may differ: numbers by round-off, bars and columns; device and speed."""
+    return re.sub(rf"{NUMBER}|█+|on (?:cpu|cuda)\S*|[\d,]+ bytes/s", "", text).split()
 
 
 @pytest.mark.skipif(not PAGE.exists(), reason="no documentation here")

@@ -104,10 +104,8 @@ def score(
     if files is not None and files.resumed:
         shared.remark(f"{files.resumed:,} texts are there already.")
     pace = Pace(sources, shared.remarks and (files is not None or not on_terminal()))
-    with (
-        closing(where.scorer(shared, scoring)(records)) as results,
-        closing(pace.follow(results)) as followed,
-    ):
+    scored = where.scorer(shared, scoring, pace.start)(records)
+    with closing(scored), closing(pace.follow(scored)) as followed:
         if files is None:
             totals = show(followed, asked, shared.as_json)
         else:

@@ -69,13 +69,13 @@ class RegionOptions:
         given: `"words"` or `"spans"` if the records say which; None to find words by `sep`.
         sep: what stands between words; None for any white space.
         boundary: `"trailing"`, `"leading"`, `"none"`, or None for the default.
-        punctuation: whether marks are regions of their own, or which.
+        punctuation: True, False or a string: whether marks are regions of their own, or which.
     """
 
     given: str | None = None
     sep: str | None = " "
     boundary: str | None = None
-    punctuation: bool | str = False
+    punctuation: Any = False
 
 
 @dataclass(frozen=True)

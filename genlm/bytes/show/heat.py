@@ -102,7 +102,7 @@ def heat_foot(figures: str) -> str:
 
 
 def _style(level: int) -> str:
-    return f"black on {_colour(level)}"
+    return f"#000000 on {_colour(level)}"
 
 
 def _colour(level: int) -> str:

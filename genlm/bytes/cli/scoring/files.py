@@ -19,11 +19,12 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genlm.bytes.cli.scoring.formats import Format
+from genlm.bytes.cli.scoring.state import State, identity
 from genlm.bytes.cli.scoring.totals import Totals
 from genlm.bytes.errors import GenlmBytesError, bad_value
 
@@ -75,11 +76,9 @@ class Files:
         first = self.outputs[0].path
         self.manifest = first.with_name(first.name + ".manifest.jsonl")
         self.settings = {**settings, "outputs": [str(output.path.name) for output in self.outputs]}
-        self.totals = Totals()
         self.keep = keep
         self._overwrite = overwrite
-        self._texts = hashlib.sha256()
-        self._digests = [hashlib.sha256() for _ in self.outputs]
+        self._state = State.new(len(self.outputs))
         self._open: list[Any] = []
         self._since = 0
         for path in (first, *(output.path for output in self.outputs)):
@@ -88,6 +87,11 @@ class Files:
                 raise bad_value("out", str(path), why)
         self._kept = 0  # bytes of the manifest that stay
         self._start: dict[str, Any] | None = None if overwrite else self._last_checkpoint()
+
+    @property
+    def totals(self) -> Totals:
+        """Sums over the texts that are in the files."""
+        return self._state.totals
 
     # -- going on -------------------------------------------------------------------------------------
 
@@ -100,13 +104,13 @@ class Files:
         start = self._start
         if start is None:
             return records
-        count = int(start["texts"])
+        texts, count = hashlib.sha256(), self.resumed
         for record in itertools.islice(records, count):
-            self._texts.update(_identity(record))
+            texts.update(identity(record))
             count -= 1
-        if count or self._texts.hexdigest() != start["sha256_of_texts"]:
+        if count or texts.hexdigest() != start["sha256_of_texts"]:
             raise self._refusal("was made from other texts")
-        self.totals = Totals(**start["totals"])
+        self._state = replace(self._state, texts=texts, totals=Totals(**start["totals"]))
         following = next(records, None)
         if any(output.sealed for output in self.outputs) and following is not None:
             raise self._refusal("is complete, and there are more texts now")
@@ -131,7 +135,8 @@ class Files:
         checkpoint: dict[str, Any]
         for end, checkpoint in reversed(lines[1:]):
             if all(map(_long_enough, self.outputs, _lengths(checkpoint))):
-                self._digests = list(map(self._digest, self.outputs, checkpoint["outputs"]))
+                digests = tuple(map(self._digest, self.outputs, checkpoint["outputs"]))
+                self._state = replace(self._state, lengths=_lengths(checkpoint), digests=digests)
                 self._kept = end
                 return checkpoint
         for output in self.outputs:  # the first checkpoint has not been written: there is a part of a head
@@ -189,11 +194,9 @@ class Files:
         """Write a text's pieces."""
         self._begin()
         pieces = [output.format.piece(result) for output in self.outputs]
-        for i, piece in enumerate(pieces):
-            self._append(i, piece)
-        self._texts.update(_identity(result.record))
-        self.totals.add(result)
-        self._since += 1
+        self._append(pieces)
+        # At once: an interrupt finds the text counted in everything, or in nothing.
+        self._state, self._since = self._state.after(result, pieces), self._since + 1
         if self._since >= EVERY:
             self.checkpoint()
 
@@ -201,18 +204,9 @@ class Files:
         """Bring to the disk what has been added, and say so in the manifest."""
         if not self._open:
             return
-        outputs = []
-        for file, digest in zip(self._open, self._digests, strict=True):
-            file.flush()
+        for file in self._open:
             os.fsync(file.fileno())
-            outputs.append({"bytes": file.tell(), "sha256": digest.hexdigest()})
-        said = {
-            "texts": self.totals.texts,
-            "sha256_of_texts": self._texts.hexdigest(),
-            "totals": self.totals.json(),
-            "outputs": outputs,
-        }
-        self._say(said)
+        self._say(self._state.checkpoint())
         self._since = 0
 
     def finish(self) -> None:
@@ -247,8 +241,7 @@ class Files:
                 output.growing.unlink(missing_ok=True)
         try:
             self._open = [output.growing.open("ab") for output in self.outputs]
-            lengths = [0] * len(self.outputs) if self._start is None else _lengths(self._start)
-            for file, length in zip(self._open, lengths, strict=True):
+            for file, length in zip(self._open, self._state.lengths, strict=True):
                 file.truncate(length)
                 file.seek(length)
             if not self._kept:
@@ -261,14 +254,15 @@ class Files:
             name = error.filename or self.outputs[0].path
             raise bad_value("out", str(name), f"cannot be written: {error.strerror}") from None
         if self._start is None:
-            for i, output in enumerate(self.outputs):
-                self._append(i, output.format.head())
+            heads = [output.format.head() for output in self.outputs]
+            self._append(heads)
+            self._state = self._state.longer(heads)
             self.checkpoint()
 
-    def _append(self, i: int, piece: bytes) -> None:
-        self._open[i].write(piece)
-        self._open[i].flush()
-        self._digests[i].update(piece)
+    def _append(self, pieces: Sequence[bytes]) -> None:
+        for file, piece in zip(self._open, pieces, strict=True):
+            file.write(piece)
+            file.flush()
 
     def _say(self, what: Mapping[str, Any]) -> None:
         with self.manifest.open("ab") as file:
@@ -282,12 +276,5 @@ def _long_enough(output: Output, length: int) -> bool:
     return output.sealed or (output.growing.exists() and output.growing.stat().st_size >= length)
 
 
-def _lengths(checkpoint: dict[str, Any]) -> list[int]:
-    return [output["bytes"] for output in checkpoint["outputs"]]
-
-
-def _identity(record: TextRecord) -> bytes:
-    """A text and all that is carried along, as bytes that no other text has."""
-    parts = [record.id, dict(record.fields), record.words, record.spans]
-    described = json.dumps(parts, sort_keys=True).encode()
-    return b"%d %d %b%b" % (len(record.text), len(described), record.text, described)
+def _lengths(checkpoint: dict[str, Any]) -> tuple[int, ...]:
+    return tuple(output["bytes"] for output in checkpoint["outputs"])

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Shaped
 
 from genlm.bytes.cli.scoring.rows import line, visible
 
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["spooled", "write"]
 
-Piece = Callable[[dict[str, Any]], np.ndarray[Any, Any]]
+Array = Shaped[np.ndarray, "..."]
+Piece = Callable[[dict[str, Any]], Array]
 
 
 def spooled(result: ScoredText) -> bytes:
@@ -103,7 +105,7 @@ class _Adder:
         self._add(name, dtype, length, map(piece, _rows(self.spool)))
 
     def offsets(self, texts: int) -> None:
-        def pieces() -> Iterator[np.ndarray[Any, Any]]:
+        def pieces() -> Iterator[Array]:
             at = 0
             yield np.array([0])
             for row in _rows(self.spool):
@@ -116,7 +118,7 @@ class _Adder:
         pieces = (np.full(len(_places(row)), i) for i, row in enumerate(_rows(self.spool)))
         self._add("region_text", "<i8", regions, pieces)
 
-    def _add(self, name: str, dtype: str, length: int, pieces: Iterator[np.ndarray[Any, Any]]) -> None:
+    def _add(self, name: str, dtype: str, length: int, pieces: Iterator[Array]) -> None:
         with self.archive.open(f"{name}.npy", "w", force_zip64=True) as member:
             header = {"descr": dtype, "fortran_order": False, "shape": (length,)}
             np.lib.format.write_array_header_1_0(member, header)
@@ -133,21 +135,21 @@ def _named(row: dict[str, Any], name: str) -> str:
     return str(row["id"]) if name == "id" else visible(row["fields"].get(name, ""))
 
 
-def _bytes(row: dict[str, Any]) -> np.ndarray[Any, Any]:
+def _bytes(row: dict[str, Any]) -> Array:
     return _unpacked(row["text"], "|u1")
 
 
-def _places(row: dict[str, Any]) -> np.ndarray[Any, Any]:
+def _places(row: dict[str, Any]) -> Array:
     return _unpacked(row["places"], "<i8").reshape(-1, 2)
 
 
-def _costs(row: dict[str, Any]) -> np.ndarray[Any, Any]:
+def _costs(row: dict[str, Any]) -> Array:
     return _unpacked(row["costs"], "<f8").reshape(-1, 2)
 
 
-def _packed(array: np.ndarray[Any, Any]) -> str:
+def _packed(array: Array) -> str:
     return base64.b64encode(array.tobytes()).decode()
 
 
-def _unpacked(text: str, dtype: str) -> np.ndarray[Any, Any]:
+def _unpacked(text: str, dtype: str) -> Array:
     return np.frombuffer(base64.b64decode(text), dtype)

@@ -57,8 +57,10 @@ def write(results: Iterable[ScoredText], files: Files) -> Totals:
         with _writing(name):
             files.finish()
     finally:
-        with _writing(name):
-            files.checkpoint()
+        try:
+            with _writing(name):
+                files.checkpoint()
+        finally:
             files.close()
     return files.totals
 
@@ -75,7 +77,7 @@ def _writing(name: str) -> Iterator[None]:
 def _documents(results: Iterable[ScoredText], asked: Asked) -> Totals:
     totals = Totals()
     for result in results:
-        totals.add(result)
+        totals = totals.after(result)
         write_json({"event": "text", **rows.document(result, asked.unit, asked.base)})
     return totals
 
@@ -84,7 +86,7 @@ def _rows(results: Iterable[ScoredText], asked: Asked) -> Totals:
     totals = Totals()
     _put([rows.head(asked.unit, asked.fields, asked.end)])
     for result in results:
-        totals.add(result)
+        totals = totals.after(result)
         _put(list(rows.rows(result, asked.unit, asked.fields, asked.base, asked.end)))
     return totals
 
@@ -97,7 +99,7 @@ def _put(lines: list[list[object]] | list[list[str]]) -> None:
 def _colours(results: Iterable[ScoredText], asked: Asked, console: Console) -> Totals:
     totals = Totals()
     for result in results:
-        totals.add(result)
+        totals = totals.after(result)
         if totals.texts > 1 or result.record.fields or not result.record.id.isdigit():
             name = safe_text(rows.visible(result.record.id), keep="")
             console.print(Text(name, "dim"), soft_wrap=True)

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float64
 
 from genlm.bytes.cli.output import number
 from genlm.bytes.cli.scoring.parts import Unit
@@ -71,11 +72,14 @@ def rows(
 
 def tsv(lines: Sequence[Sequence[Any]]) -> bytes:
     """Rows as tab-separated values; fields with tabs, quotes or line ends are quoted."""
-    out = io.StringIO()
-    csv.writer(out, "excel-tab", lineterminator="\n").writerows(
-        [visible(x) if isinstance(x, str) else x for x in line] for line in lines
-    )
-    return out.getvalue().encode()
+    found = []
+    for cells in lines:
+        out = io.StringIO()
+        # With this line end a lone \r is quoted by every version of Python.
+        writer = csv.writer(out, "excel-tab", lineterminator="\r\n")
+        writer.writerow(map(_shown, cells))
+        found.append(out.getvalue().removesuffix("\r\n") + "\n")
+    return "".join(found).encode()
 
 
 def document(result: ScoredText, unit: Unit, base: float) -> dict[str, Any]:
@@ -115,7 +119,7 @@ def figures(result: ScoredText, base: float) -> list[Any]:
     return [*sizes, _log(score.logprob, base), *per, score.slack]
 
 
-def char_surprisals(result: ScoredText, base: float) -> np.ndarray[Any, Any]:
+def char_surprisals(result: ScoredText, base: float) -> Float64[np.ndarray, " chars"]:
     """The surprisal of each character, `[chars]`."""
     score = result.score
     if not score.text:
@@ -124,7 +128,8 @@ def char_surprisals(result: ScoredText, base: float) -> np.ndarray[Any, Any]:
         sums = np.add.reduceat(score.logprobs, score.chars.offsets[:-1])
     # A character with an impossible byte is impossible, whatever stands after that byte.
     impossible = np.add.reduceat(np.isneginf(score.logprobs), score.chars.offsets[:-1])
-    return np.where(impossible, np.inf, -sums / math.log(base)) + 0.0
+    costs: Float64[np.ndarray, " chars"] = np.where(impossible, np.inf, -sums / math.log(base)) + 0.0
+    return costs
 
 
 def visible(text: str) -> str:
@@ -135,6 +140,11 @@ def visible(text: str) -> str:
 def line(found: dict[str, Any]) -> bytes:
     """A document as a line."""
     return json.dumps(found, ensure_ascii=False, allow_nan=False).encode(errors="backslashreplace") + b"\n"
+
+
+def _shown(x: Any) -> Any:
+    """A cell. Eight digits are more than a model's own rounding leaves."""
+    return visible(x) if isinstance(x, str) else f"{x:.8g}" if isinstance(x, float) else x
 
 
 def _log(x: Any, base: float) -> Any:
@@ -160,7 +170,7 @@ def _cell(value: Any) -> Any:
     return value if isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False)
 
 
-def _surprisals(result: ScoredText, base: float) -> np.ndarray[Any, Any]:
+def _surprisals(result: ScoredText, base: float) -> Float64[np.ndarray, " bytes"]:
     return -result.score.logprobs / math.log(base) + 0.0
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Totals", "unit_name"]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Totals:
     """Sums over the texts so far.
 
@@ -32,14 +32,16 @@ class Totals:
     logprob: float = 0.0
     impossible: int = 0
 
-    def add(self, result: ScoredText) -> None:
-        """Count a text in."""
+    def after(self, result: ScoredText) -> Totals:
+        """The sums with one more text."""
         score = result.score
-        self.texts += 1
-        self.bytes += len(score.text)
-        self.chars += len(score.chars)
-        self.logprob += score.logprob
-        self.impossible += score.logprob == -math.inf
+        return Totals(
+            self.texts + 1,
+            self.bytes + len(score.text),
+            self.chars + len(score.chars),
+            self.logprob + score.logprob,
+            self.impossible + (score.logprob == -math.inf),
+        )
 
     def json(self) -> dict[str, Any]:
         """The sums as they are kept; infinities are JSON's, as Python writes them."""

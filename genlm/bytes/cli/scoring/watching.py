@@ -26,29 +26,36 @@ class Pace:
     """
 
     def __init__(self, sources: Sequence[Source], shown: bool) -> None:
-        self._sources, self._shown = sources, shown
+        self._sources = sources
         self._texts = self._bytes = 0
         self._began: float | None = None
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown)
+
+    def start(self) -> None:
+        """Scoring begins: what came before, loading a model above all, does not count."""
+        sizes = [source.size for source in self._sources]
+        total = None if None in sizes else sum(size or 0 for size in sizes)
+        self._began = time.monotonic()
+        self._task = self._bar.add_task("Scoring", total=total)
+        self._bar.start()
 
     @property
     def rate(self) -> float | None:
-        """Bytes per second since the first text was asked for; None if none was scored."""
+        """Bytes per second since the start; None if nothing was scored."""
         if not self._bytes or self._began is None:
             return None
         return self._bytes / max(time.monotonic() - self._began, 1e-9)
 
     def follow(self, results: Iterable[ScoredText]) -> Generator[ScoredText, None, None]:
-        """The results as they come, counted."""
-        self._began = time.monotonic()
-        sizes = [source.size for source in self._sources]
-        total = None if None in sizes else sum(size or 0 for size in sizes)
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-        console = Console(stderr=True)
-        with Progress(*columns, console=console, transient=True, disable=not self._shown) as bar:
-            task = bar.add_task("Scoring", total=total)
+        """The results as they come, counted; they call `start` before the first."""
+        try:
             for result in results:
                 self._texts += 1
                 self._bytes += len(result.record.text)
                 said = f"{self._texts:,} texts, {self._bytes:,} bytes, {self.rate or 0:,.0f} bytes/s"
-                bar.update(task, completed=sum(source.consumed for source in self._sources), description=said)
+                read = sum(source.consumed for source in self._sources)
+                self._bar.update(self._task, completed=read, description=said)
                 yield result
+        finally:
+            self._bar.stop()

@@ -47,9 +47,12 @@ class Where:
                 raise typer.BadParameter("needs --ray", param_hint=name)
 
     def scorer(
-        self, shared: Shared, scoring: Scoring
+        self, shared: Shared, scoring: Scoring, ready: Callable[[], None]
     ) -> Callable[[Iterator[TextRecord]], Generator[ScoredText, None, None]]:
-        """From texts to results in their order. Models are loaded when there is a text to score."""
+        """From texts to results in their order: the one place that knows where the work is done.
+
+        Models are loaded when there is a text to score; then `ready` is called, over a cluster before.
+        """
 
         def score(records: Iterator[TextRecord]) -> Generator[ScoredText, None, None]:
             first = next(records, None)
@@ -57,11 +60,13 @@ class Where:
                 return
             records = chain([first], records)
             if self.ray:
+                ready()
                 yield from self._over_cluster(records, shared, scoring)
                 return
             from genlm.bytes.score import score_groups
 
             with shared.model() as lm:
+                ready()
                 yield from score_groups(lm, records, scoring)
 
         return score

@@ -1,0 +1,169 @@
+"""Every command: its examples, the options and the ways to give a text that all have."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_runner import Run, Terminal, document, exact, fine
+
+from genlm.bytes import BeamParams
+from genlm.bytes.cli import app
+from genlm.bytes.cli.groups import grouped
+from genlm.bytes.cli.sampling import Method, Unit
+from genlm.bytes.cli.shared import Shared
+from genlm.bytes.generate.options import METHODS
+
+
+def examples() -> list[str]:
+    """Every line of the commands' help that is there to be typed."""
+    found = []
+    for command in app.COMMANDS.values():
+        lines = (command.__doc__ or "").split("Examples:")[1].splitlines()
+        found += [line.strip() for line in lines if line.strip()]
+    return found
+
+
+class TestExamples:
+    def test_each_command_has_some(self) -> None:
+        for name in app.COMMANDS:
+            assert any(f"genlm-bytes {name}" in line for line in examples())
+
+    @pytest.mark.parametrize("line", examples())
+    def test_they_run(self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+        """As typed, but in this process: the shell runs what stands before a `|`."""
+        monkeypatch.chdir(tmp_path)
+        Path("notes.txt").write_text("The land. And then the")
+        before, pipe, command = line.rpartition(" | ")
+        stdin = subprocess.run(["sh", "-c", before], check=True, capture_output=True).stdout if pipe else b""
+        command, _, _ = command.partition(" > ")
+        name, *args = shlex.split(command)
+        assert name == "genlm-bytes"
+        done = run(*args, stdin=stdin)
+        written = [path for path in tmp_path.iterdir() if path.name != "notes.txt"]
+        talks_to_nobody = args == ["chat"]  # its input is at its end
+        assert fine(done) or written or talks_to_nobody
+        assert bool(written) == bool({"--html", "--out"} & {*args})
+        assert b"\x1b[" not in done.out
+
+
+TEXTS = ("next", "complete", "chat", "watch", "score")
+"""The commands that take a text."""
+
+
+class TestShared:
+    @pytest.mark.parametrize(
+        "args, params",
+        [
+            ([], BeamParams()),
+            (["--K", "7"], BeamParams(K=7)),
+            (["--K", "7", "--threshold", "0.01"], BeamParams(K=7, prune_threshold=0.01)),
+            (["--tolerance", "0.01"], BeamParams(tolerance=0.01)),
+            (["--K", "7", "--tolerance", "0.01"], BeamParams(K=7, tolerance=0.01)),
+        ],
+    )
+    def test_beam(self, run: Run, monkeypatch: pytest.MonkeyPatch, args: list[str], params: Any) -> None:
+        seen = []
+        monkeypatch.setattr(
+            "genlm.bytes.front.lm.ByteLM.__enter__", lambda self: (seen.append(self.params), self)[1]
+        )
+        fine(run("next", "the", *args))
+        (used,) = seen
+        assert (used.K, used.prune_threshold, used.tolerance) == (
+            params.K,
+            params.prune_threshold,
+            params.tolerance,
+        )
+
+    def test_a_commands_own_default_gives_way(self) -> None:
+        own = BeamParams(K=5, prune_threshold=0.05)
+        assert Shared().params(own) is own
+        assert Shared(tolerance=0.5).params(own) == BeamParams(tolerance=0.5)
+
+    def test_model_device_dtype(self, run: Run) -> None:
+        done = run("info", "-m", "name", "--device", "cpu", "--dtype", "bfloat16")
+        assert done.loaded == [("name", {"device": "cpu", "dtype": "bfloat16", "progress": False})]
+        assert run("info").loaded == [(None, {"device": None, "dtype": None, "progress": False})]
+
+    def test_every_command_has_them(self) -> None:
+        import inspect
+
+        names = {"name", "K", "threshold", "tolerance", "device", "dtype", "as_json", "quiet"}
+        for command in app.COMMANDS.values():
+            assert names <= set(inspect.signature(grouped(command)).parameters)
+
+    @pytest.mark.parametrize(
+        "args, word",
+        [
+            (["--K", "0"], "`K` is 0"),
+            (["--threshold", "0.1"], "`K` is None"),
+            (["--threshold", "1.5", "--K", "5"], "`prune_threshold`"),
+            (["--tolerance", "nan"], "`tolerance`"),
+            (["--tolerance", "0.1", "--threshold", "0.1"], "`prune_threshold`"),
+        ],
+    )
+    def test_mistakes_are_found_before_a_model_is_loaded(self, run: Run, args: list[str], word: str) -> None:
+        for command in (*([name, "a"] for name in TEXTS), ["info"], ["demo"]):
+            done = run(*command, *args)
+            assert (done.code, done.out, done.loaded) == (1, b"", [])
+            assert done.err.startswith("genlm-bytes: ") and word in done.err and done.err.count("\n") == 1
+
+    def test_progress_for_whoever_watches(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        for args, watched in ((), True), (("--quiet",), False):
+            terminal = Terminal()
+            monkeypatch.setattr(sys, "stderr", terminal)
+            done = run("complete", "the", "--max-bytes", "3", *args)
+            assert (done.code, len(done.out), done.loaded[0][1]["progress"]) == (0, 3, watched)
+            assert ("[length: 3 bytes" in terminal.written()) == watched
+            if not watched:
+                assert not terminal.written()
+
+
+class TestGroups:
+    def test_choices_are_the_librarys(self) -> None:
+        assert sorted(METHODS) == sorted(Method) and set(Unit) == {"token", "byte"}
+
+
+class TestText:
+    def test_from_everywhere(self, run: Run, tmp_path: Path) -> None:
+        text = b"caf\xc3"
+        (tmp_path / "text").write_bytes(text)
+        ways = [
+            run("next", os.fsdecode(text), "--json"),
+            run("next", "-", "--json", stdin=text),
+            run("next", "--file", str(tmp_path / "text"), "--json"),
+            run("next", "-", "--chomp", "--json", stdin=text + b"\r\n"),
+        ]
+        documents = [document(done) for done in ways]
+        assert all(exact(found["prompt"]) == text for found in documents)
+        assert len({json.dumps(found["next"]) for found in documents}) == 1
+
+    def test_a_newline_is_text(self, run: Run) -> None:
+        assert exact(document(run("next", "-", "--json", stdin=b"the\n"))["prompt"]) == b"the\n"
+        one_only = document(run("next", "-", "--json", "--chomp", stdin=b"the\n\n"))
+        assert exact(one_only["prompt"]) == b"the\n"
+
+    def test_empty_is_a_text(self, run: Run) -> None:
+        assert len(document(run("next", "", "--json"))["next"]) == 10
+
+    @pytest.mark.parametrize(
+        "args, word",
+        [([], "--file"), (["a", "--file", "b"], "not both")],
+    )
+    def test_none_or_two(self, run: Run, args: list[str], word: str) -> None:
+        for command in ("next", "complete", "watch"):
+            done = run(command, *args)
+            assert (done.code, done.out, done.loaded) == (2, b"", []) and word in done.err
+            assert done.err.count("\n") == 1 and "Try: " in done.err and "--help" in done.err
+
+    @pytest.mark.parametrize("name, word", [("absent", "No such file"), (".", "directory")])
+    def test_an_unreadable_file(self, run: Run, name: str, word: str) -> None:
+        done = run("complete", "--file", name)
+        assert (done.code, done.out, done.loaded) == (1, b"", []) and done.err.count("\n") == 1
+        assert "`file` is" in done.err and word in done.err and "Traceback" not in done.err
