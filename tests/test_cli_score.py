@@ -16,6 +16,8 @@ from cli_runner import Run, Terminal, events, fine
 from toy import TOY, ToyLM
 
 from genlm.bytes import ByteLM
+from genlm.bytes.cli.scoring.watching import Pace
+from genlm.bytes.score import Score, ScoredText, TextRecord
 
 
 def table(done: Any) -> list[dict[str, str]]:
@@ -348,6 +350,18 @@ class TestProgress:
             assert done.code == 0 and done.out.startswith(b"2 texts") and done.out.count(b"\n") == 1
             assert ("2 texts, 5 bytes, " in terminal.written()) == watched
             assert bool(terminal.written()) == watched
+
+    def test_the_clock_starts_when_the_model_is_there(self) -> None:
+        """It is loaded between the first text and the second, or the end."""
+        for number in (1, 2):
+            pace = Pace([], False)
+            records = pace.begin(iter([TextRecord("", b"ab")] * number))
+            next(records)
+            assert pace._began is None
+            assert len(list(records)) == number - 1
+            assert pace._began is not None and pace.rate is None
+            (result,) = pace.follow([ScoredText(TextRecord("", b"ab"), Score(b"ab", np.zeros(2)))])
+            assert result.record.text == b"ab" and pace.rate is not None and pace.rate > 0
 
 
 class TestFiles:

@@ -86,7 +86,11 @@ class Files:
                 why = "is a folder" if path.is_dir() else f"there is no folder {str(path.parent)!r}"
                 raise bad_value("out", str(path), why)
         self._kept = 0  # bytes of the manifest that stay
-        self._start: dict[str, Any] | None = None if overwrite else self._last_checkpoint()
+        try:
+            self._start: dict[str, Any] | None = None if overwrite else self._last_checkpoint()
+        except OSError as error:
+            rule = f"cannot be read: {error.strerror or type(error).__name__}"
+            raise bad_value("out", str(error.filename or first), rule) from None
 
     @property
     def totals(self) -> Totals:
