@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["Files", "Output"]
 
 EVERY = 64
-"""Texts from one checkpoint to the next: each costs a wait for the disk. As many as a batch has, so that who goes
-on scores the same texts together, and round-off is the same too."""
+"""Texts from one checkpoint to the next: each costs a wait for the disk. As many as a batch has: a run that
+goes on then scores the same texts together, and round-off is the same too."""
 WAY_OUT = "Give another name, or --overwrite."
 
 
