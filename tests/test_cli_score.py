@@ -7,6 +7,7 @@ import io
 import json
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -352,16 +353,16 @@ class TestProgress:
             assert bool(terminal.written()) == watched
 
     def test_the_clock_starts_when_the_model_is_there(self) -> None:
-        """It is loaded between the first text and the second, or the end."""
-        for number in (1, 2):
-            pace = Pace([], False)
-            records = pace.begin(iter([TextRecord("", b"ab")] * number))
-            next(records)
-            assert pace._began is None
-            assert len(list(records)) == number - 1
-            assert pace._began is not None and pace.rate is None
-            (result,) = pace.follow([ScoredText(TextRecord("", b"ab"), Score(b"ab", np.zeros(2)))])
-            assert result.record.text == b"ab" and pace.rate is not None and pace.rate > 0
+        pace = Pace([], False)
+        found = ScoredText(TextRecord("", b"ab"), Score(b"ab", np.zeros(2)))
+
+        def results() -> Iterator[ScoredText]:
+            assert pace.rate is None  # here a model is loaded
+            pace.start()
+            yield found
+
+        assert list(pace.follow(results())) == [found]
+        assert pace.rate is not None and pace.rate > 0
 
 
 class TestFiles:

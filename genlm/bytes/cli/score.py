@@ -101,7 +101,7 @@ def score(
     if files is not None and files.resumed:
         shared.remark(f"{files.resumed:,} texts are there already.")
     pace = Pace(sources, shared.remarks and (files is not None or not on_terminal()))
-    scored = _scorer(shared, scoring)(pace.begin(records))
+    scored = _scorer(shared, scoring, pace.start)(records)
     with closing(scored), closing(pace.follow(scored)) as followed:
         if files is None:
             totals = show(followed, asked, shared.as_json)
@@ -118,11 +118,11 @@ def score(
 
 
 def _scorer(
-    shared: Shared, scoring: Scoring
+    shared: Shared, scoring: Scoring, ready: Callable[[], None]
 ) -> Callable[[Iterator[TextRecord]], Generator[ScoredText, None, None]]:
     """From texts to results in their order: the one place that knows where the work is done.
 
-    Here that is one model in this process, loaded when there is a text to score.
+    Here that is one model in this process, loaded when there is a text to score; then `ready` is called.
     """
 
     def score(records: Iterator[TextRecord]) -> Generator[ScoredText, None, None]:
@@ -132,6 +132,7 @@ def _scorer(
         if first is None:
             return
         with shared.model() as lm:
+            ready()
             yield from score_records(lm, chain([first], records), scoring)
 
     return score

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 from genlm.bytes.cli.scoring.source import Source
 
 if TYPE_CHECKING:
-    from genlm.bytes.score import ScoredText, TextRecord
+    from genlm.bytes.score import ScoredText
 
 __all__ = ["Pace"]
 
@@ -32,21 +32,8 @@ class Pace:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
         self._bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown)
 
-    def begin(self, records: Iterator[TextRecord]) -> Iterator[TextRecord]:
-        """The texts, for whoever scores them.
-
-        A model is loaded when there is a first text. That takes seconds, which are not the texts': the clock
-        starts when the second is asked for, or whether there is one.
-        """
-        for i, record in enumerate(records):
-            if i == 1:
-                self._start()
-            yield record
-        self._start()
-
-    def _start(self) -> None:
-        if self._began is not None:
-            return
+    def start(self) -> None:
+        """Scoring begins: what came before, loading a model above all, does not count."""
         sizes = [source.size for source in self._sources]
         total = None if None in sizes else sum(size or 0 for size in sizes)
         self._began = time.monotonic()
@@ -61,10 +48,9 @@ class Pace:
         return self._bytes / max(time.monotonic() - self._began, 1e-9)
 
     def follow(self, results: Iterable[ScoredText]) -> Generator[ScoredText, None, None]:
-        """The results as they come, counted."""
+        """The results as they come, counted; they call `start` before the first."""
         try:
             for result in results:
-                self._start()
                 self._texts += 1
                 self._bytes += len(result.record.text)
                 said = f"{self._texts:,} texts, {self._bytes:,} bytes, {self.rate or 0:,.0f} bytes/s"
