@@ -7,6 +7,7 @@ import io
 import json
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from cli_runner import Run, Terminal, events, fine
 from toy import TOY, ToyLM
 
 from genlm.bytes import ByteLM
+from genlm.bytes.cli.scoring.watching import Pace
+from genlm.bytes.score import Score, ScoredText, TextRecord
 
 
 def table(done: Any) -> list[dict[str, str]]:
@@ -348,6 +351,18 @@ class TestProgress:
             assert done.code == 0 and done.out.startswith(b"2 texts") and done.out.count(b"\n") == 1
             assert ("2 texts, 5 bytes, " in terminal.written()) == watched
             assert bool(terminal.written()) == watched
+
+    def test_the_clock_starts_when_the_model_is_there(self) -> None:
+        pace = Pace([], False)
+        found = ScoredText(TextRecord("", b"ab"), Score(b"ab", np.zeros(2)))
+
+        def results() -> Iterator[ScoredText]:
+            assert pace.rate is None  # here a model is loaded
+            pace.start()
+            yield found
+
+        assert list(pace.follow(results())) == [found]
+        assert pace.rate is not None and pace.rate > 0
 
 
 class TestFiles:

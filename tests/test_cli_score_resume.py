@@ -132,7 +132,8 @@ class TestCut:
     RECORDS = tuple(TextRecord(str(i), text) for i, text in enumerate(TEXTS.splitlines(), 1))
 
     @pytest.fixture
-    def results(self) -> list[ScoredText]:
+    def results(self, monkeypatch: pytest.MonkeyPatch) -> list[ScoredText]:
+        monkeypatch.setattr("os.fsync", lambda _: None)  # no power fails here; it is most of the time
         with ByteLM(ToyLM([*TOY[:-1], b" ", b"<e>"], seed=3, eos=7)) as lm:
             return Scoring(regions=RegionOptions()).of(lm, self.RECORDS)
 
@@ -211,6 +212,11 @@ class TestOthers:
         done = run(*line("tsv"), stdin=TEXTS, model=toy)
         assert (done.code, done.err.count("\n")) == (1, 1) and "--overwrite" in done.err
         assert Path("x.tsv").read_text() == "mine\n"
+
+    def test_a_manifest_that_is_none(self, run: Run, toy: Any) -> None:
+        Path("x.tsv.manifest.jsonl").mkdir()
+        done = run(*line("tsv"), stdin=TEXTS, model=toy)
+        assert (done.code, done.err.count("\n")) == (1, 1) and "cannot be read" in done.err
 
     def test_changed_since(self, run: Run, toy: Any) -> None:
         fine(run(*line("tsv"), stdin=TEXTS, model=toy))

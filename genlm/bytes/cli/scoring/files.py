@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Files", "Output"]
 
-EVERY = 32
-"""Texts from one checkpoint to the next: each costs a wait for the disk."""
+EVERY = 64
+"""Texts from one checkpoint to the next: each costs a wait for the disk. As many as a batch has: a run that
+goes on then scores the same texts together, and round-off is the same too."""
 WAY_OUT = "Give another name, or --overwrite."
 
 
@@ -86,7 +87,11 @@ class Files:
                 why = "is a folder" if path.is_dir() else f"there is no folder {str(path.parent)!r}"
                 raise bad_value("out", str(path), why)
         self._kept = 0  # bytes of the manifest that stay
-        self._start: dict[str, Any] | None = None if overwrite else self._last_checkpoint()
+        try:
+            self._start: dict[str, Any] | None = None if overwrite else self._last_checkpoint()
+        except OSError as error:
+            rule = f"cannot be read: {error.strerror or type(error).__name__}"
+            raise bad_value("out", str(error.filename or first), rule) from None
 
     @property
     def totals(self) -> Totals:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -134,8 +133,3 @@ def format_of(path: Path, asked: Asked) -> Format:
     if kind is None:
         raise bad_value("out", str(path), f"must end with {', '.join(KINDS)}", "The ending says the format.")
     return kind(asked)
-
-
-def endings() -> Sequence[str]:
-    """The endings of file names that say a format."""
-    return tuple(KINDS)
