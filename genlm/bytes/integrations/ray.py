@@ -21,6 +21,7 @@ folder be shared.
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 from collections.abc import Iterable, Iterator, Mapping
@@ -226,6 +227,7 @@ def _started(address: str | None) -> Any:
         here = address is None and not os.environ.get("RAY_ADDRESS")
         local = {"include_dashboard": False} if here else {}
         ray.init(address, logging_level="warning", **local)
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # else it tells of each step it takes
     return ray
 
 
