@@ -17,6 +17,7 @@ import asyncio
 import math
 import re
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from operator import attrgetter
@@ -69,6 +70,10 @@ FAINT, CLOSE = math.log(1e-4), 16
 of the first that is lacking: further on, others that are lacking too will mostly have pushed it out. (300
 bytes of prose, K=5, threshold 0: of the fainter ones further on one in six was needed in the end, of the
 others six in seven; 3,236 contexts became 1,550, for 966 that reading byte by byte needs.)"""
+
+CROWD = 32
+"""The most candidates that waited to be asked for at one byte that far on. More, and the beam there is a
+wrong guess that cannot read the text, to which all who wait look heavy (2,000, once in 1,000 bytes)."""
 
 _Beam = TypeVar("_Beam", bound="ByteBeamState")
 
@@ -267,9 +272,10 @@ class _Guesses:
 
     async def ask_for(self, lacking: list[_Lacking]) -> None:
         """The contexts of some candidates at a token's end, each with a few tokens more."""
-        contexts = []
+        contexts, soon = [], lacking[0].needed + CLOSE
+        woken = Counter(needed for _, place, needed, _ in lacking if place < needed)
         for state, place, needed, share in lacking:
-            if share < FAINT and needed >= lacking[0].needed + CLOSE:
+            if needed >= soon and (share < FAINT or woken[needed] > CROWD):
                 continue
             offset = self._offset[place]
             length = 2 * self._reach.pop(state.lm_state.parent_node, 0)
