@@ -212,7 +212,7 @@ def _reference_notes(figures: Figures) -> list[str]:
     )
     others = "".join(f" ({PARAGRAPHS[name]}: {strict.words})" for name, (strict, _) in REFERENCES.items())
     return [
-        f"the reference is {REFERENCE.words}, K={REFERENCE.params['K']}{others}. At {LOOSER.words}, three "
+        f"the reference is {REFERENCE.words}, without K{others}. At {LOOSER.words}, three "
         f"times looser, Δ and TV from it are, on average (and at worst): {doubts}"
     ]
 

@@ -7,6 +7,7 @@ the readings of the reference are kept under `benchmarks/.venvs/accuracy/`, sinc
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import time
 from contextlib import ExitStack
@@ -25,6 +26,7 @@ from figures import Rounds
 from peers import HERE, VENVS, python_of
 
 from genlm.bytes import BeamParams, ByteBeamState
+from genlm.bytes.byte_lm import waiting
 from genlm.bytes.byte_lm.guess import guess_tokens
 from genlm.bytes.engine import Engine
 from genlm.bytes.models import default_model_path, load_default_model
@@ -119,7 +121,12 @@ class Session:
     async def _kept(self, name: str, setting: Setting) -> Reading:
         path = self._path(name, setting)
         if not path.exists():
-            (await self._counted(name, setting)).save(path)
+            usual = waiting.LEAST
+            try:
+                waiting.LEAST = math.log(setting.least) if setting.least else usual
+                (await self._counted(name, setting)).save(path)
+            finally:
+                waiting.LEAST = usual
         return Reading.load(path)
 
     def _path(self, name: str, setting: Setting) -> Path:

@@ -212,7 +212,7 @@ async def test_the_end_of_the_sequence():
 
 
 def test_default():
-    assert BeamParams().tolerance == 1e-3 and BeamParams().K is None
+    assert BeamParams().tolerance == 5e-4 and BeamParams().K is None
     assert BeamParams(K=5).tolerance is None and BeamParams(exact=True).tolerance is None
     assert BeamParams(K=5, tolerance=0.01).K == 5
 

@@ -13,7 +13,7 @@ from genlm.bytes.errors import bad_type, bad_value
 
 __all__ = ["DEFAULT_TOLERANCE", "BeamParams"]
 
-DEFAULT_TOLERANCE = 1e-3
+DEFAULT_TOLERANCE = 5e-4
 DROP = 1e-6
 """With a tolerance, the part of it below which a candidate is dropped. Keeping one costs next to nothing;
 after a byte that surprises the beam by e^-12 what was a millionth before matters."""
