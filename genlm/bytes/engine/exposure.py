@@ -16,9 +16,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
-__all__ = ["Exposure", "expose"]
+__all__ = ["Exposure", "expose", "first_run", "scattered", "slots_of"]
 
 WEIGHT = 8
 """A hole costs as much as gathering (1 + new nodes / WEIGHT) needed slots."""
@@ -73,16 +73,42 @@ def expose(
         paths: the slots of their ancestors; they may share some, with each other and with `new`.
         capacity: how many slots there are.
     """
-    needed = np.zeros(capacity, np.bool_)
-    for path in paths:
-        needed[path] = True
-    needed[new] = False
-    old = np.flatnonzero(needed)
+    old = slots_of(paths, capacity, new)
     count = len(old) + len(new)
     if not len(old):  # the model's own keys and values are all there is
         return Exposure(new, old, None, count)
     start = min(int(old[0]), int(new.min()))
     length = max(int(old[-1]), int(new.max())) + 1 - start
-    if (length - count) * (WEIGHT + len(new)) <= WEIGHT * len(old):
+    if not _too_many(length - count, len(old), len(new)):
         return Exposure(new, old, start, length)
     return Exposure(new, old, None, count)
+
+
+def _too_many(holes: int, old: int, new: int) -> bool:
+    """Whether gathering `old` slots is cheaper than exposing so many holes to `new` nodes."""
+    return holes * (WEIGHT + new) > WEIGHT * old
+
+
+def slots_of(
+    paths: Iterable[Int[np.ndarray, " depth"]], capacity: int, new: Int[np.ndarray, " new"] | None = None
+) -> Int[np.ndarray, " old"]:
+    """The slots on some paths that are not `new`, in rising order."""
+    needed = np.zeros(capacity, np.bool_)
+    for path in paths:
+        needed[path] = True
+    if new is not None:
+        needed[new] = False
+    return np.flatnonzero(needed)
+
+
+def scattered(slots: Int[np.ndarray, " old"], new: int) -> bool:
+    """Whether some slots, in rising order, are better gathered for new nodes than exposed as they lie."""
+    return _too_many(int(slots[-1]) + 1 - int(slots[0]) - len(slots), len(slots), new)
+
+
+def first_run(free: Bool[np.ndarray, " slots"], length: int) -> int | None:
+    """Where the first stretch of so many free slots begins; None if there is none."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], free, [False]])))
+    starts, ends = edges[::2], edges[1::2]
+    long = np.flatnonzero(ends - starts >= length)
+    return int(starts[long[0]]) if len(long) else None

@@ -4,9 +4,10 @@ The model is given a cache whose layers write the new keys and values into the n
 answer with those that this forward needs (`exposure.py`): a stretch of the buffers, or what is needed of
 them, gathered, followed by the new.
 
-A node gets the first free slot after its parent's, so that paths are stretches. The buffers grow by
-doubling, up to the limit. Only a forward that needs more than the limit by itself gets more, and the buffers
-are cut back and compacted after it.
+A node gets the first free slot after its parent's, so that paths are stretches. What is needed together and
+lies scattered is not gathered at every forward: it moves, once, to where it lies together, if there is room.
+The buffers grow by doubling, up to the limit. Only a forward that needs more than the limit by itself gets
+more, and the buffers are cut back and compacted after it.
 
 A node with a slot has ancestors with slots: the least recently used go first, of those equally so the
 deepest, and a node counts as used when a descendant is. What slots without a holder contain is finite, since
@@ -23,13 +24,15 @@ import torch
 from jaxtyping import Float, Int
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from genlm.bytes.engine.exposure import Exposure, expose
+from genlm.bytes.engine.exposure import Exposure, expose, first_run, scattered, slots_of
 from genlm.bytes.engine.paths import Paths
 from genlm.bytes.engine.tree import Node
 
 __all__ = ["SlotCache"]
 
 FIRST_CAPACITY = 64
+WORTH_MOVING = 64
+"""Slots from which moving them pays: it costs what gathering them once does, and some bookkeeping."""
 
 
 class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
@@ -62,11 +65,7 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
     def _put(
         self, buffer: Float[torch.Tensor, "1 h s d"], new: Float[torch.Tensor, "1 h n d"]
     ) -> tuple[Float[torch.Tensor, "1 h s2 d"], Float[torch.Tensor, "1 h e d"]]:
-        cache = self._cache
-        if buffer.shape[2] < cache.capacity:
-            grown = buffer.new_zeros(self._shape(buffer))
-            grown[:, :, : buffer.shape[2]] = buffer
-            buffer = grown
+        cache, buffer = self._cache, self._grown(buffer)
         # A model may be spread over several devices; where it is on one, `to` does nothing.
         if isinstance(cache.new, slice):
             buffer[:, :, cache.new] = new
@@ -77,6 +76,20 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
         if isinstance(cache.old, slice):
             return buffer, buffer[:, :, cache.old]
         return buffer, torch.cat([buffer.index_select(2, cache.old.to(buffer.device)), new], dim=2)
+
+    def _grown(self, buffer: torch.Tensor) -> torch.Tensor:
+        if buffer.shape[2] == self._cache.capacity:
+            return buffer
+        grown = buffer.new_zeros(self._shape(buffer))
+        grown[:, :, : buffer.shape[2]] = buffer
+        return grown
+
+    def copy(self, slots: Int[torch.Tensor, " some"], start: int) -> None:
+        """Copy what some slots contain to those from `start` on."""
+        self.keys, self.values = self._grown(self.keys), self._grown(self.values)
+        for buffer in (self.keys, self.values):
+            into = buffer[:, :, start : start + len(slots)]
+            into.copy_(buffer.index_select(2, slots.to(buffer.device)))
 
     def erase(self, slots: Int[torch.Tensor, " some"]) -> None:
         """Make what some slots contain finite."""
@@ -180,8 +193,10 @@ class SlotCache(Cache):  # type: ignore[misc]
             node.used = self.clock
         lacking = [node for node in new if node.slot is None]
         self._make_room(len(lacking))
-        self._give_slots(lacking)
         paths = {stem: self._paths.of(stem) for stem in stems}
+        if self._settle(paths.values(), len(new)):
+            paths = {stem: self._paths.of(stem) for stem in stems}
+        self._give_slots(lacking)
         self.exposure = expose(np.array([node.slot for node in new]), paths.values(), self.capacity)
         self.new = self._stretch(self.exposure.new)
         self.old = self._exposed()
@@ -197,6 +212,36 @@ class SlotCache(Cache):  # type: ignore[misc]
         if shown.start is not None:
             return slice(shown.start, shown.start + shown.length)
         return torch.tensor(shown.old, device=self._device) if len(shown.old) else None
+
+    def _settle(self, paths: Iterable[Int[np.ndarray, " depth"]], new: int) -> bool:
+        """Move what is needed together to where it lies together, if it is scattered and there is room.
+
+        Returns:
+            Whether it has moved.
+        """
+        needed = slots_of(paths, self.capacity)
+        if len(needed) < WORTH_MOVING or not scattered(needed, new):
+            return False
+        length = len(needed) + new
+        if (start := first_run(self._free, length)) is None:
+            if self.most_slots is None or self.capacity + length > self.most_slots:
+                return False
+            start = self.capacity
+            self._grow(start + length)
+        nodes = [node for slot in needed if (node := self._holders[slot])]
+        nodes.sort(key=lambda node: node.depth)  # what branches share comes first
+        slots = torch.tensor([node.slot for node in nodes], device=self._device)
+        for layer in self.layers:
+            layer.copy(slots, start)
+        self.release(nodes)
+        self._place(nodes, range(start, start + len(nodes)))
+        return True
+
+    def _place(self, nodes: Iterable[Node], slots: Iterable[int]) -> None:
+        for node, slot in zip(nodes, slots, strict=True):
+            node.slot = slot
+            self._holders[slot] = node
+            self._free[slot] = False
 
     def release(self, nodes: Iterable[Node]) -> None:
         """Take the slots of `nodes` back."""
@@ -258,10 +303,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         free = np.flatnonzero(self._free)
         first = int(np.searchsorted(free, above.slot)) if above and above.slot is not None else 0
         slots = np.concatenate([free[first : first + len(nodes)], free[:first]])[: len(nodes)]
-        self._free[slots] = False
-        for node, slot in zip(nodes, slots.tolist(), strict=True):
-            node.slot = slot
-            self._holders[slot] = node
+        self._place(nodes, slots.tolist())
 
     def _make_room(self, count: int) -> None:
         missing = count - int(self._free.sum())
