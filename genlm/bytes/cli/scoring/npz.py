@@ -121,7 +121,7 @@ class _Adder:
     def _add(self, name: str, dtype: str, length: int, pieces: Iterator[Array]) -> None:
         with self.archive.open(f"{name}.npy", "w", force_zip64=True) as member:
             header = {"descr": dtype, "fortran_order": False, "shape": (length,)}
-            np.lib.format.write_array_header_1_0(member, header)
+            np.lib.format.write_array_header_1_0(member, header)  # type: ignore[no-untyped-call, unused-ignore]
             for piece in pieces:
                 member.write(piece.astype(dtype).tobytes())
 
