@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -49,38 +50,29 @@ def load(clock: Clock, folder: str, device: str) -> dict[str, Any]:
 
 if OURS:
 
-    @case
-    def words(clock: Clock, sentences: list[str]) -> dict[str, Any]:
-        """Word surprisals with their boundaries, and the sums over tokens beside them; default accuracy."""
+    def counted(clock: Clock, work: Callable[[Any], Any]) -> tuple[Any, dict[str, int]]:
+        """What some work on the model gives, with nothing cached, and the contexts and forwards it took."""
         lm = state["lm"]
         lm.forget()
         engine = adopt(lm.llm)
         before = engine.statistics()
         with clock:
-            rows = lm.word_surprisal(sentences)
+            found = work(lm)
         after = engine.statistics()
-        return {
-            "bits": sum(row.surprisal for row in rows),
-            "words": len(rows),
-            "contexts": after.tokens_run - before.tokens_run,
-            "forwards": after.forwards - before.forwards,
-        }
+        contexts, forwards = after.tokens_run - before.tokens_run, after.forwards - before.forwards
+        return found, {"contexts": contexts, "forwards": forwards}
+
+    @case
+    def words(clock: Clock, sentences: list[str]) -> dict[str, Any]:
+        """Word surprisals with their boundaries, and the sums over tokens beside them; default accuracy."""
+        rows, cost = counted(clock, lambda lm: lm.word_surprisal(sentences))
+        return {"bits": sum(row.surprisal for row in rows), "words": len(rows), **cost}
 
     @case
     def scores(clock: Clock, sentences: list[str]) -> dict[str, Any]:
         """The log-probabilities of the bytes alone."""
-        lm = state["lm"]
-        lm.forget()
-        engine = adopt(lm.llm)
-        before = engine.statistics()
-        with clock:
-            found = lm.score(sentences)
-        after = engine.statistics()
-        return {
-            "logp": [score.logprob for score in found],
-            "contexts": after.tokens_run - before.tokens_run,
-            "forwards": after.forwards - before.forwards,
-        }
+        found, cost = counted(clock, lambda lm: lm.score(sentences))
+        return {"logp": [score.logprob for score in found], **cost}
 
 
 @case

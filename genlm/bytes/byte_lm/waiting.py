@@ -13,9 +13,8 @@ without a model call; what it would have given the bytes read since is not, and 
 - Where it ended inside a token of theirs, by what tokens there are. Until the next place where tokens
   end, its bytes `s` count `min(1, c q(s), sqrt(e) p(s)^0.95)`: `q` is the probability that tokens drawn
   evenly from the vocabulary spell a text beginning with `s`, and `p(s)` what the beam gave it. (Here the
-  median ratio is e^-7: such candidates mostly die, and waiting saves the call that would tell. Six
-  paragraphs, two thirds of the errors: with c = 500 rather than 2000, from candidates of one in thirty
-  whose ratio was near 1, "http:" before "//" among them.)
+  median ratio is e^-7: such candidates mostly die, and waiting saves the call that would tell. Some have
+  one near 1, "http:" before "//" among them: c = 500 rather than 2000 lets those wait too long.)
 - No byte counts less than `LEAST`: where the beam is surprised beyond that, those who wait gain on it. For
   those who rejoined where tokens last ended it is `MILD`. (The ratio spreads by a factor of e at the first
   token after a different one, by e^0.5 at the next, by e^0.2 in the long run. "Photo|s" waits beside
@@ -356,13 +355,13 @@ def token_prior(trie: TokenByteTrie, symbols: Iterable[int | bytes]) -> float:
 
 def _token_prior(trie: TokenByteTrie, symbols: tuple[int | bytes, ...]) -> float:
     arrays, n = trie.arrays, len(symbols)
-    every, continuing = len(trie.token_ids), _continuing(trie)
+    every = len(trie.token_ids)
     ends = [1.0] + [0.0] * n
     total = 0.0
     for start in range(n):
         if ends[start] == 0.0:
             continue
-        node, tokens = ROOT, continuing if _continues(symbols[start]) else every
+        node, tokens = ROOT, _continuing(trie) if _continues(symbols[start]) else every
         for at in range(start, n):
             if symbols[at] == EOS:  # read by a token of its own: where tokens end, it can be
                 total += ends[start] * (at == start)
