@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import WINDOW
 
-from genlm.bytes.engine import Engine
+from genlm.bytes.engine import Engine, slots
 from genlm.bytes.engine.exposure import expose
 from genlm.bytes.engine.forward import FULL, TreeModel
 
@@ -144,6 +144,30 @@ def test_ancestors_of_what_is_kept_are_kept(data, most_bytes):
                 at = at.parent
             assert at.parent is None
         alive = [*alive[-3:], *grown]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3"])
+def test_what_lies_strewn_is_put_together(kind, monkeypatch, shown):
+    """Two branches grow beside contexts that nobody comes back to: hardly a forward gathers slots, and
+    buffers grow with what is kept, not with the moves."""
+    monkeypatch.setattr(slots, "WORTH_MOVING", 8)
+    llm = tiny.transformer(kind)
+    engine, rng = Engine(llm), np.random.default_rng(2)
+    cache, gathered = engine._tree_model.cache, 0
+    trunk = engine.node(rng.integers(3, TOKENS, 20).tolist())
+    ends = [trunk, trunk]
+    engine._logprobs_sync([trunk])
+    for step in range(60):
+        ends = [end.child(int(rng.integers(3, TOKENS))) for end in ends]
+        dead = [ends[0].parent.child(token) for token in range(step % 5)]
+        shown.clear()
+        nodes = list(dict.fromkeys([*dead, *ends]))
+        check(llm, nodes, engine._logprobs_sync(nodes))
+        gathered += shown[0][2]
+        held = [node.slot for node in cache._held()]
+        assert sorted(held) == np.flatnonzero(~cache._free).tolist() and len(set(held)) == cache.used
+        assert cache.capacity <= max(64, 4 * cache.used)
+    assert cache.used > 200 and gathered < 6
 
 
 @pytest.mark.parametrize("how", ["raises", "finds no number"])

@@ -130,12 +130,14 @@ class Engine:
     def reproducible(self) -> bool:
         """Whether the same questions, after `clear_cache`, are answered with the same last digits.
 
-        For one event loop, on one machine. A forward then waits until its loop has nothing else to do.
+        For one event loop, on one machine. A forward then waits until its loop has nothing else to do, and
+        nothing is chosen by measuring what is faster.
         """
-        return self._worker.patience == ENDLESS
+        return self._tree_model.steady
 
     @reproducible.setter
     def reproducible(self, wanted: bool) -> None:
+        self._tree_model.steady = wanted
         self._worker.patience = ENDLESS if wanted else PATIENCE
 
     def _forget(self) -> None:

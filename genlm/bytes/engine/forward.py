@@ -25,14 +25,17 @@ Nearly all time is in matrix products, which compiling leaves as they are.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int
 
+from genlm.bytes.engine.heads import heads_grouped, shares_keys
 from genlm.bytes.engine.masks import ancestors, depths, is_chain
+from genlm.bytes.engine.products import Turned, faster_turned
 from genlm.bytes.engine.slots import SlotCache
 from genlm.bytes.engine.tree import Node, Tree
 from genlm.bytes.errors import UnsupportedModelError
@@ -48,6 +51,10 @@ class TreeModel:
     Args:
         model: the Hugging Face model, in evaluation mode.
         most_bytes: see `SlotCache`.
+
+    Attributes:
+        steady: whether to do without what is chosen by measuring (`products.py`): a second engine may find
+            otherwise, and round-off depends on it.
 
     Raises:
         UnsupportedModelError: from what the model's configuration says, it cannot work.
@@ -69,6 +76,10 @@ class TreeModel:
         self.device: torch.device = model.device
         self.cache = SlotCache(len(self.kinds), self.device, most_bytes)
         self.longest: int | None = getattr(self.config, "max_position_embeddings", None)
+        self.steady = False
+        on_cpu = self.device.type == "cpu"
+        self._turned = faster_turned(model) if on_cpu else frozenset()
+        self._grouped = on_cpu and self.boolean and shares_keys(model)
 
     def run(self, new: list[Node], wanted: Sequence[int]) -> list[Float32[torch.Tensor, " v"]]:
         """The next token's natural log-probabilities at some of `new` (see `forward`), in the host's memory.
@@ -96,22 +107,31 @@ class TreeModel:
         paths = self.cache.expose(new)
         put: dict[str, Any] = {"device": self.device, "dtype": torch.long}
         kwargs: dict[str, Any] = {"logits_to_keep": torch.tensor(wanted, **put)} if self._keeps_logits else {}
-        output = self.model(
-            input_ids=torch.tensor([[node.token for node in new]], **put),
-            position_ids=torch.tensor([[node.depth - 1 for node in new]], **put),
-            attention_mask=self._masks(new, paths),
-            past_key_values=self.cache,
-            use_cache=True,
-            **kwargs,
-        )
+        masks = self._masks(new, paths)
+        with self._faster(len(new), masks is not None):
+            output = self.model(
+                input_ids=torch.tensor([[node.token for node in new]], **put),
+                position_ids=torch.tensor([[node.depth - 1 for node in new]], **put),
+                attention_mask=masks,
+                past_key_values=self.cache,
+                use_cache=True,
+                **kwargs,
+            )
         logits: torch.Tensor = output.logits[0]
         return logits if self._keeps_logits else logits[list(wanted)]
 
-    def _masks(self, new: list[Node], paths: Mapping[Node, Int[np.ndarray, " depth"]]) -> Any:
-        """A mask for each kind of layer; None where a node may attend to all that it is shown.
+    @contextmanager
+    def _faster(self, new: int, masked: bool) -> Iterator[None]:
+        """Have a forward over so many nodes computed in the fastest way known."""
+        with ExitStack() as ways:
+            if new in self._turned and not self.steady:
+                ways.enter_context(Turned(self._turned))
+            if masked and self._grouped:
+                ways.enter_context(heads_grouped(self.config))
+            yield
 
-        Without one, transformers lets models with grouped queries do without copying keys for each head.
-        """
+    def _masks(self, new: list[Node], paths: Mapping[Node, Int[np.ndarray, " depth"]]) -> Any:
+        """A mask for each kind of layer; None where a node may attend to all that it is shown."""
         shown = self.cache.exposure
         if not paths and is_chain(new):
             return None  # from the root: the model's own causal mask is this mask, and faster
@@ -141,9 +161,19 @@ class TreeModel:
     def check(self) -> None:
         """Compare a small tree, evaluated in three forwards, with plain forwards of its paths.
 
+        A model that cannot attend by groups does without.
+
         Raises:
             UnsupportedModelError: the model fails on it, or the results differ.
         """
+        if self._grouped:
+            try:
+                return self._try()
+            except UnsupportedModelError:
+                self._grouped = False
+        self._try()
+
+    def _try(self) -> None:
         size = self.config.vocab_size
         a, b, c, d, e = ((7 * i + 3) % size for i in range(1, 6))
         tree = Tree()

@@ -5,7 +5,8 @@ answer with those that this forward needs (`exposure.py`): a stretch of the buff
 them, gathered, followed by the new.
 
 A node gets the first free slot after its parent's, so that paths are stretches. What is needed together and
-lies scattered is not gathered at every forward: it moves, once, to where it lies together, if there is room.
+lies scattered is not gathered at every forward: it moves, once, to where it lies together and can grow by a
+quarter, if there is room. Where free slots are many but strewn, all are packed.
 The buffers grow by doubling, up to the limit. Only a forward that needs more than the limit by itself gets
 more, and the buffers are cut back and compacted after it.
 
@@ -222,20 +223,39 @@ class SlotCache(Cache):  # type: ignore[misc]
         needed = slots_of(paths, self.capacity)
         if len(needed) < WORTH_MOVING or not scattered(needed, new):
             return False
-        length = len(needed) + new
-        if (start := first_run(self._free, length)) is None:
-            if self.most_slots is None or self.capacity + length > self.most_slots:
-                return False
-            start = self.capacity
-            self._grow(start + length)
         nodes = [node for slot in needed if (node := self._holders[slot])]
         nodes.sort(key=lambda node: node.depth)  # what branches share comes first
+        room = new + max(WORTH_MOVING, len(nodes) // 4)
+        if (start := first_run(self._free, len(nodes) + room)) is not None:
+            self._move(nodes, start)
+        elif max(2 * self.used, self.used + room) <= self.capacity:
+            among = set(nodes)
+            self._pack([*(node for node in self._held() if node not in among), *nodes])
+        elif self.most_slots is not None and self.capacity + len(nodes) + room <= self.most_slots:
+            start = self.capacity
+            self._grow(min(max(2 * self.capacity, self.capacity + len(nodes) + room), self.most_slots))
+            self._move(nodes, start)
+        else:
+            return False
+        return True
+
+    def _move(self, nodes: list[Node], start: int) -> None:
+        """Move some nodes to free slots from `start` on."""
         slots = torch.tensor([node.slot for node in nodes], device=self._device)
         for layer in self.layers:
             layer.copy(slots, start)
         self.release(nodes)
         self._place(nodes, range(start, start + len(nodes)))
-        return True
+
+    def _pack(self, nodes: list[Node]) -> None:
+        """Buffers of the capacity that hold these nodes, all there are, one after another from the start."""
+        slots = torch.tensor([node.slot for node in nodes], dtype=torch.long, device=self._device)
+        for layer in self.layers:
+            layer.move(slots)
+        self._holders = [None] * self.capacity
+        self._free = np.ones(self.capacity, np.bool_)
+        self._place(nodes, range(len(nodes)))
+        self._paths.forget()
 
     def _place(self, nodes: Iterable[Node], slots: Iterable[int]) -> None:
         for node, slot in zip(nodes, slots, strict=True):
@@ -281,16 +301,8 @@ class SlotCache(Cache):  # type: ignore[misc]
         if most is None or self.capacity <= most:
             return
         self._evict(max(0, self.used - most), self.clock + 1)
-        held = self._held()
-        slots = torch.tensor([node.slot for node in held], dtype=torch.long, device=self._device)
-        self.capacity = most
-        for layer in self.layers:
-            layer.move(slots)
-        for slot, node in enumerate(held):
-            node.slot = slot
-        self._holders = [*held, *[None] * (most - len(held))]
-        self._free = np.arange(most) >= len(held)
-        self._paths.forget()
+        held, self.capacity = self._held(), most
+        self._pack(held)
 
     def _held(self) -> list[Node]:
         return [node for node in self._holders if node is not None]
