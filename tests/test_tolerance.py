@@ -174,6 +174,25 @@ async def test_the_carrier_of_a_byte_waits_and_is_woken():
     assert [s.lm_state.context for s in after] == [[0]]
 
 
+@pytest.mark.parametrize("mild", [0.05, 1e-4])
+async def test_a_surprise_wakes_who_has_just_rejoined(mild, monkeypatch):
+    """`a` waits beside `ab`; the `y` after it, which surprises `ab`, is what `a|b` expects. Without the rule for
+    those who have just rejoined, it would go on waiting."""
+    from genlm.bytes.byte_lm import waiting
+
+    after = {(): [0.001, 0.997, 0.001, 0.001], (0,): [0.0, 0.0, 1.0, 0.0], (0, 2): [0.0, 0.0, 0.1, 0.9]}
+    usual = [0.4, 0.3, 0.299, 0.001]
+    lm = FixedLM([b"a", b"ab", b"b", b"y"], rule=lambda context: after.get(tuple(context), usual))
+    monkeypatch.setattr(waiting, "MILD", math.log(mild))
+    beam = await start(lm, BeamParams(tolerance=0.01))
+    for byte in b"ab":
+        beam = await (beam << byte)
+    assert [w.state.lm_state.context for w in beam.waiting] == [[0]]
+    beam = await (beam << ord("y"))
+    truth = 0.997 * 0.001 + 0.001 * 0.9
+    assert math.exp(beam.logZ) == pytest.approx(truth if mild == 0.05 else 0.997 * 0.001)
+
+
 async def test_who_waits_is_carried_along():
     beam = await start(light_carrier(), BeamParams(tolerance=0.05))
     beam = await (await beam.prefill(b"ab")).prefill(b"ab")

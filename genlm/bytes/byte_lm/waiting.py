@@ -202,14 +202,16 @@ class WaitingRoom:
     def admit_late(self, found: Iterable[Waiting]) -> Self:
         """Let candidates wait that ended at places passed since."""
         closed, groups = list[Waiting](), {group[0].trail: list(group) for group in self.inside}
+        recent = list(self.recent)
         for waiting in found:
             place = self._rejoining(waiting.trail)
             if place is None:
                 groups.setdefault(waiting.trail, []).append(waiting)
             else:
                 closed.append(self._close(waiting, place))
+                recent += closed[-1:] if place is self.met else []
         inside = tuple(tuple(sorted(group, key=lambda w: -w.weight)) for group in groups.values())
-        return replace(self, inside=inside, rejoined=self._ordered(closed))
+        return replace(self, inside=inside, rejoined=self._ordered(closed), recent=tuple(recent))
 
     def read(self, symbol: int | bytes, mode: TrieMode, logp: float) -> Self:
         """All have one more symbol to catch up with, to which the beam gave `logp`."""
