@@ -174,23 +174,24 @@ async def test_the_carrier_of_a_byte_waits_and_is_woken():
     assert [s.lm_state.context for s in after] == [[0]]
 
 
-@pytest.mark.parametrize("mild", [0.05, 1e-4])
-async def test_a_surprise_wakes_who_has_just_rejoined(mild, monkeypatch):
-    """`a` waits beside `ab`; the `y` after it, which surprises `ab`, is what `a|b` expects. Without the rule for
-    those who have just rejoined, it would go on waiting."""
-    from genlm.bytes.byte_lm import waiting
+@pytest.mark.parametrize("looks", [4, 0])
+async def test_a_surprise_makes_it_look(looks, monkeypatch):
+    """`a` waits beside `ab`, far below the tolerance; the `y` after them surprises `ab`, and `by` is what `a`
+    expects. Without looking it would go on waiting."""
+    from genlm.bytes.byte_lm import step
 
-    after = {(): [0.001, 0.997, 0.001, 0.001], (0,): [0.0, 0.0, 1.0, 0.0], (0, 2): [0.0, 0.0, 0.1, 0.9]}
-    usual = [0.4, 0.3, 0.299, 0.001]
-    lm = FixedLM([b"a", b"ab", b"b", b"y"], rule=lambda context: after.get(tuple(context), usual))
-    monkeypatch.setattr(waiting, "MILD", math.log(mild))
+    first, after_a, usual = [0.001, 0.997, 0.001, 0.001], [0.0, 0.1, 0.9, 0.0], [0.4, 0.3, 0.299, 0.001]
+    lm = FixedLM(
+        [b"a", b"ab", b"by", b"y"], rule=lambda c: first if not c else after_a if c == [0] else usual
+    )
+    monkeypatch.setattr(step, "LOOKS", looks)
     beam = await start(lm, BeamParams(tolerance=0.01))
     for byte in b"ab":
         beam = await (beam << byte)
     assert [w.state.lm_state.context for w in beam.waiting] == [[0]]
     beam = await (beam << ord("y"))
-    truth = 0.997 * 0.001 + 0.001 * 0.9
-    assert math.exp(beam.logZ) == pytest.approx(truth if mild == 0.05 else 0.997 * 0.001)
+    assert math.exp(beam.logZ) == pytest.approx(0.997 * 0.001 + (0.001 * 0.9 if looks else 0.0))
+    assert len(beam.waiting) == (not looks)
 
 
 async def test_who_waits_is_carried_along():

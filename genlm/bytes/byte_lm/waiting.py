@@ -15,10 +15,7 @@ without a model call; what it would have given the bytes read since is not, and 
   evenly from the vocabulary spell a text beginning with `s`, and `p(s)` what the beam gave it. (Here the
   median ratio is e^-7: such candidates mostly die, and waiting saves the call that would tell. Some have
   one near 1, "http:" before "//" among them: c = 500 rather than 2000 lets those wait too long.)
-- No byte counts less than `LEAST`: where the beam is surprised beyond that, those who wait gain on it. For
-  those who rejoined where tokens last ended it is `MILD`. (The ratio spreads by a factor of e at the first
-  token after a different one, by e^0.5 at the next, by e^0.2 in the long run. "Photo|s" waits beside
-  "Photos" at e^-8; the "y" that follows, e^-7 to the beam, makes it the heavier.)
+- No byte counts less than `LEAST`: where the beam is surprised beyond that, those who wait gain on it.
 
 Who waits is evaluated as soon as the estimate is a share of the beam above the tolerance, and is then
 replayed through the bytes read since. An estimate decides when a candidate is looked at and never what it
@@ -35,6 +32,7 @@ from bisect import insort
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from heapq import nlargest
 from typing import Self
 from weakref import WeakKeyDictionary
 
@@ -49,8 +47,6 @@ __all__ = ["Trail", "Waiting", "WaitingRoom", "spelled", "token_prior"]
 LEAST = math.log(1e-4)
 LENIENCE = math.log(2000.0)  # `c`
 BEND, OFFSET = 0.95, 0.5
-MILD = math.log(0.05)
-"""What a byte counts at least for those who have just rejoined: their last token is one of their own."""
 HEAVY = 0.3
 """Share of the beam at a token's end from which that place counts as one where the candidates meet."""
 MOST_WAITING = 4096
@@ -67,12 +63,11 @@ class Trail:
         mode: the mode it was read in.
         at: how many symbols were read.
         loglik: natural log of the probability that the beam gave them, each counted at least `LEAST`.
-        surprise: by how much the bytes would count more if each counted at least `MILD`, as a log factor.
         meets: whether tokens of heavy candidates end here; known once the next symbol is read.
         priors: `token_prior` of the symbols from an earlier place to here, by that place, as far as known.
     """
 
-    __slots__ = ("at", "before", "loglik", "meets", "mode", "priors", "surprise", "symbol")
+    __slots__ = ("at", "before", "loglik", "meets", "mode", "priors", "symbol")
 
     def __init__(self, at: int = 0) -> None:
         self.before: Trail | None = None
@@ -80,7 +75,6 @@ class Trail:
         self.mode = TrieMode.WITH_EOS
         self.at = at
         self.loglik = 0.0
-        self.surprise = 0.0
         self.meets = False
         self.priors: dict[Trail, float] = {}
 
@@ -89,7 +83,6 @@ class Trail:
         trail = Trail(self.at + 1)
         trail.before, trail.symbol, trail.mode = self, symbol, mode
         trail.loglik = self.loglik + max(logp, LEAST)
-        trail.surprise = self.surprise + max(MILD - max(logp, LEAST), 0.0)
         return trail
 
     def since(self, start: Trail) -> list[Trail]:
@@ -151,15 +144,11 @@ class WaitingRoom:
         inside: by the place where they began to wait, those who ended inside a token of the others and
             have not rejoined them; each place's heaviest first.
         rejoined: the others, in descending order of their key.
-        recent: those who rejoined where heavy candidates last had a token's end, some of whom may be gone.
-        met: that place.
     """
 
     trail: Trail
     inside: tuple[tuple[Waiting, ...], ...] = ()
     rejoined: tuple[Waiting, ...] = ()
-    recent: tuple[Waiting, ...] = ()
-    met: Trail | None = None
 
     def __len__(self) -> int:
         return len(self.rejoined) + sum(map(len, self.inside))
@@ -195,44 +184,44 @@ class WaitingRoom:
             group = tuple(sorted(new, key=lambda w: -w.weight))
             return replace(self, inside=(*self.inside, group)) if group else self
         closing = [*new, *(w for group in self.inside for w in group)]
-        recent = tuple(self._close(w, self.trail) for w in closing)
-        rejoined = self._ordered(recent)
-        return replace(self, inside=(), rejoined=rejoined, recent=recent, met=self.trail)
+        return replace(self, inside=(), rejoined=self._ordered([self._close(w, self.trail) for w in closing]))
 
     def admit_late(self, found: Iterable[Waiting]) -> Self:
         """Let candidates wait that ended at places passed since."""
         closed, groups = list[Waiting](), {group[0].trail: list(group) for group in self.inside}
-        recent = list(self.recent)
         for waiting in found:
             place = self._rejoining(waiting.trail)
             if place is None:
                 groups.setdefault(waiting.trail, []).append(waiting)
             else:
                 closed.append(self._close(waiting, place))
-                recent += closed[-1:] if place is self.met else []
         inside = tuple(tuple(sorted(group, key=lambda w: -w.weight)) for group in groups.values())
-        return replace(self, inside=inside, rejoined=self._ordered(closed), recent=tuple(recent))
+        return replace(self, inside=inside, rejoined=self._ordered(closed))
 
     def read(self, symbol: int | bytes, mode: TrieMode, logp: float) -> Self:
         """All have one more symbol to catch up with, to which the beam gave `logp`."""
         return replace(self, trail=self.trail.after(symbol, mode, logp))
 
-    def due(self, least: float, patience: float = 0.0, most: int | None = None) -> tuple[list[Waiting], Self]:
+    def due(
+        self, least: float, patience: float = 0.0, most: int | None = None, looks: int = 0
+    ) -> tuple[list[Waiting], Self]:
         """Those whose estimate exceeds `least`, a log weight, and the room without them.
 
         Args:
             least: natural log weight.
             patience: by how much more, as a log factor, for those who have not rejoined.
             most: take at most so many, those of the largest estimates.
+            looks: take so many more of those who have rejoined, those of the largest weights.
         """
         bar = least - self.trail.loglik
         n = 0
         while n < len(self.rejoined) and self.rejoined[n].key > bar:
             n += 1
         taken, left = list(self.rejoined[:n]), self.rejoined[n:]
-        if surprised := self._surprised(bar):
-            taken += [w for w in left if id(w) in surprised]
-            left = tuple(w for w in left if id(w) not in surprised)
+        if looks:
+            taken += (more := nlargest(looks, left, key=lambda w: w.weight))
+            among = set(map(id, more))
+            left = tuple(w for w in left if id(w) not in among)
         inside = list[tuple[Waiting, ...]]()
         for group in self.inside:
             doubt = self._doubt(group[0].trail, self.trail)
@@ -271,11 +260,6 @@ class WaitingRoom:
                 inside.append(group[:k])
         gone = replace(self, inside=tuple(lost), rejoined=self.rejoined[n:])
         return gone, replace(self, inside=tuple(inside), rejoined=self.rejoined[:n]) if len(gone) else self
-
-    def _surprised(self, bar: float) -> set[int]:
-        """The identities of recent ones that are due only since a byte counts at least `MILD` for them."""
-        gain = self.trail.surprise - self.met.surprise if self.met else 0.0
-        return {id(w) for w in self.recent if w.key <= bar < w.key + gain} if gain else set()
 
     # -- estimates ------------------------------------------------------------------------------------
 
