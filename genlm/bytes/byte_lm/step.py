@@ -41,9 +41,9 @@ SURPRISE, LOOKS = math.log(0.01), 4
 at, the heaviest first, however little is expected of them: older boundaries are taken to matter no more, and
 where they do a surprise is what shows it. ("Photo|s" waits beside "Photos" at e^-8; the "y" that follows,
 e^-7 to the beam, makes it the heavier.) Thirty sentences right after a chat marker (the first of
-`benchmarks/run.py scoring --rows sentences`): without looking their log probabilities are off by 0.30 nats on
-average, at 3.8 contexts a token; with 2 looks by 0.010 at 4.4, but twice as many bytes are off by 0.02 as with
-4, which take 4.5; with 8 by 0.014 at 4.9. By the estimates in place of the weights: 0.07 at 4.6."""
+`benchmarks/run.py scoring --rows sentences`): without looking their log probabilities are off by 0.30 nats
+on average, at 3.8 contexts a token; with 2 looks by 0.010 at 4.4, but twice as many bytes are off by 0.02 as
+with 4, which take 4.5; with 8 by 0.014 at 4.9. By the estimates in place of the weights: 0.07 at 4.6."""
 
 _Result = TypeVar("_Result")
 
