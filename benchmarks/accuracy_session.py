@@ -10,7 +10,8 @@ import hashlib
 import math
 import os
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,23 @@ from genlm.bytes.engine import Engine
 from genlm.bytes.models import default_model_path, load_default_model
 from genlm.bytes.vocab import start_context
 
-__all__ = ["Session"]
+__all__ = ["Session", "looking_sooner"]
 
 SCRIPT = HERE / "accuracy_worker.py"
 ENGLISH = HERE / "texts" / "english.txt"
 KEPT = VENVS / "accuracy"
 CACHE_BYTES = int(os.environ.get("BENCH_CACHE_BYTES", 3 << 30))
+
+
+@contextmanager
+def looking_sooner(least: float | None) -> Iterator[None]:
+    """Have a byte count at least `least` where it raises those who wait (`LEAST` of `waiting.py`)."""
+    usual = waiting.LEAST
+    try:
+        waiting.LEAST = math.log(least) if least else usual
+        yield
+    finally:
+        waiting.LEAST = usual
 
 
 class Session:
@@ -121,12 +133,8 @@ class Session:
     async def _kept(self, name: str, setting: Setting) -> Reading:
         path = self._path(name, setting)
         if not path.exists():
-            usual = waiting.LEAST
-            try:
-                waiting.LEAST = math.log(setting.least) if setting.least else usual
+            with looking_sooner(setting.least):
                 (await self._counted(name, setting)).save(path)
-            finally:
-                waiting.LEAST = usual
         return Reading.load(path)
 
     def _path(self, name: str, setting: Setting) -> Path:
