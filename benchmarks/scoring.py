@@ -31,7 +31,7 @@ SENTENCES = HERE / "texts" / "sentences.txt"
 ROUNDS = 5
 BATCH = 32
 RELEASE = ((5, 0.05, 5), (5, 0.0, 2))
-"""K, threshold, and how many sentences: its README's fast setting, and one that loses no mass by a threshold."""
+"""K, threshold, and how many sentences: its README's fast setting, and one without a threshold."""
 TOKENS_TARGET, RELEASE_TARGET = 3.0, 20.0
 
 
