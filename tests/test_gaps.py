@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
+import random
 import runpy
 import sys
 from collections.abc import Sequence
@@ -370,3 +372,21 @@ def test_quiet_leaves_bars_as_the_user_had_them(of_the_hub: bool, of_transformer
     finally:
         (hf.enable_progress_bar if before[0] else hf.disable_progress_bar)()
         (hub.enable_progress_bars if before[1] else hub.disable_progress_bars)()
+
+
+@pytest.mark.parametrize("seed", [5, 7])
+async def test_a_wrong_guess_asks_for_no_crowd(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What reads on with what is known may be a beam that cannot read the text, to which all who wait look
+    heavy. These are not asked for, and the beam that comes out is the same."""
+    words = [bytes(p) for n in (1, 2, 3) for p in itertools.product(b"ab", repeat=n)] + [b"c"]
+    draw = random.Random(seed)
+    before, after = (bytes(draw.choices(b"ab", k=k)) for k in (16, 6))
+    found = []
+    for crowd in (2, 10**9):
+        monkeypatch.setattr(prefill, "CROWD", crowd)
+        llm = RememberingToy(words, seed=seed, dtype=torch.float32)
+        start = await ByteBeamState.initial(llm, BeamParams(tolerance=0.02), initial_context=[])
+        beam = await start.prefill(before + b"c" + after)
+        found.append((len(llm.kept), [(round(s.weight, 3), s.lm_state.context) for s in beam]))
+    (few, beam_of_few), (many, beam_of_many) = found
+    assert beam_of_few == beam_of_many and 2 * few < many
