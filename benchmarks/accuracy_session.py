@@ -27,7 +27,7 @@ from figures import Rounds
 from peers import HERE, VENVS, python_of
 
 from genlm.bytes import BeamParams, ByteBeamState
-from genlm.bytes.byte_lm import waiting
+from genlm.bytes.byte_lm import trail
 from genlm.bytes.byte_lm.guess import guess_tokens
 from genlm.bytes.engine import Engine
 from genlm.bytes.models import default_model_path, load_default_model
@@ -43,13 +43,13 @@ CACHE_BYTES = int(os.environ.get("BENCH_CACHE_BYTES", 3 << 30))
 
 @contextmanager
 def looking_sooner(least: float | None) -> Iterator[None]:
-    """Have a byte count at least `least` where it raises those who wait (`LEAST` of `waiting.py`)."""
-    usual = waiting.LEAST
+    """Have a byte count at least `least` where it raises those who wait (`LEAST` of `trail.py`)."""
+    usual = trail.LEAST
     try:
-        waiting.LEAST = math.log(least) if least else usual
+        trail.LEAST = math.log(least) if least else usual
         yield
     finally:
-        waiting.LEAST = usual
+        trail.LEAST = usual
 
 
 class Session:

@@ -13,7 +13,7 @@ class Setting(NamedTuple):
     Attributes:
         words: its name.
         params: the arguments.
-        least: what a byte counts at least where it raises those who wait (`LEAST` of `waiting.py`); None as
+        least: what a byte counts at least where it raises those who wait (`LEAST` of `trail.py`); None as
             it is.
     """
 

@@ -15,7 +15,9 @@ from test_gaps import RememberingToy
 from toy import EOS_STRING, FixedLM, ToyLM, vocabularies
 
 from genlm.bytes import BeamParams, ByteBeamState
-from genlm.bytes.byte_lm.waiting import MOST_WAITING, Trail, WaitingRoom, token_prior
+from genlm.bytes.byte_lm.prior import token_prior
+from genlm.bytes.byte_lm.trail import Trail
+from genlm.bytes.byte_lm.waiting import MOST_WAITING, WaitingRoom
 from genlm.bytes.errors import BudgetExceededError, ImpossibleByteError
 from genlm.bytes.trie import EOS, TokenByteTrie, TrieMode
 

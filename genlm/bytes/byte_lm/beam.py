@@ -34,8 +34,9 @@ from genlm.bytes.byte_lm.prefill import read_context
 from genlm.bytes.byte_lm.progress import ReadingProgress
 from genlm.bytes.byte_lm.step import Ask, Opened, Step, drive, open_beam, read_symbol
 from genlm.bytes.byte_lm.tokenization import Tokenization, tokenizations_of
+from genlm.bytes.byte_lm.trail import Trail
 from genlm.bytes.byte_lm.trie_state import LazyTrieState, check_symbol
-from genlm.bytes.byte_lm.waiting import Trail, WaitingRoom
+from genlm.bytes.byte_lm.waiting import WaitingRoom
 from genlm.bytes.errors import BudgetExceededError, EmptyBeamError, bad_type
 from genlm.bytes.trie.modes import EOS, TrieMode
 from genlm.bytes.util import LazyByteProbs, escape, logsumexp

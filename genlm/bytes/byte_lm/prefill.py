@@ -27,8 +27,8 @@ from genlm.bytes.byte_lm.guess import guess_tokens
 from genlm.bytes.byte_lm.lm_state import Context, StatefulTokenizedLM
 from genlm.bytes.byte_lm.progress import ReadingProgress, reading_progress
 from genlm.bytes.byte_lm.shortcut import METHODS, read_path
+from genlm.bytes.byte_lm.trail import spelled
 from genlm.bytes.byte_lm.trie_state import LazyTrieState, check_symbol
-from genlm.bytes.byte_lm.waiting import spelled
 from genlm.bytes.errors import EmptyBeamError, ImpossibleByteError, bad_type, bad_value
 from genlm.bytes.trie.arrays import ROOT
 from genlm.bytes.trie.modes import EOS, TrieMode

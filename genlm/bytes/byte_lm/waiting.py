@@ -15,7 +15,8 @@ without a model call; what it would have given the bytes read since is not, and 
   evenly from the vocabulary spell a text beginning with `s`, and `p(s)` what the beam gave it. (Here the
   median ratio is e^-7: such candidates mostly die, and waiting saves the call that would tell. Some have
   one near 1, "http:" before "//" among them: c = 500 rather than 2000 lets those wait too long.)
-- No byte counts less than `LEAST`: where the beam is surprised beyond that, those who wait gain on it.
+- No byte counts less than `LEAST` (`trail.py`): where the beam is surprised beyond that, those who wait gain
+  on it. And at a surprise a few of the heaviest are looked at whatever is expected of them (`step.py`).
 
 Who waits is evaluated as soon as the estimate is a share of the beam above the tolerance, and is then
 replayed through the bytes read since. An estimate decides when a candidate is looked at and never what it
@@ -29,22 +30,19 @@ from __future__ import annotations
 
 import math
 from bisect import insort
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from heapq import nlargest
 from typing import Self
-from weakref import WeakKeyDictionary
 
+from genlm.bytes.byte_lm.prior import token_prior
+from genlm.bytes.byte_lm.trail import Trail
 from genlm.bytes.byte_lm.trie_state import LazyTrieState
-from genlm.bytes.trie.arrays import ROOT
-from genlm.bytes.trie.modes import EOS, TrieMode
-from genlm.bytes.trie.token_trie import TokenByteTrie
+from genlm.bytes.trie.modes import TrieMode
 from genlm.bytes.util import logsumexp
 
-__all__ = ["Trail", "Waiting", "WaitingRoom", "spelled", "token_prior"]
+__all__ = ["Waiting", "WaitingRoom"]
 
-LEAST = math.log(1e-4)
 LENIENCE = math.log(2000.0)  # `c`
 BEND, OFFSET = 0.95, 0.5
 HEAVY = 0.3
@@ -52,49 +50,6 @@ HEAVY = 0.3
 MOST_WAITING = 4096
 LOWEST = -1e3
 """Natural log that stands for probability 0 where differences are taken."""
-
-
-class Trail:
-    """What a beam has read, one symbol a link, so that those who waited can read it later.
-
-    Attributes:
-        before: the trail without the last symbol; None at the start.
-        symbol: the last symbol read.
-        mode: the mode it was read in.
-        at: how many symbols were read.
-        loglik: natural log of the probability that the beam gave them, each counted at least `LEAST`.
-        meets: whether tokens of heavy candidates end here; known once the next symbol is read.
-        priors: `token_prior` of the symbols from an earlier place to here, by that place, as far as known.
-    """
-
-    __slots__ = ("at", "before", "loglik", "meets", "mode", "priors", "symbol")
-
-    def __init__(self, at: int = 0) -> None:
-        self.before: Trail | None = None
-        self.symbol: int | bytes = -1
-        self.mode = TrieMode.WITH_EOS
-        self.at = at
-        self.loglik = 0.0
-        self.meets = False
-        self.priors: dict[Trail, float] = {}
-
-    def after(self, symbol: int | bytes, mode: TrieMode, logp: float) -> Trail:
-        """The trail with one more symbol, of log-probability `logp`."""
-        trail = Trail(self.at + 1)
-        trail.before, trail.symbol, trail.mode = self, symbol, mode
-        trail.loglik = self.loglik + max(logp, LEAST)
-        return trail
-
-    def since(self, start: Trail) -> list[Trail]:
-        """The links after `start`, in the order they were read."""
-        found: list[Trail] = []
-        link: Trail = self
-        while link is not start:
-            found.append(link)
-            assert link.before is not None, "the trail does not begin at `start`"
-            link = link.before
-        found.reverse()
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,66 +265,3 @@ def _prior(waiting: Waiting, end: Trail) -> float:
         found = token_prior(waiting.state.trie.trie, [link.symbol for link in end.since(start)])
         end.priors[start] = found = max(found, LOWEST)
     return found
-
-
-def spelled(symbols: Iterable[int | bytes]) -> bytes:
-    """The bytes of some symbols."""
-    return b"".join(s if isinstance(s, bytes) else bytes([s]) for s in symbols)
-
-
-_priors: WeakKeyDictionary[TokenByteTrie, OrderedDict[tuple[int | bytes, ...], float]] = WeakKeyDictionary()
-_PRIORS_KEPT = 65536
-
-
-def token_prior(trie: TokenByteTrie, symbols: Iterable[int | bytes]) -> float:
-    """Log-probability that tokens drawn evenly from the vocabulary spell a text beginning with `symbols`.
-
-    Summed over all ways to cut them: with `f(i)` the probability that tokens end exactly after `i`
-    symbols, it is the sum over `i` of `f(i)` times the share of tokens that reach from there to the end.
-    Inside a UTF-8 character, where `symbols[i]` continues one, it is the share among the tokens that do:
-    a model knows that much of what it has written. Minus infinity if no tokens spell it.
-    """
-    key = tuple(symbols)
-    known = _priors.setdefault(trie, OrderedDict())
-    found = known.get(key)
-    if found is None:
-        found = known[key] = _token_prior(trie, key)
-        if len(known) > _PRIORS_KEPT:
-            known.popitem(last=False)
-    return found
-
-
-def _token_prior(trie: TokenByteTrie, symbols: tuple[int | bytes, ...]) -> float:
-    arrays, n = trie.arrays, len(symbols)
-    every = len(trie.token_ids)
-    ends = [1.0] + [0.0] * n
-    total = 0.0
-    for start in range(n):
-        if ends[start] == 0.0:
-            continue
-        node, tokens = ROOT, _continuing(trie) if _continues(symbols[start]) else every
-        for at in range(start, n):
-            if symbols[at] == EOS:  # read by a token of its own: where tokens end, it can be
-                total += ends[start] * (at == start)
-                break
-            node = arrays.child(node, symbols[at])
-            if node < 0:
-                break
-            ends[at + 1] += ends[start] * int(arrays.ends[node]) / tokens
-        else:
-            beyond = int(arrays.hi[node]) - int(arrays.lo[node]) - int(arrays.ends[node])
-            total += ends[start] * beyond / tokens
-    total += ends[n]
-    return math.log(total) if total > 0.0 else -math.inf
-
-
-def _continues(symbol: int | bytes) -> bool:
-    """Whether a symbol is a UTF-8 continuation byte."""
-    return isinstance(symbol, int) and 0x80 <= symbol < 0xC0
-
-
-def _continuing(trie: TokenByteTrie) -> int:
-    """The number of tokens that begin with a UTF-8 continuation byte."""
-    arrays = trie.arrays
-    nodes = [node for byte in range(0x80, 0xC0) if (node := arrays.child(ROOT, byte)) >= 0]
-    return sum(int(arrays.hi[node]) - int(arrays.lo[node]) for node in nodes)

@@ -17,7 +17,7 @@ from typing import Any
 from genlm.bytes.byte_lm import ByteBeamState, LazyTrieState, StatefulTokenizedLM
 from genlm.bytes.byte_lm.guess import guess_tokens
 from genlm.bytes.byte_lm.prefill import Listener, read_context
-from genlm.bytes.byte_lm.waiting import spelled
+from genlm.bytes.byte_lm.trail import spelled
 from genlm.bytes.errors import bad_value
 from genlm.bytes.generate.limits import depth, longest_context
 from genlm.bytes.generate.options import whole_number
