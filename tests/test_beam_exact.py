@@ -364,3 +364,36 @@ def test_sample_frequencies():
     for text, count in counts.items():
         p = want[text[0] if text else EOS]
         assert abs(count / n - p) < 5 * math.sqrt(p * (1 - p) / n)
+
+
+@given(models(), texts.filter(bool), st.integers(1, 4), st.sampled_from([0.0, 0.05]))
+@thorough
+def test_what_pruning_discards_is_not_evaluated(model, text, K, threshold):
+    """Reading that knows of the `prune` to come, against the eager way: the same beam, no more contexts."""
+    lm, eos = model
+
+    async def read(told):
+        lm.asked.clear()
+        beam = await start(lm, K=K, threshold=threshold, eos=eos)
+        for symbol in text:
+            beam = (await beam.advance(symbol, pruned=told)).prune()
+        return [(s.weight, s.lm_state.context, bytes(s.partial)) for s in beam], set(lm.asked)
+
+    (eager, all_asked), (lazy, asked) = run(read(False)), run(read(True))
+    assert lazy == eager and asked <= all_asked
+
+
+def test_it_does_save_contexts():
+    lm = ToyLM([b"a", b"b", b"ab", b"ba", b"aba"], seed=3)
+    asked = []
+    for told in (False, True):
+
+        async def read(told=told):
+            lm.asked.clear()
+            beam = await start(lm, K=2)
+            for symbol in b"abababab":
+                beam = (await beam.advance(symbol, pruned=told)).prune()
+            return len(lm.asked)
+
+        asked.append(run(read()))
+    assert asked[1] < asked[0]
