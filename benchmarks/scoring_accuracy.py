@@ -70,9 +70,12 @@ async def of_sentences(sentences: Sequence[str]) -> tuple[Table, str]:
         ours = await scored(BeamParams())
         contexts = engine.statistics().tokens_run - before
         tokens = sum(len(session.llm.tokenizer.encode(s, add_special_tokens=False)) for s in some)
-    totals = [abs(float((a - b).sum())) for a, b in zip(ours, strict, strict=True)]
+
+    def apart(found: list[np.ndarray]) -> list[float]:
+        return [abs(float((a - b).sum())) for a, b in zip(found, strict, strict=True)]
+
+    totals, doubt = apart(ours), max(apart(looser))
     off = np.abs(np.concatenate(ours) - np.concatenate(strict))
-    doubt = max(abs(float((a - b).sum())) for a, b in zip(looser, strict, strict=True))
     table = Table(
         [
             "",

@@ -10,6 +10,7 @@ import tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from test_engine_slots import SUPPORTED, TOKENS, check
 from torch.nn.functional import linear
 
 from genlm.bytes.engine import Engine, forward, products
@@ -17,9 +18,7 @@ from genlm.bytes.engine.forward import TreeModel
 from genlm.bytes.engine.heads import NAME, heads_grouped
 from genlm.bytes.engine.products import Turned, faster_turned
 
-SUPPORTED = [k for k in tiny.KINDS if k not in ("mamba", "bloom")]
 GROUPED = ["llama", "mistral", "gemma3", "qwen2", "qwen3", "phi3", "mixtral"]
-TOKENS = len(tiny.tokenizer())
 
 
 @pytest.fixture
@@ -79,8 +78,7 @@ class TestTurnedProducts:
         for count in (2, 3, 4):
             nodes = [trunk.child(int(token)) for token in rng.choice(TOKENS, count, replace=False)]
             nodes[-1:] = [nodes[0].child(5)] if count > 2 else nodes[-1:]
-            for node, found in zip(nodes, engine._logprobs_sync(nodes), strict=True):
-                assert (found - _plain(llm, node)).abs().max() < 5e-4
+            check(llm, nodes, engine._logprobs_sync(nodes))
             trunk = nodes[0]
         if kind not in ("gpt2", "mixtral"):  # the one has products of another kind, the other's are batched
             assert set(turned) == {2, 3, 4}
@@ -140,9 +138,11 @@ class TestGroupedHeads:
             lambda q, k, *args, **kw: seen.append((q.shape[1], k.shape[1])) or product(q, k, *args, **kw),
         )
         nodes = [engine.node([3, 4, 5, 6]), engine.node([3, 4, 7]), engine.node([8])]
-        for node, found in zip(nodes, engine._logprobs_sync(nodes), strict=True):
-            assert (found - _plain(llm, node)).abs().max() < 5e-4
+        check(llm, nodes, engine._logprobs_sync(nodes))
         assert (2, 2) in seen, "four heads in two groups"
+        seen.clear()
+        engine._logprobs_sync([engine.node([30, 31, 32])])  # one after the other from the root: no mask
+        assert set(seen) == {(4, 2)}
         assert llm.model.config._attn_implementation == "sdpa"
 
     @pytest.mark.parametrize("kind", ["llama", "gemma3"])
@@ -178,16 +178,9 @@ class TestGroupedHeads:
         llm = tiny.transformer("llama")
         engine = Engine(llm)
         nodes = [engine.node([3, 4]), engine.node([3, 5, 6])]
-        for node, found in zip(nodes, engine._logprobs_sync(nodes), strict=True):
-            assert (found - _plain(llm, node)).abs().max() < 5e-4
+        check(llm, nodes, engine._logprobs_sync(nodes))
 
     def test_only_where_keys_are_shared(self):
         assert not TreeModel(tiny.model("gpt_neox"), 10**6)._grouped
         assert not TreeModel(tiny.model("llama", attention="eager"), 10**6)._grouped
         assert TreeModel(tiny.model("llama"), 10**6)._grouped
-
-
-@torch.no_grad()
-def _plain(llm, node):
-    logits = llm.model(torch.tensor([node.tokens()]), use_cache=False).logits[0, -1]
-    return torch.log_softmax(logits.float(), -1)

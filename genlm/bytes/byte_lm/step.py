@@ -144,9 +144,8 @@ def read_symbol(
     """
     read = [after for state in opened.states if (after := state << symbol) is not None]
     trail, mode = opened.room.trail, opened.states[0].mode
-    room = opened.room.read(symbol, mode, _log_ratio(read, opened.absent, before))
-    surprised = _log_ratio(read, opened.absent, before) < SURPRISE
-    looks = LOOKS if surprised else 0
+    logp = _log_ratio(read, opened.absent, before)
+    room, looks = opened.room.read(symbol, mode, logp), LOOKS if logp < SURPRISE else 0
     read, room = yield from _wake(read, room, opened.absent, log_tolerance, PATIENCE, looks)
     read = [state.with_mode(mode) for state in read]
     logp = _log_ratio(read, opened.absent, before)

@@ -131,20 +131,22 @@ class SlotCache(Cache):  # type: ignore[misc]
         needed = slots_of(paths, self.capacity)
         if len(needed) < WORTH_MOVING or not scattered(needed, new):
             return False
+        room = new + max(WORTH_MOVING, len(needed) // 4)
+        length = len(needed) + room
+        start = first_run(self._free, length)
+        pack = start is None and max(2 * self.used, self.used + room) <= self.capacity
+        if start is None and not pack:
+            if self.most_slots is None or self.capacity + length > self.most_slots:
+                return False
+            start = self.capacity
+            self._grow(self._doubled(length, self.most_slots))
         nodes = [node for slot in needed if (node := self._holders[slot])]
         nodes.sort(key=lambda node: node.depth)  # what branches share comes first
-        room = new + max(WORTH_MOVING, len(nodes) // 4)
-        if (start := first_run(self._free, len(nodes) + room)) is not None:
-            self._move(nodes, start)
-        elif max(2 * self.used, self.used + room) <= self.capacity:
+        if start is None:
             among = set(nodes)
             self._pack([*(node for node in self._held() if node not in among), *nodes])
-        elif self.most_slots is not None and self.capacity + len(nodes) + room <= self.most_slots:
-            start = self.capacity
-            self._grow(min(max(2 * self.capacity, self.capacity + len(nodes) + room), self.most_slots))
-            self._move(nodes, start)
         else:
-            return False
+            self._move(nodes, start)
         return True
 
     def _move(self, nodes: list[Node], start: int) -> None:
@@ -233,13 +235,17 @@ class SlotCache(Cache):  # type: ignore[misc]
         if most is None:
             most = self.capacity + missing
         if self.capacity < most:
-            grown = min(max(2 * self.capacity, self.capacity + missing), most)
+            grown = self._doubled(missing, most)
             missing -= grown - self.capacity
             self._grow(grown)
         if missing > 0:
             missing -= self._evict(max(missing, self.capacity // 8), self.clock)
         if missing > 0:  # one forward needs more than the limit: it must still be possible
             self._grow(self.capacity + missing)
+
+    def _doubled(self, more: int, most: int) -> int:
+        """The capacity to grow to for so many slots more: twice the present one as a rule, at most `most`."""
+        return min(max(2 * self.capacity, self.capacity + more), most)
 
     def _grow(self, capacity: int) -> None:
         more = capacity - self.capacity
