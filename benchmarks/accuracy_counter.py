@@ -1,8 +1,7 @@
 """Contexts and forwards that a beam asks for, counted as if nothing had been computed before.
 
-**Problem.** Settings share most of their contexts. Evaluating each from nothing takes hours; evaluating
-over a warm cache changes what a beam asks for, since it asks for likely contexts only along with one that
-is lacking.
+**Problem.** Settings share most of their contexts. Evaluating each from nothing takes hours; over a warm
+cache an engine's own statistics count only what the settings before had not asked for.
 
 **Idea.** Every run gets a prefix tree of its own, in which nothing is known. What the beam asks for goes
 through the engine's own way of gathering requests (`Worker`), is counted, and is answered by an engine

@@ -176,24 +176,65 @@ async def test_the_carrier_of_a_byte_waits_and_is_woken():
     assert [s.lm_state.context for s in after] == [[0]]
 
 
-@pytest.mark.parametrize("looks", [4, 0])
-async def test_a_surprise_makes_it_look(looks, monkeypatch):
+@pytest.mark.parametrize("surprise", [math.log(0.03), -math.inf])
+@pytest.mark.parametrize("recent", [2, 1])
+async def test_a_surprise_makes_it_look(surprise, recent, monkeypatch):
     """`a` waits beside `ab`, far below the tolerance; the `y` after them surprises `ab`, and `by` is what `a`
-    expects. Without looking it would go on waiting."""
-    from genlm.bytes.byte_lm import step
+    expects. Without looking, or looking at later ones only, it would go on waiting."""
+    from genlm.bytes.byte_lm import step, waiting
 
     first, after_a, usual = [0.001, 0.997, 0.001, 0.001], [0.0, 0.1, 0.9, 0.0], [0.4, 0.3, 0.299, 0.001]
     lm = FixedLM(
         [b"a", b"ab", b"by", b"y"], rule=lambda c: first if not c else after_a if c == [0] else usual
     )
-    monkeypatch.setattr(step, "LOOKS", looks)
+    monkeypatch.setattr(step, "SURPRISE", surprise)
+    monkeypatch.setattr(waiting, "RECENT", recent)
     beam = await start(lm, BeamParams(tolerance=0.01))
     for byte in b"ab":
         beam = await (beam << byte)
     assert [w.state.lm_state.context for w in beam.waiting] == [[0]]
     beam = await (beam << ord("y"))
-    assert math.exp(beam.logZ) == pytest.approx(0.997 * 0.001 + (0.001 * 0.9 if looks else 0.0))
-    assert len(beam.waiting) == (not looks)
+    found = surprise > -math.inf and recent == 2
+    assert math.exp(beam.logZ) == pytest.approx(0.997 * 0.001 + (0.001 * 0.9 if found else 0.0))
+    assert len(beam.waiting) == (not found)
+
+
+@pytest.mark.parametrize(("nats", "looked_at"), [(1.5, 3), (3.1, 2), (10.0, 1)])
+async def test_a_greater_surprise_makes_it_look_at_more(nats, looked_at, monkeypatch):
+    """Five ways to spell `a` wait; the `c` after `ab` costs 4 nats. The heaviest are looked at."""
+    from genlm.bytes.byte_lm import step
+
+    monkeypatch.setattr(step, "NATS", nats)
+    first, c = [0.001, 0.0014, 0.0013, 0.0012, 0.0011, 0.994, 0.0, 0.0], math.exp(-4.0)
+    lm = FixedLM(
+        [b"a"] * 5 + [b"ab", b"bc", b"c"],
+        rule=lambda context: [*[0.0] * 5, 0.5 - c, 0.5, c] if context else first,
+    )
+    beam = await start(lm, BeamParams(tolerance=0.3))
+    beam = await (await (beam << ord("a")) << ord("b"))
+    lm.asked.clear()
+    beam = await (beam << ord("c"))
+    assert sorted(lm.asked) == [*[(1,), (2,), (3,)][:looked_at], (5,)]
+    assert len(beam.waiting) == 5 - looked_at
+
+
+async def test_those_near_the_bar_go_along_with_a_forward_that_goes_out():
+    """Six ways to spell `a`: one is due, the next three go along; one is as near, one too light."""
+    first = [0.001, 0.035, 0.04, 0.6, 0.05, 0.034, 0.24]
+    lm = FixedLM([b"a"] * 6 + [b"b"], rule=lambda _: first)
+    beam = await (await start(lm, BeamParams(tolerance=0.1)) << ord("a"))
+    lm.asked.clear()
+    beam = await (beam << ord("b"))
+    assert sorted(lm.asked) == [(1,), (2,), (3,), (4,)]
+    assert [w.state.lm_state.context for w in beam.waiting] == [[5], [0]]
+    assert math.exp(beam.logZ) == pytest.approx((0.035 + 0.04 + 0.6 + 0.05) * 0.24)
+
+
+async def test_without_a_forward_nobody_goes_along():
+    beam = await (await start(light_carrier(), BeamParams(tolerance=0.02)) << ord("a"))
+    beam.states[0].lm_state.model.asked.clear()
+    beam = await (beam << ord("b"))
+    assert not beam.states[0].lm_state.model.asked and len(beam.waiting) == 1
 
 
 async def test_who_waits_is_carried_along():

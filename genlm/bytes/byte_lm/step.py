@@ -15,7 +15,6 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from genlm.bytes.byte_lm.lm_state import StatefulTokenizedLM
 from genlm.bytes.byte_lm.trie_state import LazyTrieState
 from genlm.bytes.byte_lm.waiting import HEAVY, WaitingRoom
 from genlm.bytes.util import logsumexp
@@ -25,10 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Ask", "Opened", "Step", "drive", "open_beam", "read_symbol"]
 
-LIKELY = 0.3
-"""Share of the beam from which a token that is being spelled is worth evaluating along with others: one
-more context costs a twelfth of a forward (`benchmarks/RESULTS.md`), and saves one if it is needed. (A share
-of 0.1 costs a tenth more contexts for a fiftieth fewer forwards.)"""
 PATIENCE = math.log(30.0)
 """How much heavier than the tolerance an extension must be that ends inside a token of the others, to be
 evaluated before that token ends, while nobody looks. Most of these die within a few bytes: a known text that
@@ -36,14 +31,16 @@ is read on will tell (median e^-7, see `waiting.py`)."""
 AT_ONCE = 8
 """Candidates woken first where nothing else is left; then twice as many, and so on: the number of forwards
 grows with the logarithm of how many wait."""
-SURPRISE, LOOKS = math.log(0.01), 4
-"""Where a byte is less likely than `SURPRISE` to the beam, so many of those who have rejoined it are looked
-at, the heaviest first, however little is expected of them: older boundaries are taken to matter no more, and
-where they do a surprise is what shows it. ("Photo|s" waits beside "Photos" at e^-8; the "y" that follows,
-e^-7 to the beam, makes it the heavier.) Thirty sentences right after a chat marker (the first of
-`benchmarks/run.py scoring --rows sentences`): without looking their log probabilities are off by 0.30 nats
-on average, at 3.8 contexts a token; with 2 looks by 0.010 at 4.4, but twice as many bytes are off by 0.02 as
-with 4, which take 4.5; with 8 by 0.014 at 4.9. By the estimates in place of the weights: 0.07 at 4.6."""
+FEW, NEAR = 4, math.log(3.0)
+"""Where extensions are evaluated anyway, up to `FEW` go out together, those less than `NEAR` under the bar
+included: one more context costs a twelfth of a forward (`benchmarks/RESULTS.md`). Over six of the paragraphs
+in `benchmarks/texts` that is 0.3 contexts a token more, a twentieth of the forwards fewer, and a tenth of the
+error less."""
+SURPRISE, NATS = math.log(0.03), 1.25
+"""Where a byte is less likely than `SURPRISE` to the beam, one of those who rejoined it of late is looked at
+for each `NATS` of its surprise, however little is expected of them. Older boundaries are taken to matter no
+more, and where they do a surprise is what shows it. ("Photo|s" waits beside "Photos" at e^-8; the "y" that
+follows, e^-7 to the beam, makes it the heavier.) What was measured is in `docs/exactness.md`."""
 
 _Result = TypeVar("_Result")
 
@@ -54,12 +51,10 @@ class Ask(NamedTuple):
     Attributes:
         states: candidates to materialize.
         places: how many symbols had been read where each of them begins; None: the present place.
-        likely: contexts that are likely to be needed soon, for a forward that is going out anyway.
     """
 
     states: Sequence[LazyTrieState]
     places: Sequence[int] | None = None
-    likely: Sequence[StatefulTokenizedLM] = ()
 
 
 Step = Generator[Ask, Sequence[LazyTrieState], _Result]
@@ -70,19 +65,11 @@ async def drive(step: Step[_Result]) -> _Result:
     try:
         ask = next(step)
         while True:
-            lacking = [state for state in ask.states if not state.materialized]
-            hints = () if all(s.lm_state.known for s in lacking) else ask.likely
-            await asyncio.gather(*(s.materialize() for s in lacking), *map(_hint, hints))
+            await asyncio.gather(*(s.materialize() for s in ask.states if not s.materialized))
             ask = step.send(ask.states)
     except StopIteration as stop:
         result: _Result = stop.value
         return result
-
-
-async def _hint(context: StatefulTokenizedLM) -> None:
-    """A context that nobody needs yet must not be the reason of a failure."""
-    if not context.known:
-        await asyncio.gather(context.logp_next(), return_exceptions=True)
 
 
 @dataclass(frozen=True)
@@ -120,11 +107,16 @@ def open_beam(beam: ByteBeamState, symbol: int | bytes | None) -> Step[Opened]:
         extensions = [extension for extension in extensions if extension.may_read([symbol])]
     meets = any(extension.weight - total > math.log(HEAVY) for extension in extensions)
     bar = total + tolerance + (0.0 if meets else patience)
-    due = [extension for extension in extensions if extension.weight > bar]
-    room = room.admit([extension for extension in extensions if extension.weight <= bar], meets)
+    extensions.sort(key=lambda extension: -extension.weight)
+    weights = [extension.weight for extension in extensions]
+    n = sum(weight > bar for weight in weights)
+    if n:
+        n = max(n, sum(weight > bar - NEAR for weight in weights[:FEW]))
+    due, others = extensions[:n], extensions[n:]
+    room = room.admit(others, meets)
     if not due:
         return Opened(states, room, beam.absent)
-    got = yield Ask(due, None, _likely(states, total))
+    got = yield Ask(due)
     missing = logsumexp([extension.weight for extension in due if extension not in got]) - total
     # What is missing is taken to do as well as the rest.
     absent = beam.absent - math.log1p(-math.exp(min(missing, -1e-3)))
@@ -145,7 +137,8 @@ def read_symbol(
     read = [after for state in opened.states if (after := state << symbol) is not None]
     trail, mode = opened.room.trail, opened.states[0].mode
     logp = _log_ratio(read, opened.absent, before)
-    room, looks = opened.room.read(symbol, mode, logp), LOOKS if logp < SURPRISE else 0
+    room = opened.room.read(symbol, mode, logp)
+    looks = math.ceil(-logp / NATS) if -math.inf < logp < SURPRISE else 0
     read, room = yield from _wake(read, room, opened.absent, log_tolerance, PATIENCE, looks)
     read = [state.with_mode(mode) for state in read]
     logp = _log_ratio(read, opened.absent, before)
@@ -165,7 +158,9 @@ def _wake(
     while True:
         # Where nobody could read the symbol, those who wait are all there is: a few at a time.
         total = logsumexp([state.weight for state in states]) + absent
-        due, room = room.due(total + log_tolerance, patience, None if states else at_once, looks)
+        due, room = room.due(total + log_tolerance, patience, None if states else at_once)
+        looked_at, room = room.look(looks)
+        due += looked_at
         at_once, looks = 2 * at_once, 0
         if not due:
             return states, room
@@ -184,13 +179,3 @@ def _wake(
 
 def _log_ratio(read: Sequence[LazyTrieState], absent: float, before: float) -> float:
     return logsumexp([state.weight for state in read]) + absent - before
-
-
-def _likely(states: Sequence[LazyTrieState], total: float) -> list[StatefulTokenizedLM]:
-    """The contexts after tokens that are partly spelled and hold a large share of the beam."""
-    found: list[StatefulTokenizedLM] = []
-    for state in states:
-        if state.lm_state.remembers and state.weight - total > math.log(LIKELY):
-            least = LIKELY * math.exp(total - state.committed)
-            found += [state.lm_state << token for token in state.masses.tokens_above(state.node, least)]
-    return found

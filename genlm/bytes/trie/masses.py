@@ -141,13 +141,6 @@ class NodeMasses:
         first = int(arrays.lo[node])
         return float(self._under(ended, first, first + int(arrays.ends[node])).sum())
 
-    def tokens_above(self, node: int, least: float) -> list[int]:
-        """Ids of the tokens that go on from the prefix of `node` and have a probability above `least`."""
-        arrays = self.trie.arrays
-        first, stop = int(arrays.lo[node]) + int(arrays.ends[node]), int(arrays.hi[node])
-        found = np.flatnonzero(self._under(TrieMode.WITHOUT_EOS, first, stop) > least) + first
-        return [int(i) for i in self.trie.token_ids[found]]
-
     def eos(self) -> float:
         """Probability of the tokens that spell an end of sequence."""
         return float(sum(self._interval(int(leaf), int(leaf) + 1)[0] for leaf in self.trie.eos_leaves))
