@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from accuracy_plot import Point, draw
 from accuracy_reading import LOST, TAKEN
 from accuracy_settings import COLD, DEFAULT, LOOSER, OURS, REFERENCE, REFERENCES, RELEASE, SETTINGS
-from accuracy_texts import HARD, PARAGRAPHS
+from accuracy_texts import HARD, HELD_OUT, PARAGRAPHS, TEXTS
 from figures import Figures, Rounds, unpack
 from machine import versions
 from peers import ROOT
@@ -69,11 +69,12 @@ def report(figures: Figures) -> Report:
     targets, missed = _targets(figures)
     table = Table(HEADER)
     everywhere = list(SETTINGS) + [WITH_RELEASE + s for s in RELEASE]
-    for setting in everywhere:
-        rows = _rows(figures, setting)
+    groups = [(_words(setting), _rows(figures, setting)) for setting in everywhere]
+    groups.insert(0, (f"{_words(DEFAULT)}, held-out texts", _rows(figures, DEFAULT, HELD_OUT)))
+    for words, rows in groups:
         if rows:
-            table.rows.append(cells(f"**{_words(setting)}**, mean of {len(rows)}", list(rows.values())))
-            table.rows += [cells(PARAGRAPHS[name], [row]) for name, row in rows.items()]
+            table.rows.append(cells(f"**{words}**, mean of {len(rows)}", list(rows.values())))
+            table.rows += [cells(TEXTS[name], [row]) for name, row in rows.items()]
     return Report(
         title="Accuracy: distributions of the next byte against a near-exact run",
         machine=_ran_on(figures),
@@ -202,11 +203,11 @@ def cells(what: str, rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _reference_notes(figures: Figures) -> list[str]:
-    rows = {n: r for n, r in _rows(figures, DEFAULT).items() if "doubt" in r}
+    rows = {n: r for n, r in _rows(figures, DEFAULT, TEXTS).items() if "doubt" in r}
     if not rows:
         return []
     doubts = ", ".join(
-        f"{PARAGRAPHS[name]} {row['doubt']['mean']:.0e} ({row['doubt']['worst']:.0e}), "
+        f"{TEXTS[name]} {row['doubt']['mean']:.0e} ({row['doubt']['worst']:.0e}), "
         f"TV {row['doubt']['tv']:.0e} ({row['doubt']['worst_tv']:.0e})"
         for name, row in rows.items()
     )
@@ -221,8 +222,8 @@ def _count_notes(figures: Figures) -> list[str]:
     checked = [row for s in COLD for row in _rows(figures, s).values() if "counts agree" in row]
     agree = sum(row["counts agree"] for row in checked)
     sizes = ", ".join(
-        f"{PARAGRAPHS[name]} {row['bytes']} bytes, {row['tokens']} tokens"
-        for name, row in _rows(figures, DEFAULT).items()
+        f"{TEXTS[name]} {row['bytes']} bytes, {row['tokens']} tokens"
+        for name, row in _rows(figures, DEFAULT, TEXTS).items()
     )
     return [
         f"the counts agree with those of an engine with nothing cached in {agree} of {len(checked)}",

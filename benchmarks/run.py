@@ -22,6 +22,7 @@ BENCHMARKS = {
     "reading": "reading known bytes and writing new ones, against release 0.2.0 and transformers",
     "scoring": "sentences scored with word surprisals, against plain scoring by tokens and release 0.2.0",
     "window": "what a sliding window loses against the full context",
+    "canonical": "what canonical tokenizations cost",
     "accuracy": "how far off the distributions of the next byte are, and what they cost",
 }
 
