@@ -131,6 +131,14 @@ def test_exact_is_exact(model, text):
     run(go())
 
 
+async def test_bounds_of_a_sure_text():
+    """Its log-probability is 0, and comes out above that by round-off."""
+    beam = await start(ToyLM([b"a", b"a"]), BeamParams(exact=True))
+    for n in range(1, 12):
+        beam = await (beam.prune() << ord("a"))
+        assert beam.bounds() == (beam.logZ, beam.logZ) == pytest.approx((0.0, 0.0)), n
+
+
 async def test_exact_refuses_past_its_budget():
     beam = await start(ToyLM([b"a", b"aa", b"aaa"]), BeamParams(exact=True, max_candidates=20))
     with pytest.raises(BudgetExceededError, match="`max_candidates` is 20"):
@@ -199,18 +207,22 @@ async def test_a_surprise_makes_it_look(surprise, recent, monkeypatch):
     assert len(beam.waiting) == (not found)
 
 
-@pytest.mark.parametrize(("nats", "looked_at"), [(1.5, 3), (3.1, 2), (10.0, 1)])
-async def test_a_greater_surprise_makes_it_look_at_more(nats, looked_at, monkeypatch):
-    """Five ways to spell `a` wait; the `c` after `ab` costs 4 nats. The heaviest are looked at."""
+@pytest.mark.parametrize(
+    ("cost", "tolerance", "looked_at"), [(4.0, 0.3, 3), (4.0, 0.42, 2), (3.6, 0.42, 2), (3.6, 0.6, 1)]
+)
+async def test_it_looks_at_more_the_greater_the_surprise_and_the_finer_the_tolerance(
+    cost, tolerance, looked_at, monkeypatch
+):
+    """Five ways to spell `a` wait; the `c` after `ab` costs so many nats. The heaviest are looked at."""
     from genlm.bytes.byte_lm import step
 
-    monkeypatch.setattr(step, "NATS", nats)
-    first, c = [0.001, 0.0014, 0.0013, 0.0012, 0.0011, 0.994, 0.0, 0.0], math.exp(-4.0)
+    monkeypatch.setattr(step, "PER_LOOK", 1.5)
+    first, c = [0.001, 0.0014, 0.0013, 0.0012, 0.0011, 0.994, 0.0, 0.0], math.exp(-cost)
     lm = FixedLM(
         [b"a"] * 5 + [b"ab", b"bc", b"c"],
         rule=lambda context: [*[0.0] * 5, 0.5 - c, 0.5, c] if context else first,
     )
-    beam = await start(lm, BeamParams(tolerance=0.3))
+    beam = await start(lm, BeamParams(tolerance=tolerance))
     beam = await (await (beam << ord("a")) << ord("b"))
     lm.asked.clear()
     beam = await (beam << ord("c"))

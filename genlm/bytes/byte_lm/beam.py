@@ -164,7 +164,7 @@ class ByteBeamState(StatefulByteLM):
         were then; it is tight for short texts, and for `BeamParams(exact=True)` the two are equal.
         """
         upper = logsumexp([self.logZ, *self.waiting.weights, self.dropped.weight])
-        return Bounds(self.logZ, min(upper, 0.0))
+        return Bounds(self.logZ, max(min(upper, 0.0), self.logZ))  # round-off takes a sure text above 0
 
     def tokenizations(self, most: int | None = None) -> list[Tokenization]:
         """The candidates as tokenizations of the bytes read, with their posteriors, the likeliest first.

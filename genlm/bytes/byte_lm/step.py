@@ -36,11 +36,13 @@ FEW, NEAR = 4, math.log(3.0)
 included: one more context costs a twelfth of a forward (`benchmarks/RESULTS.md`). Over six of the paragraphs
 in `benchmarks/texts` that is 0.3 contexts a token more, a twentieth of the forwards fewer, and a tenth of the
 error less."""
-SURPRISE, NATS = math.log(0.03), 1.25
-"""Where a byte is less likely than `SURPRISE` to the beam, one of those who rejoined it of late is looked at
-for each `NATS` of its surprise, however little is expected of them. Older boundaries are taken to matter no
-more, and where they do a surprise is what shows it. ("Photo|s" waits beside "Photos" at e^-8; the "y" that
-follows, e^-7 to the beam, makes it the heavier.) What was measured is in `docs/exactness.md`."""
+SURPRISE, PER_LOOK = math.log(0.03), 7.6
+"""Where a byte is less likely than `SURPRISE` to the beam, some of those who rejoined it of late are looked
+at, however little is expected of them: as many as its surprise times the tolerance, both as natural logs,
+holds `PER_LOOK`. That is one for each nat at the default, and more where the tolerance is finer and more are
+of like weight. Older boundaries are taken to matter no more, and where they do a surprise is what shows it.
+("Photo|s" waits beside "Photos" at e^-8; the "y" that follows, e^-7 to the beam, makes it the heavier.) What
+was measured is in `docs/exactness.md`."""
 
 _Result = TypeVar("_Result")
 
@@ -138,7 +140,7 @@ def read_symbol(
     trail, mode = opened.room.trail, opened.states[0].mode
     logp = _log_ratio(read, opened.absent, before)
     room = opened.room.read(symbol, mode, logp)
-    looks = math.ceil(-logp / NATS) if -math.inf < logp < SURPRISE else 0
+    looks = int(logp * log_tolerance / PER_LOOK) if -math.inf < logp < SURPRISE else 0
     read, room = yield from _wake(read, room, opened.absent, log_tolerance, PATIENCE, looks)
     read = [state.with_mode(mode) for state in read]
     logp = _log_ratio(read, opened.absent, before)
