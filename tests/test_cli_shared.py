@@ -8,10 +8,11 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from cli_runner import Run, Terminal, document, exact, fine
+from test_cli_docs import PAGE
 
 from genlm.bytes import BeamParams
 from genlm.bytes.cli import app
@@ -86,6 +87,11 @@ class TestShared:
             params.prune_threshold,
             params.tolerance,
         )
+
+    def test_the_default_tolerance_is_named(self) -> None:
+        default = f"; {BeamParams().tolerance:g} if none of these"
+        assert default in get_type_hints(Shared, include_extras=True)["tolerance"].__metadata__[0].help
+        assert default in PAGE.read_text(encoding="utf-8")
 
     def test_a_commands_own_default_gives_way(self) -> None:
         own = BeamParams(K=5, prune_threshold=0.05)

@@ -50,7 +50,7 @@ class Shared:
     ] = None
     tolerance: Annotated[
         float | None,
-        _option("--tolerance", help="Let candidates below this share wait; 0.001 if none of these is given."),
+        _option("--tolerance", help="Candidates below this share wait; 0.0005 if none of these is given."),
     ] = None
     device: Annotated[
         str | None, _option("--device", help="cpu, cuda, cuda:1, mps, auto; CUDA if there is any.")
