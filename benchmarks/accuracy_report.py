@@ -211,10 +211,13 @@ def _reference_notes(figures: Figures) -> list[str]:
         f"TV {row['doubt']['tv']:.0e} ({row['doubt']['worst_tv']:.0e})"
         for name, row in rows.items()
     )
-    others = "".join(f" ({PARAGRAPHS[name]}: {strict.words})" for name, (strict, _) in REFERENCES.items())
+    others = "".join(
+        f"; {PARAGRAPHS[name]}: {strict.words}, and {looser.words}"
+        for name, (strict, looser) in REFERENCES.items()
+    )
     return [
-        f"the reference is {REFERENCE.words}, without K{others}. At {LOOSER.words}, three "
-        f"times looser, Δ and TV from it are, on average (and at worst): {doubts}"
+        f"the reference is {REFERENCE.words}, without K, and a looser one is {LOOSER.words}{others}. Δ and "
+        f"TV between the two are, on average (and at worst): {doubts}"
     ]
 
 
