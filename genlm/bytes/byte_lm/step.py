@@ -107,15 +107,14 @@ def open_beam(beam: ByteBeamState, symbol: int | bytes | None) -> Step[Opened]:
     extensions = [extension for state in states for extension in state.extend_all()]
     if symbol is not None:
         extensions = [extension for extension in extensions if extension.may_read([symbol])]
-    meets = any(extension.weight - total > math.log(HEAVY) for extension in extensions)
-    bar = total + tolerance + (0.0 if meets else patience)
     extensions.sort(key=lambda extension: -extension.weight)
     weights = [extension.weight for extension in extensions]
+    meets = bool(weights) and weights[0] - total > math.log(HEAVY)
+    bar = total + tolerance + (0.0 if meets else patience)
     n = sum(weight > bar for weight in weights)
     if n:
         n = max(n, sum(weight > bar - NEAR for weight in weights[:FEW]))
-    due, others = extensions[:n], extensions[n:]
-    room = room.admit(others, meets)
+    due, room = extensions[:n], room.admit(extensions[n:], meets)
     if not due:
         return Opened(states, room, beam.absent)
     got = yield Ask(due)
