@@ -243,10 +243,12 @@ async def test_those_near_the_bar_go_along_with_a_forward_that_goes_out():
 
 
 async def test_without_a_forward_nobody_goes_along():
-    beam = await (await start(light_carrier(), BeamParams(tolerance=0.02)) << ord("a"))
-    beam.states[0].lm_state.model.asked.clear()
+    """`a` ends inside `ab`: its bar is 0.6 while a text is read, and 0.25 is near enough to go along."""
+    lm = FixedLM([b"a", b"ab", b"c"], rule=lambda _: [0.25, 0.74, 0.01])
+    beam = await (await start(lm, BeamParams(tolerance=0.02)) << ord("a"))
+    lm.asked.clear()
     beam = await (beam << ord("b"))
-    assert not beam.states[0].lm_state.model.asked and len(beam.waiting) == 1
+    assert not lm.asked and len(beam.waiting) == 1
 
 
 async def test_who_waits_is_carried_along():
