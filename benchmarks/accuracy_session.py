@@ -29,11 +29,11 @@ from peers import HERE, VENVS, python_of
 from genlm.bytes import BeamParams, ByteBeamState
 from genlm.bytes.byte_lm import trail
 from genlm.bytes.byte_lm.guess import guess_tokens
-from genlm.bytes.engine import Engine
+from genlm.bytes.engine import Engine, Statistics
 from genlm.bytes.models import default_model_path, load_default_model
 from genlm.bytes.vocab import start_context
 
-__all__ = ["Session", "looking_sooner"]
+__all__ = ["Session", "emptied", "looking_sooner"]
 
 SCRIPT = HERE / "accuracy_worker.py"
 ENGLISH = HERE / "texts" / "english.txt"
@@ -50,6 +50,13 @@ def looking_sooner(least: float | None) -> Iterator[None]:
         yield
     finally:
         trail.LEAST = usual
+
+
+async def emptied(engine: Engine) -> Statistics:
+    """Have an engine know the beginning of a text and nothing else; its statistics then."""
+    engine.clear_cache()
+    await engine.next_token_logprobs(start_context(engine))
+    return engine.statistics()
 
 
 class Session:
@@ -116,9 +123,7 @@ class Session:
         return found
 
     async def _cold(self, name: str, setting: Setting) -> Reading:
-        self.engine.clear_cache()
-        await self.engine.next_token_logprobs(start_context(self.llm))
-        before = self.engine.statistics()
+        before = await emptied(self.engine)
         found = await read(self.engine, BeamParams(**setting.params), self.text(name))
         after = self.engine.statistics()
         found.contexts = after.tokens_run - before.tokens_run
@@ -178,10 +183,8 @@ class Session:
         return found
 
     async def _prefilled(self, text: bytes) -> Reply:
-        self.engine.clear_cache()
-        await self.engine.next_token_logprobs(start_context(self.llm))
+        before = await emptied(self.engine)
         beam = await ByteBeamState.initial(self.engine)
-        before = self.engine.statistics()
         clock, cpu = time.perf_counter(), time.process_time()
         beam = await beam.prefill(text)
         seconds = time.perf_counter() - clock, time.process_time() - cpu

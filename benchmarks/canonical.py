@@ -11,6 +11,7 @@ import asyncio
 import statistics
 from typing import Any
 
+from accuracy_session import emptied
 from machine import hardware, versions
 from options import Options
 from peers import HERE
@@ -21,7 +22,6 @@ from worker import versions as package_versions
 from genlm.bytes import BeamParams, ByteBeamState
 from genlm.bytes.engine import Engine
 from genlm.bytes.models import load_default_model
-from genlm.bytes.vocab import start_context
 
 __all__ = ["run"]
 
@@ -69,9 +69,7 @@ async def _measure(engine: Engine, text: bytes) -> dict[str, float]:
 
 
 async def _read(engine: Engine, params: BeamParams, text: bytes, way: str) -> tuple[int, float]:
-    engine.clear_cache()
-    await engine.next_token_logprobs(start_context(engine))
-    before = engine.statistics().tokens_run
+    before = await emptied(engine)
     beam: Any = await ByteBeamState.initial(engine, params)
     if way == "prefill":
         beam = await beam.prefill(text)
@@ -80,7 +78,7 @@ async def _read(engine: Engine, params: BeamParams, text: bytes, way: str) -> tu
             if way != "byte by byte":
                 await beam.logp_next()
             beam = await (beam.prune() << byte)
-    return engine.statistics().tokens_run - before, beam.logZ
+    return engine.statistics().tokens_run - before.tokens_run, beam.logZ
 
 
 def _cells(row: dict[str, float]) -> list[str]:
