@@ -1,7 +1,7 @@
 # Two commands do all of their own set-up, inside this folder:
 #
 #   make demo    install into .venv, run the quick start on the embedded model
-#   make test    install into .venv, run every check that CI runs; pytest's summary comes last
+#   make test    install into .venv, run every check but the longest; pytest's summary comes last
 #
 # PYTHON=python3.12 make demo picks another interpreter. Works with GNU make 3.81 (macOS) and later.
 
@@ -16,12 +16,13 @@ NEEDS := Makefile pyproject.toml constraints.txt $(STALE)
 
 STAGES := lint types docs pytest
 
-.PHONY: help demo test lint format types docs pytest bench clean no-venv
+.PHONY: help demo test thorough lint format types docs pytest bench clean no-venv
 
 help:
 	@echo "make demo   the quick start, on a real model"
 	@echo "make test   every check: $(STAGES)"
 	@echo "make lint types docs pytest   one of them at a time"
+	@echo "make thorough   what takes longer: fuzzing, mutants, the release side by side; CI runs it after make test"
 	@echo "make format | bench | clean"
 
 demo: $(VENV)/.stamp-demo
@@ -52,6 +53,10 @@ docs: $(VENV)/.stamp-test
 
 pytest: $(VENV)/.stamp-test
 	@$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+
+# Two processes; tests that share something slow to make (`xdist_group`) share one of them.
+thorough: $(VENV)/.stamp-test
+	@$(BIN)/python -m pytest -m "thorough or release" -n 2 --dist loadgroup
 
 bench: $(VENV)/.stamp-demo
 	@$(BIN)/python benchmarks/run.py
