@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from toy import EOS_STRING, TOY
 
 from genlm.bytes import TokenByteTrie
-from genlm.bytes.errors import GenlmBytesError
+from genlm.bytes.errors import GenlmBytesError, InvalidValueError
 from genlm.bytes.trie import EOS, TrieArrays, TrieMode, TrieOp
 from genlm.bytes.trie.sums import Levels, below_torch
 
@@ -138,7 +138,7 @@ class TestViews:
         assert toy.word2leaf[b"ab"] == toy.word2leaf[toy.decode[1], 1] == toy.word2leaf[toy.decode[1]] == leaf
         assert toy.leaf2word[leaf] == (b"ab", 1) and toy.leaf2token_id[leaf] == 1
         assert set(toy.word2leaf) == {(bytes(t), t.token_id) for t in toy.decode}
-        assert len(toy.word2leaf) == 7 and "(b'ab', 1)" in repr(toy.word2leaf)
+        assert len(toy.word2leaf) == 7 and repr(toy.word2leaf) == repr(dict(toy.word2leaf))
         with pytest.raises(KeyError, match=r"2 tokens spell it.*\[0, 4\]"):
             toy.word2leaf[b"a"]
         for missing in (b"zz", "a", (b"ab", 7), (1, 2, 3)):
@@ -151,7 +151,7 @@ class TestViews:
         assert toy.node2prefix[toy.root] == [] and toy.node2prefix[toy.eos_node] == [EOS]
         assert toy.node2prefix[walk(toy, b"ab")] == list(b"ab")
         assert toy.node2prefix[toy.word2leaf[b"abc"]] == list(b"abc")
-        assert len(toy.node2prefix) == toy.node_count and toy.node2prefix[0:1] == [[]]
+        assert len(toy.node2prefix) == toy.node_count and next(iter(toy.node2prefix.items())) == (0, [])
 
     def test_eos(self, toy):
         assert toy.eos_token_ids == [6] and toy.eos_byte_strings == toy.eos_tokens == {EOS_STRING}
@@ -352,11 +352,16 @@ class TestSums:
 
 class TestDrawing:
     def test_visualize(self, toy):
-        source = toy.visualize(np.ones(7)).source
+        source = toy.visualize(toy.weight_sum(np.ones(7))).source
         assert source.count("->") == toy.node_count - 1
         for label in ("label=a", "label=EOS", 'label="EOT 4"', 'label="0\n7"'):
             assert label in source
         assert 'label="\\\\xff"' in make([b"\xff"]).visualize().source
+
+    @pytest.mark.parametrize("n", [0, 7, 16, 18])
+    def test_one_weight_a_node(self, toy, n):
+        with pytest.raises(InvalidValueError, match=rf"\[{n}\].*17 nodes"):
+            toy.visualize([0.5] * n)
 
     def test_without_graphviz(self, toy, monkeypatch):
         import sys

@@ -21,7 +21,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genlm.bytes import util
-from genlm.bytes.errors import GenlmBytesError, InvalidTypeError, InvalidValueError, MissingDependencyError
+from genlm.bytes.errors import (
+    GenlmBytesError,
+    InvalidTypeError,
+    InvalidValueError,
+    MissingDependencyError,
+    WrongLengthError,
+)
 from genlm.bytes.trie.modes import EOS, EOT
 from genlm.bytes.util import (
     Chart,
@@ -148,6 +154,14 @@ def test_multiplication_is_by_key_and_distributes(a: Chart, b: Chart, c: Chart) 
     assert a * b == b * a == a * b.to_dict() == (a * b).trim()
     assert all((a * b)[k] == a[k] * b[k] for k in "abcdef")
     assert (a * (b + c)).trim() == ((a * b) + (a * c)).trim()
+
+
+@given(charts, charts, st.integers(-2, 2), st.integers(-2, 2))
+def test_multiplication_is_over_the_left_and_each_default(a: Chart, b: Chart, x: int, y: int) -> None:
+    left, right = Chart(x, a), Chart(y, b)
+    product = left * right
+    assert product == {k: left[k] * right[k] for k in left if left[k] * right[k] != x} and product.zero == x
+    assert left * dict(right) == left * Chart(x, right)
 
 
 @pytest.mark.parametrize("other", [3, None, [("a", 1)]])
@@ -347,17 +361,19 @@ RAMP = [i / 1000 for i in range(258)]
     ],
 )
 def test_probabilities_are_read_by_symbol(convert: Callable[[list[float]], Any]) -> None:
-    p = LazyByteProbs(convert(RAMP), log_space=False)
-    assert isinstance(p.ps, np.ndarray) and p.ps.dtype.kind == "f"
+    ps = convert(RAMP)
+    p = LazyByteProbs(ps, log_space=False)
+    assert p.ps is ps
     for symbol, index in [(0, 0), (255, 255), (None, EOT), (EOT, EOT), (EOS, EOS), (np.int64(3), 3)]:
         assert p[symbol] == pytest.approx(RAMP[index]) and type(p[symbol]) is float
     assert {type(v) for v in p.materialize().values()} == {float}
 
 
-def test_the_array_given_is_kept_and_whole_numbers_become_floats() -> None:
+def test_what_is_given_is_kept_and_whole_numbers_become_floats() -> None:
     ps = np.zeros(258)
     assert LazyByteProbs(ps).ps is ps
-    assert LazyByteProbs([0] * 258).ps.dtype == np.float64
+    assert LazyByteProbs(RAMP).ps == RAMP
+    assert type(LazyByteProbs([0] * 258)[0]) is float
     assert LazyByteProbs(torch.zeros(258, dtype=torch.bfloat16))[0] == 0.0
     assert LazyByteProbs(ps).log_space is True and LazyByteProbs(ps, False).log_space is False
 
@@ -371,8 +387,9 @@ def test_anything_else_is_no_symbol(b: Any, units: Any) -> None:
 
 @pytest.mark.parametrize("n", [0, 1, 256, 257, 259])
 def test_wrong_length_names_both_numbers(n: int) -> None:
-    with pytest.raises(InvalidValueError, match=rf"\({n},\): must be \(258,\)"):
+    with pytest.raises(WrongLengthError, match=rf"\({n},\): must be \(258,\)") as caught:
         LazyByteProbs(np.zeros(n))
+    assert isinstance(caught.value, ValueError) and isinstance(caught.value, AssertionError)
 
 
 @pytest.mark.parametrize("shape", [(), (258, 1), (1, 258)])

@@ -20,6 +20,7 @@ __all__ = [
     "ModelUnavailableError",
     "NotMaterializedError",
     "UnsupportedModelError",
+    "WrongLengthError",
 ]
 
 
@@ -29,6 +30,10 @@ class GenlmBytesError(Exception):
 
 class InvalidValueError(GenlmBytesError, ValueError):
     """An argument has the right type and a value that breaks a rule."""
+
+
+class WrongLengthError(InvalidValueError, AssertionError):
+    """Numbers for something of another length. Also an `AssertionError`, which is what it once was."""
 
 
 class InvalidTypeError(GenlmBytesError, TypeError):
@@ -88,6 +93,11 @@ class MissingDependencyError(GenlmBytesError, ImportError):
 def bad_value(argument: str, value: Any, rule: str, instead: str = "") -> InvalidValueError:
     """An `InvalidValueError` worded in the house style."""
     return InvalidValueError(_sentence(argument, value, rule, instead))
+
+
+def bad_length(argument: str, value: Any, rule: str, instead: str = "") -> WrongLengthError:
+    """A `WrongLengthError` worded in the house style."""
+    return WrongLengthError(_sentence(argument, value, rule, instead))
 
 
 def bad_type(argument: str, value: Any, rule: str, instead: str = "") -> InvalidTypeError:

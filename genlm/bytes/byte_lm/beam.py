@@ -38,7 +38,7 @@ from genlm.bytes.byte_lm.trail import Trail
 from genlm.bytes.byte_lm.trie_state import LazyTrieState, check_symbol
 from genlm.bytes.byte_lm.waiting import WaitingRoom
 from genlm.bytes.errors import BudgetExceededError, EmptyBeamError, bad_type
-from genlm.bytes.trie.modes import EOS, TrieMode
+from genlm.bytes.trie.modes import EOS, Mode, TrieMode
 from genlm.bytes.util import LazyByteProbs, escape, logsumexp
 from genlm.bytes.vocab import shared_trie
 
@@ -407,7 +407,7 @@ class ByteBeamState(StatefulByteLM):
         gone, waiting = self.waiting.drop(total + least)
         return self._after(kept, waiting, dropped.more(gone.weights, total, gone.expected()), self.absent)
 
-    def with_mode(self, mode: TrieMode) -> Self:
+    def with_mode(self, mode: Mode) -> Self:
         """The same beam, reading end-of-sequence tokens in the given mode from now on."""
         # Who waits will read in the mode that each symbol was read in, and goes on in that of the others.
         return self.with_states([state.with_mode(mode) for state in self.states])

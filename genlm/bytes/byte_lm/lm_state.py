@@ -147,23 +147,29 @@ class StatefulTokenizedLM:
 
 
 class StatefulByteLM(ABC):
-    """A byte-level model after some bytes. A value: reading a byte makes a new one."""
+    """A byte-level model after some bytes. A value: reading a byte makes a new one.
+
+    A model of one's own needs `<<` and `logp_next`.
+    """
 
     @abstractmethod
     async def __lshift__(self, b: int) -> Self:
         """The model after one more byte, 0..255, or after the end of the sequence, 257."""
 
     @abstractmethod
-    def prune(self) -> Self:
-        """The model with its unlikely hypotheses dropped."""
-
-    @abstractmethod
     async def logp_next(self) -> LazyByteProbs:
         """Natural log-probabilities of the next byte and of the end."""
 
-    @abstractmethod
+    def prune(self) -> Self:
+        """The model with its unlikely hypotheses dropped; the model itself where it has none to drop."""
+        return self
+
     async def prefill(self, bs: Context) -> Self:
-        """The model after the known bytes `bs`."""
+        """The model after the known bytes `bs`, pruned before each."""
+        state = self
+        for b in bs:
+            state = await (state.prune() << b)
+        return state
 
     async def cleanup(self) -> None:  # noqa: B027 — a model that holds nothing has nothing to do
         """Release what the model holds."""

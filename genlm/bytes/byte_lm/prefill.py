@@ -234,7 +234,7 @@ class _Guesses:
         state = beam.states[0]
         self.listener = listener
         self._mode = state.mode
-        self.useful = state.lm_state.remembers
+        self.useful = state.remembers
         self._trie = state.trie.trie
         self._text = spelled(symbols)
         self._offset = _offsets(symbols)

@@ -46,7 +46,7 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
     state = beam.states[0]
     trie = state.trie.trie
     partial = bytes(state.partial)
-    tokens = guess_tokens(state.lm_state.model, trie, partial + text)
+    tokens = guess_tokens(getattr(state.lm_state, "model", None), trie, partial + text)
     spelled = [trie.spelling_of_id[token] for token in tokens]
     if b"".join(spelled) != partial + text or not tokens:
         return beam, 0
@@ -61,7 +61,7 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
     for token in tokens:
         path.append(path[-1] << token)
     # To the end, if only those contexts are kept: the beam that reads the rest will need them next.
-    ahead = path if state.lm_state.remembers else path[: kept + 1]
+    ahead = path if state.remembers else path[: kept + 1]
     logps = await asyncio.gather(*(lm_state.logp_next() for lm_state in ahead))
     weight = state.committed + sum(
         float(row[token]) for row, token in zip(logps, tokens[:kept], strict=False)

@@ -47,7 +47,7 @@ def tokenizations_of(
     found = []
     for state in states[:most]:
         trie = state.trie.trie
-        ids = tuple(state.lm_state.context[begun:])
+        ids = tuple(getattr(state.lm_state, "context", ())[begun:])  # of one's own making, it may not say
         strings = tuple(trie.spelling_of_id.get(i, b"?") for i in ids)
         partial = bytes(state.partial)
         posterior = math.exp(state.weight - total) if total > -math.inf else 0.0
@@ -57,7 +57,7 @@ def tokenizations_of(
 
 
 def _is_canonical(state: LazyTrieState, ids: tuple[int, ...], text: bytes, partial: bytes) -> bool | None:
-    model, trie = state.lm_state.model, state.trie.trie
+    model, trie = getattr(state.lm_state, "model", None), state.trie.trie
     if not hasattr(getattr(model, "tokenizer", None), "encode"):
         return None
     tokens = guess_tokens(model, trie, text)

@@ -23,7 +23,7 @@ from genlm.bytes.byte_lm.lm_state import StatefulTokenizedLM
 from genlm.bytes.errors import NotMaterializedError, bad_type, bad_value
 from genlm.bytes.trie.arrays import ROOT
 from genlm.bytes.trie.masses import NodeMasses
-from genlm.bytes.trie.modes import EOS, EOT, TrieMode
+from genlm.bytes.trie.modes import EOS, EOT, Mode, TrieMode, as_mode
 from genlm.bytes.trie.service import AsyncTokenByteTrie
 from genlm.bytes.util import LazyByteProbs
 
@@ -40,12 +40,14 @@ class LazyTrieState:
     its masses are summed only at the nodes that are looked at.
 
     Args:
-        lm_state: the model after the committed tokens.
+        lm_state: the model after the committed tokens: a `StatefulTokenizedLM`, or any object with an async
+            `logp_next()` and, once a token ends, `<<` of its id.
         trie: the trie service of its vocabulary.
         node: the position inside the next token.
         weight: natural log weight.
         mass: log mass of every node, `[nodes]`, if known; None leaves the state unmaterialized.
-        mode: how the bytes read from now on treat end-of-sequence tokens.
+        mode: how the bytes read from now on treat end-of-sequence tokens: a `TrieMode` or its value. None
+            means `WITH_EOS`.
         terminated: whether the end of the sequence has been read.
         canonical: the committed tokens, as the rules of canonical tokenizations see them. Tokens that may
             not follow them then have probability zero; nothing is renormalized. None: all tokens count.
@@ -53,20 +55,17 @@ class LazyTrieState:
 
     def __init__(
         self,
-        lm_state: StatefulTokenizedLM,
+        lm_state: StatefulTokenizedLM | Any,
         trie: AsyncTokenByteTrie,
         node: int,
         weight: float,
         mass: Float[np.ndarray, " nodes"] | None = None,
-        mode: TrieMode = TrieMode.WITH_EOS,
+        mode: Mode = TrieMode.WITH_EOS,
         terminated: bool = False,
         *,
         canonical: CanonicalContext | None = None,
     ) -> None:
-        if not isinstance(mode, TrieMode):
-            raise bad_type(
-                "mode", mode, "must be a TrieMode", "Pass TrieMode.WITH_EOS or TrieMode.WITHOUT_EOS."
-            )
+        mode = as_mode(mode, TrieMode.WITH_EOS)
         self.lm_state = lm_state
         self.trie = trie
         self.node = node
@@ -86,19 +85,20 @@ class LazyTrieState:
         cls,
         lm: Any,
         trie: AsyncTokenByteTrie,
-        mode: TrieMode = TrieMode.WITH_EOS,
+        mode: Mode = TrieMode.WITH_EOS,
         *,
         canonical: CanonicalContext | None = None,
     ) -> Self:
         """A candidate that has read nothing, of weight log 1.
 
         Args:
-            lm: a `StatefulTokenizedLM`, or a model to start one on.
+            lm: a model after some tokens (see `lm_state` of the class), or a model to begin with.
             trie: the trie service of its vocabulary.
             mode: how end-of-sequence tokens are read.
             canonical: the model's context under the rules of canonical tokenizations, if only those count.
         """
-        lm_state = lm if isinstance(lm, StatefulTokenizedLM) else StatefulTokenizedLM.initial(lm)
+        begun = hasattr(lm, "logp_next") and not hasattr(lm, "next_token_logprobs")
+        lm_state = lm if begun else StatefulTokenizedLM.initial(lm)
         return cls(lm_state, trie, trie.trie.root, 0.0, mode=mode, canonical=canonical)
 
     # -- masses ---------------------------------------------------------------------------------------
@@ -112,10 +112,15 @@ class LazyTrieState:
 
     def materialize_if_known(self) -> bool:
         """`materialize`, if that needs no run of the model. Whether the state is materialized now."""
-        if self._masses is None and self.lm_state.known:
+        if self._masses is None and self.remembers and self.lm_state.known:
             logps = self.lm_state.node.logps
             self._masses = NodeMasses.from_logprobs(self.trie.trie, logps, self._allowed())
         return self._masses is not None
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the model keeps what it has computed. Of an `lm_state` that does not say, it does not."""
+        return bool(getattr(self.lm_state, "remembers", False))
 
     def may_read(self, symbols: Sequence[int | bytes]) -> bool:
         """Whether a candidate at a token's end may read some symbols, as far as rules can tell."""
@@ -154,6 +159,16 @@ class LazyTrieState:
         return self.masses.log_masses(self.mode)
 
     # -- looking --------------------------------------------------------------------------------------
+
+    @property
+    def root(self) -> int:
+        """The trie's root."""
+        return self.trie.trie.root
+
+    @property
+    def children(self) -> Sequence[dict[Any, int]]:
+        """The trie's `children`."""
+        return self.trie.trie.children
 
     @property
     def partial(self) -> list[int]:
@@ -298,13 +313,14 @@ class LazyTrieState:
         state._committed = self._committed
         return state
 
-    def with_mode(self, mode: TrieMode) -> Self:
+    def with_mode(self, mode: Mode) -> Self:
         """The same candidate, reading end-of-sequence tokens in the given mode from now on.
 
         What has been read stays as it was read: a token that has just been spelled in full counts as
         text if its last byte was read as text. The weight is that of the new mode: tokens that go on
         past this point count as the new mode says.
         """
+        mode = as_mode(mode, TrieMode.WITH_EOS)
         if mode is self.mode:
             return self
         if self.node == ROOT or self.terminated:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from jaxtyping import Float32
-from torch import Tensor
+import numpy as np
+from jaxtyping import Float
 
-from genlm.bytes.errors import MissingDependencyError
+from genlm.bytes.errors import MissingDependencyError, bad_value
 from genlm.bytes.trie.modes import EOS
+from genlm.bytes.util.maths import as_array
 
 if TYPE_CHECKING:
     from graphviz import Digraph
@@ -18,8 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["draw"]
 
 
-def draw(trie: TokenByteTrie, sums: Float32[Tensor, " nodes"] | None) -> Digraph:
-    """The trie as a graph: circles are prefixes, boxes are tokens, labels are bytes."""
+def draw(trie: TokenByteTrie, ws: Any) -> Digraph:
+    """The trie as a graph: circles are prefixes, boxes are tokens, labels are bytes.
+
+    Args:
+        trie: the trie.
+        ws: one number a node, shown in it: a tensor, array or sequence; None for none.
+    """
+    weights = None if ws is None else _checked(trie, ws)
     try:
         from graphviz import Digraph
     except ImportError as missing:
@@ -28,13 +35,25 @@ def draw(trie: TokenByteTrie, sums: Float32[Tensor, " nodes"] | None) -> Digraph
         ) from missing
     graph = Digraph(node_attr={"fontsize": "10"}, edge_attr={"fontsize": "10"})
     for node in range(trie.node_count):
-        weight = "" if sums is None else f"\n{float(sums[node]):.4g}"
+        weight = "" if weights is None else f"\n{weights[node]:.4g}"
         shape = "circle" if node < trie.eos_node else "box"
         graph.node(str(node), f"{node}{weight}", shape=shape)
     for node in range(trie.eos_node):
         for edge, child in trie.children[node].items():
             graph.edge(str(node), str(child), _label(edge))
     return graph
+
+
+def _checked(trie: TokenByteTrie, ws: Any) -> Float[np.ndarray, " nodes"]:
+    weights = as_array("ws", ws)
+    if weights.shape != (trie.node_count,):
+        raise bad_value(
+            "ws",
+            f"weights of shape {list(weights.shape)}",
+            f"the trie has {trie.node_count} nodes, and a drawing takes one weight for each",
+            "Pass what `weight_sum` or `weight_max` makes of the tokens' weights.",
+        )
+    return weights
 
 
 def _label(edge: object) -> str:

@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 import torch
 from jaxtyping import Float, Float32
 
-from genlm.bytes.trie.modes import TrieMode, TrieOp
+from genlm.bytes.trie.modes import Mode, TrieMode, TrieOp, as_mode
 from genlm.bytes.trie.token_trie import TokenByteTrie, Weights
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ class AsyncTokenByteTrie:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.trie!r})"
 
-    async def weight_sum(self, ws: Weights, mode: TrieMode | None = None) -> Float32[torch.Tensor, " nodes"]:
+    async def weight_sum(self, ws: Weights, mode: Mode = None) -> Float32[torch.Tensor, " nodes"]:
         """`TokenByteTrie.weight_sum`, batched with the requests of other tasks."""
-        return await self._request(ws, mode or TrieMode.WITHOUT_EOS, TrieOp.SUM)
+        return await self._request(ws, as_mode(mode, TrieMode.WITHOUT_EOS), TrieOp.SUM)
 
     async def weight_max(self, ws: Weights) -> Float32[torch.Tensor, " nodes"]:
         """`TokenByteTrie.weight_max`, batched with the requests of other tasks."""

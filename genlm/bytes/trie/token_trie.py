@@ -19,7 +19,7 @@ from jaxtyping import Float, Float32, Int
 
 from genlm.bytes.errors import bad_type, bad_value
 from genlm.bytes.trie.arrays import ROOT, TrieArrays
-from genlm.bytes.trie.modes import TrieMode, TrieOp
+from genlm.bytes.trie.modes import Mode, TrieMode, TrieOp, as_mode
 from genlm.bytes.trie.sums import Branches, Levels, below_cpu, below_torch
 from genlm.bytes.trie.views import Children, Prefixes, WordToLeaf
 
@@ -129,12 +129,12 @@ class TokenByteTrie:
 
     @cached_property
     def children(self) -> Children:
-        """`children[node]`: a mapping from each edge to the node it leads to."""
+        """`children[node]`: a dict from each edge to the node it leads to; a sequence, read-only."""
         return Children(self)
 
     @cached_property
     def node2prefix(self) -> Prefixes:
-        """`node2prefix[node]`: the bytes on the way to it, as a list of integers."""
+        """`node2prefix[node]`: the bytes on the way to it, as a list of integers; a mapping."""
         return Prefixes(self)
 
     @cached_property
@@ -146,6 +146,11 @@ class TokenByteTrie:
     def leaf2word(self) -> dict[int, tuple[bytes, int]]:
         """The inverse of `word2leaf`."""
         return {leaf: word for word, leaf in self.word2leaf.items()}
+
+    @cached_property
+    def lookup(self) -> dict[tuple[bytes, int], int]:
+        """Position in `decode` of each `(byte_string, token_id)`."""
+        return {(bytes(token), token.token_id): at for at, token in enumerate(self.decode)}
 
     @cached_property
     def leaf2token_id(self) -> dict[int, int]:
@@ -189,26 +194,24 @@ class TokenByteTrie:
 
     # -- sums -----------------------------------------------------------------------------------------
 
-    def weight_sum(self, ws: Weights, mode: TrieMode | None = None) -> Float32[torch.Tensor, " nodes"]:
+    def weight_sum(self, ws: Weights, mode: Mode = None) -> Float32[torch.Tensor, " nodes"]:
         """For every node, the sum of the weights of the tokens below it.
 
         Args:
             ws: one weight per entry of `decode`, `[tokens]`.
-            mode: `WITHOUT_EOS` (the same as None): every token is ordinary text and the end-of-sequence
-                node gets 0. `WITH_EOS`: tokens that end a sequence give their weight to the
-                end-of-sequence node and the root only.
+            mode: a `TrieMode` or its value. `WITHOUT_EOS` (the same as None): every token is ordinary text
+                and the end-of-sequence node gets 0. `WITH_EOS`: tokens that end a sequence give their
+                weight to the end-of-sequence node and the root only.
 
         Returns:
             float32 on `device`, `[nodes]`. On a CPU, sums are worked in float64.
 
         Raises:
-            ValueError: the number of weights differs from the number of tokens.
+            ValueError: the number of weights differs from the number of tokens; an unknown mode.
         """
         return self._below(ws, mode, TrieOp.SUM, 1)[0]
 
-    def batch_weight_sum(
-        self, ws: Weights, mode: TrieMode | None = None
-    ) -> Float32[torch.Tensor, "batch nodes"]:
+    def batch_weight_sum(self, ws: Weights, mode: Mode = None) -> Float32[torch.Tensor, "batch nodes"]:
         """`weight_sum` of each row of `ws`, `[batch, tokens]`."""
         return self._below(ws, mode, TrieOp.SUM, 2)
 
@@ -237,11 +240,10 @@ class TokenByteTrie:
             )
         return weights.reshape(-1, len(self.decode))
 
-    def _below(
-        self, ws: Weights, mode: TrieMode | None, op: TrieOp, dims: int
-    ) -> Float32[torch.Tensor, "batch nodes"]:
+    def _below(self, ws: Weights, mode: Mode, op: TrieOp, dims: int) -> Float32[torch.Tensor, "batch nodes"]:
         weights = self.check_weights(ws, dims)
-        eos = self.eos_leaves if mode is TrieMode.WITH_EOS else self.eos_leaves[:0]
+        with_eos = as_mode(mode, TrieMode.WITHOUT_EOS) is TrieMode.WITH_EOS
+        eos = self.eos_leaves if with_eos else self.eos_leaves[:0]
         if self.device == "cpu":
             rows = np.ascontiguousarray(weights.cpu().numpy())
             return torch.from_numpy(below_cpu(self.arrays, self._branches, rows, eos, op))
@@ -261,14 +263,18 @@ class TokenByteTrie:
         return Levels(self.arrays, self.device)
 
     def visualize(self, ws: Weights | None = None) -> Digraph:
-        """A graphviz drawing of the trie; with `ws`, each node shows the sum of the weights below it.
+        """A graphviz drawing of the trie.
+
+        Args:
+            ws: a number to show in each node, `[nodes]`, such as `weight_sum` returns; None for none.
 
         Raises:
+            ValueError: the number of weights differs from the number of nodes.
             MissingDependencyError: graphviz is not installed.
         """
         from genlm.bytes.trie.draw import draw
 
-        return draw(self, None if ws is None else self.weight_sum(ws))
+        return draw(self, ws)
 
 
 def _either(name: str, value: Any, older: str, older_value: Any) -> Any:

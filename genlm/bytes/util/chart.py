@@ -68,10 +68,18 @@ class Chart(dict[Any, Any]):
         return Chart(self.zero, {k: self[k] + other[k] for k in _union(self, other)})
 
     def __mul__(self, other: Mapping[Any, Any]) -> Chart:
-        """The products `self[k] * other[k]` for the keys of both; products equal to `zero` are left out."""
+        """The products `self[k] * other[k]` for the keys of this chart; those equal to `zero` are left out.
+
+        A key that `other` lacks has its `zero` there, or, in a plain mapping, the `zero` of this chart.
+
+        Examples:
+            >>> Chart(0, {"a": 2, "b": 3}) * Chart(10, {"a": 5})
+            {'a': 10, 'b': 30}
+        """
         if not isinstance(other, Mapping):
             return NotImplemented
-        return Chart(self.zero, {k: v * other[k] for k, v in self.items() if k in other}).trim()
+        other = self._as_chart(other)
+        return Chart(self.zero, {k: v * other[k] for k, v in self.items()}).trim()
 
     def sum(self) -> Any:
         """The sum of the values; 0 if there are none."""
@@ -262,9 +270,21 @@ class Chart(dict[Any, Any]):
     def __repr__(self) -> str:
         return repr(self.trim().to_dict())
 
-    def __str__(self) -> str:
+    def __str__(self, style_value: Callable[[Any, Any], str] = lambda k, v: str(v)) -> str:
+        """The entries that are not zero, a line each, the largest value first.
+
+        Args:
+            style_value: the text of a value, given its key and itself.
+
+        Examples:
+            >>> print(Chart(0, {"a": 0.25, "b": 0.75}).__str__(style_value=lambda k, v: f"{v:.0%}"))
+            Chart {
+              'b': 75%,
+              'a': 25%,
+            }
+        """
         entries = self.trim().sort_descending()
-        return "\n".join(["Chart {", *(f"  {k!r}: {v}," for k, v in entries.items()), "}"])
+        return "\n".join(["Chart {", *(f"  {k!r}: {style_value(k, v)}," for k, v in entries.items()), "}"])
 
     def _repr_html_(self) -> str:
         table = format_table(self.trim().items(), headings=["key", "value"])

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from genlm.bytes.errors import bad_type, bad_value
+from genlm.bytes.errors import bad_length, bad_type, bad_value
 from genlm.bytes.util.chart import Chart
 from genlm.bytes.util.maths import as_array
 
@@ -42,13 +42,13 @@ class LazyByteProbs:
         slack: how far off the distribution may be in total variation: as expected, and at most.
 
     Attributes:
-        ps: the numbers as a numpy array; the one given, if it was one.
+        ps: the numbers as they were given: a list stays that list.
         log_space: as given.
         units: as given, or an empty dictionary.
         slack: as given (a beam gives a `Slack`), or None where nothing is known of it.
 
     Raises:
-        ValueError: the number of numbers is not 258; an empty unit.
+        ValueError: the number of numbers is not 258 (an `AssertionError`, too); an empty unit.
         TypeError: something other than numbers; a unit that is not `bytes`.
 
     Examples:
@@ -70,18 +70,19 @@ class LazyByteProbs:
         slack: tuple[float, float] | None = None,
     ) -> None:
         self.slack = slack
-        self.ps = as_array("ps", ps)
-        if self.ps.shape != (_SIZE,):
+        self.ps: Any = ps
+        self._array = as_array("ps", ps)
+        if self._array.shape != (_SIZE,):
             rule = f"must be ({_SIZE},): 256 bytes, the end of the token, the end of the sequence"
-            raise bad_value("ps.shape", self.ps.shape, rule)
+            raise bad_length("ps.shape", self._array.shape, rule)
         self.log_space = log_space
         self.units: dict[bytes, float] = _checked(units) if units else {}
 
     def __getitem__(self, b: int | bytes | None) -> float:
         if b is None:
-            return float(self.ps[_EOT])
+            return float(self._array[_EOT])
         if isinstance(b, _INTEGERS) and not isinstance(b, bool) and 0 <= b < _SIZE:
-            return float(self.ps[b])
+            return float(self._array[b])
         if isinstance(b, bytes) and b in self.units:
             return self.units[b]
         if isinstance(b, bytes):
@@ -94,7 +95,7 @@ class LazyByteProbs:
 
         A key that is missing has probability 0: `-inf` in log space.
         """
-        chart = Chart(self._zero, zip(_BYTE_KEYS, self.ps.tolist(), strict=True))
+        chart = Chart(self._zero, zip(_BYTE_KEYS, self._array.tolist(), strict=True))
         chart.update(self.units)
         return chart
 
@@ -103,7 +104,7 @@ class LazyByteProbs:
 
         An atomic unit of a single byte has the key `"unit b'a'"`, since `b'a'` is the byte's.
         """
-        chart = Chart(self._zero, zip(_PRETTY_KEYS, self.ps.tolist(), strict=True))
+        chart = Chart(self._zero, zip(_PRETTY_KEYS, self._array.tolist(), strict=True))
         chart.update((u if len(u) > 1 else f"unit {u!r}", p) for u, p in self.units.items())
         return chart
 
