@@ -16,10 +16,9 @@ from brute import Brute
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_beam_exact import close
-from test_gaps import RememberingToy
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import BPE
-from toy import ToyLM
+from toy import RememberingToy, ToyLM
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from genlm.bytes import BeamParams, ByteBeamState, TokenByteTrie

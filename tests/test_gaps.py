@@ -21,14 +21,14 @@ import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy import EOS_STRING, TOY, ToyLM, vocabularies
+from toy import EOS_STRING, TOY, RememberingToy, ToyLM, vocabularies
 
 from genlm.bytes import BeamParams, ByteBeamState, TokenByteTrie
 from genlm.bytes.byte_lm import prefill
 from genlm.bytes.byte_lm.guess import guess_tokens
 from genlm.bytes.engine import Engine, adopt
 from genlm.bytes.engine.slots import SlotCache
-from genlm.bytes.engine.tree import Node, Tree
+from genlm.bytes.engine.tree import Tree
 from genlm.bytes.errors import (
     EmptyBeamError,
     GenlmBytesError,
@@ -73,20 +73,6 @@ async def test_an_end_token_read_as_text() -> None:
     trie = start.trie.trie
     assert text.get_all_EOT() == trie.tokens_ending_at(text.node) and text.get_EOT() is not None
     assert [state.lm_state.context for state in text.extend_all()] == [[6]]
-
-
-class RememberingToy(ToyLM):
-    """A toy that keeps its contexts in a tree, as the engine does."""
-
-    def node(self, token_ids: Sequence[int]) -> Node:
-        self.tree = vars(self).get("tree") or Tree()
-        return self.tree.find(token_ids)
-
-    async def logprobs(self, node: Node) -> torch.Tensor:
-        if node.logps is None:
-            node.logps = torch.log(torch.from_numpy(self.probs(node.tokens()))).float()
-            vars(self).setdefault("kept", []).append(node)
-        return node.logps
 
 
 @settings(max_examples=40)

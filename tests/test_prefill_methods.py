@@ -11,8 +11,7 @@ from brute import Brute
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_beam_exact import models, texts
-from test_gaps import RememberingToy
-from toy import FixedLM, ToyLM
+from toy import FixedLM, RememberingToy, ToyLM
 
 from genlm.bytes import BeamParams, ByteBeamState
 from genlm.bytes.byte_lm.shortcut import METHODS

@@ -11,8 +11,7 @@ from brute import Brute
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_beam_exact import close, models, texts
-from test_gaps import RememberingToy
-from toy import EOS_STRING, FixedLM, ToyLM, vocabularies
+from toy import EOS_STRING, FixedLM, RememberingToy, ToyLM, vocabularies
 
 from genlm.bytes import BeamParams, ByteBeamState
 from genlm.bytes.byte_lm.prior import token_prior

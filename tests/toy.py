@@ -21,6 +21,8 @@ import torch
 from genlm.backend.tokenization import Token
 from hypothesis import strategies as st
 
+from genlm.bytes.engine.tree import Node, Tree
+
 TOY = [b"a", b"ab", b"abc", b"b", b"a", b"c", b"<e>"]
 EOS_STRING = b"<e>"
 
@@ -75,6 +77,23 @@ class FixedLM(ToyLM):
 
     def probs(self, context: Sequence[int]) -> np.ndarray:
         return np.asarray(self.rule(context), np.float64)
+
+
+@dataclass(eq=False)
+class RememberingToy(ToyLM):
+    """A toy that keeps its contexts in a tree, as the engine does. `kept` holds those it has computed."""
+
+    tree: Tree = field(default_factory=Tree)
+    kept: list[Node] = field(default_factory=list)
+
+    def node(self, token_ids: Sequence[int]) -> Node:
+        return self.tree.find(token_ids)
+
+    async def logprobs(self, node: Node) -> torch.Tensor:
+        if node.logps is None:
+            node.logps = torch.log(torch.from_numpy(self.probs(node.tokens()))).float()
+            self.kept.append(node)
+        return node.logps
 
 
 def vocabularies(

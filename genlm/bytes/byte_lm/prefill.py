@@ -46,7 +46,7 @@ class _Lacking(NamedTuple):
 
     Attributes:
         state: the candidate.
-        place: the index of the symbol it reads next.
+        place: the index of the symbol it reads next; below 0 for one that has waited since before this text.
         needed: the one it was needed at: later than `place` for a candidate that waited.
         share: natural log of its share of the beam.
     """
@@ -236,6 +236,7 @@ class _Guesses:
         self._mode = state.mode
         self.useful = state.remembers
         self._trie = state.trie.trie
+        self._history = beam.waiting.trail  # what was read before
         self._text = spelled(symbols)
         self._offset = _offsets(symbols)
         self.horizon = len(symbols)
@@ -244,8 +245,12 @@ class _Guesses:
         self._reach: dict[Any, int] = {}
 
     def offset(self, index: int) -> int:
-        """Where the symbol of an index begins, in bytes."""
-        return self._offset[index]
+        """Where the symbol of an index begins, in bytes; below 0 before this text."""
+        return self._offset[index] if index >= 0 else -len(self._before(-index))
+
+    def _before(self, count: int) -> bytes:
+        """The bytes of so many symbols, the last that were read before this text."""
+        return spelled(link.symbol for link in self._history.last(count))
 
     async def ask_for_whole(self, state: LazyTrieState) -> None:
         """The contexts along one tokenization of the whole text."""
@@ -270,6 +275,8 @@ class _Guesses:
         Its weight means nothing: it only serves to see which contexts may be needed from there on.
         """
         i = self._place(self._offset[index])
+        while i < len(self._path) and not self._begins_symbol(self._path[i].offset):
+            i += 1  # a token of the path begins inside an atomic unit, where no symbol does
         if i == len(self._path) or not self._path[i].lm_state.known:
             return None
         offset, lm_state, canonical = self._path[i]
@@ -284,22 +291,27 @@ class _Guesses:
         for state, place, needed, share in lacking:
             if (share < FAINT and needed >= soon) or (place < needed and woken[needed] > CROWD):
                 continue
-            offset = self._offset[place]
+            offset = self.offset(place)
             length = 2 * self._reach.pop(state.lm_state.parent_node, 0)
             length = length or (LOOKAHEAD if self._at_boundary(offset) else 0)
-            path = _path(state.lm_state, self._guess(state, offset, length))
+            path = _path(state.lm_state, self._guess(state, place, length))
             self._reach[path[-1].node] = length
             contexts += path
         await _ask(contexts)
 
-    def _guess(self, state: LazyTrieState, offset: int, length: int) -> list[int]:
-        """The next tokens from `offset` on."""
+    def _guess(self, state: LazyTrieState, place: int, length: int) -> list[int]:
+        """The next tokens from a place on."""
+        offset = self.offset(place)
         if self._at_boundary(offset):
             i = self._place(offset)
             return self._tokens[i : i + length]
         # Not a boundary of the tokenizer's path: tokenize afresh.
-        ahead = self._text[offset : offset + 16 * length]
+        before = self._before(-place) if place < 0 else b""
+        ahead = (before + self._text[max(offset, 0) : max(offset + 16 * length, 0)])[: 16 * length]
         return guess_tokens(state.lm_state.model, self._trie, ahead)[:length]
+
+    def _begins_symbol(self, offset: int) -> bool:
+        return self._offset[bisect_left(self._offset, offset)] == offset
 
     def _at_boundary(self, offset: int) -> bool:
         i = self._place(offset)

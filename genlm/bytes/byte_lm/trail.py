@@ -55,6 +55,16 @@ class Trail:
         found.reverse()
         return found
 
+    def last(self, count: int) -> list[Trail]:
+        """So many of the latest links, in the order they were read."""
+        found, link = list[Trail](), self
+        for _ in range(count):
+            found.append(link)
+            assert link.before is not None, "no more has been read"
+            link = link.before
+        found.reverse()
+        return found
+
 
 def spelled(symbols: Iterable[int | bytes]) -> bytes:
     """The bytes of some symbols."""
