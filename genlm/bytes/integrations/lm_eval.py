@@ -15,21 +15,30 @@ is its command line with this model registered. In Python, `register()`, then
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Coroutine, Iterable, Sequence
-from functools import cache
+import random
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from functools import cache, cached_property
 from itertools import islice
 from typing import Any, TypeVar
 
-import numpy as np
-
-from genlm.bytes.byte_lm import BeamParams
-from genlm.bytes.errors import MissingDependencyError, bad_value
+from genlm.bytes.errors import ImpossibleByteError, InvalidValueError, MissingDependencyError, bad_value
 from genlm.bytes.front import ByteLM
+from genlm.bytes.generate import Options, Prompt, parse_context
+from genlm.bytes.generate.context import as_bytes
+from genlm.bytes.generate.limits import longest_context
 from genlm.bytes.generate.together import together
-from genlm.bytes.score import Score
+from genlm.bytes.integrations.lm_eval_chat import Chats
+from genlm.bytes.integrations.lm_eval_context import Dropped, Shortener
+from genlm.bytes.integrations.lm_eval_model import check_beginning, check_known, context_limit, load
+from genlm.bytes.integrations.lm_eval_options import generation_options
+from genlm.bytes.score.scorer import Scorer
+from genlm.bytes.score.window import LEAST, Window
+from genlm.bytes.trie import TokenByteTrie
 
-__all__ = ["NAME", "Answers", "main", "model_class", "register"]
+__all__ = ["NAME", "Answers", "load", "main", "model_class", "register"]
 
 NAME = "genlm-bytes"
 MAX_NEW_TOKENS = 256
@@ -38,22 +47,45 @@ MAX_NEW_TOKENS = 256
 AT_ONCE = 32
 """Requests that are worked at the same time, as many as texts are scored."""
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
 class Answers:
     """What the harness asks of a model, answered by a `ByteLM`.
 
+    A context longer than the model reads loses its oldest tokens; one that the model cannot read makes its
+    own answer impossible. Neither ends the evaluation, and a warning tells of both.
+
     Args:
         lm: the model.
         window: see `ByteLM.score`.
         max_gen_toks: new tokens where a task says nothing.
+        max_length: the most tokens of a context; None for what the model reads.
     """
 
-    def __init__(self, lm: ByteLM, window: int | None = None, max_gen_toks: int = MAX_NEW_TOKENS) -> None:
+    def __init__(
+        self,
+        lm: ByteLM,
+        window: int | None = None,
+        max_gen_toks: int = MAX_NEW_TOKENS,
+        max_length: int | None = None,
+    ) -> None:
+        if window is not None and max_length is not None and window > max_length:
+            raise bad_value("window", window, f"must be at most `max_length`, {max_length} tokens")
         self.lm = lm
-        self.window = window
+        self.window = max_length if window is None else window
         self.max_gen_toks = max_gen_toks
+        self.chats = Chats(lm.llm)
+        self._max_length = max_length
+
+    @cached_property
+    def max_length(self) -> int | None:
+        """The most tokens of a context; None where neither the model nor the user says."""
+        beam = self.lm.beam()
+        limit = context_limit(longest_context(beam.states[0].lm_state), self._max_length, LEAST)
+        Window.of(beam, self.window, None)  # what is wrong with it is said before anything is asked
+        return limit
 
     def loglikelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
         """Of each continuation after its context: the natural log-probability, and whether it is greedy.
@@ -61,34 +93,83 @@ class Answers:
         Greedy means that each of its bytes is the likeliest there. A continuation that the model cannot
         write has minus infinity.
         """
-        if not pairs:
-            return []
-        contexts, texts = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        scores: Any = self.lm.score(texts, contexts, on_impossible="inf", window=self.window)
-        asked = zip(contexts, scores, strict=True)
-        greedy = self._at_once(self._is_greedy(context, score) for context, score in asked)
-        return [(score.logprob, likeliest) for score, likeliest in zip(scores, greedy, strict=True)]
+        dropped = Dropped(self.max_length)
+        scorer = Scorer(self.lm.asynchronous._begin, window=self.window, on_impossible="inf")
+        found = self._at_once(self._likelihood(scorer, *pair, dropped) for pair in pairs)
+        dropped.say(len(pairs))
+        return found
 
-    async def _is_greedy(self, context: str, score: Score) -> bool:
-        """A byte of more than half is the likeliest; of the others the first that is not decides."""
-        for at in np.flatnonzero(~(score.logprobs > math.log(0.5))):
-            if score.logprobs[at] == -math.inf:
-                return False
-            found = await self.lm.asynchronous.next(context.encode() + score.text[:at], method="beam")
-            if int(np.argmax(found.ps)) != score.text[at]:
-                return False
-        return True
+    async def _likelihood(
+        self, scorer: Scorer, context: str, text: str, dropped: Dropped
+    ) -> tuple[float, bool]:
+        prompt = self._prompt(context)
+        told = self._readable(as_bytes, "continuation", text)
+        if prompt is None or told is None:
+            return -math.inf, False
+        shorter = self._shortener.for_likelihood(prompt, told)
+        try:
+            score, greedy, after = await scorer.likeliest(told, shorter)
+        except ImpossibleByteError as error:
+            _unreadable(error)
+            return -math.inf, False
+        dropped.note(self._shortener.forgotten(prompt, after))
+        return score.logprob, greedy
 
     def rolling(self, texts: Sequence[str]) -> list[float]:
         """The natural log-probability of each document, read through a sliding window."""
         scores: Any = self.lm.score(list(texts), window=self.window, on_impossible="inf")
         return [score.logprob for score in scores]
 
-    def generate(self, requests: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
-        """The continuation of each context, up to what ends it."""
-        complete = self.lm.asynchronous.complete
-        found = self._at_once(complete(context, **self._options(asked)) for context, asked in requests)
-        return [str(completion) for completion in found]
+    def generate(self, requests: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+        """The continuation of each context, up to what ends it.
+
+        Draws are reproducible: their seeds are the task's, or from `random`, which the harness seeds. A
+        request that is repeated draws anew.
+        """
+        options = [generation_options(asked, self.max_gen_toks) for _, asked in requests]
+        times = Counter[str]()
+        for (context, _), option in zip(requests, options, strict=True):
+            Options(**option)  # what is wrong is said before anything is computed
+            if option["temperature"] > 0.0:
+                option["seed"] = int(option.get("seed", random.getrandbits(32))) + times[context]
+                times[context] += 1
+        dropped = Dropped(self.max_length)
+        asked = zip(requests, options, strict=True)
+        found = self._at_once(self._continuation(context, option, dropped) for (context, _), option in asked)
+        dropped.say(len(requests))
+        return found
+
+    async def _continuation(self, context: str, options: dict[str, Any], dropped: Dropped) -> str:
+        prompt = self._prompt(context)
+        if prompt is None:
+            return ""
+        shorter, room = self._shortener.for_generation(prompt, options["max_tokens"])
+        try:
+            found = await self.lm.asynchronous.complete(shorter, **{**options, "max_tokens": room})
+        except ImpossibleByteError as error:
+            _unreadable(error)
+            return ""
+        dropped.note(self._shortener.lost(prompt, shorter))
+        return str(found)
+
+    def _prompt(self, context: str) -> Prompt | None:
+        return self._readable(lambda: parse_context(self.lm.llm, self._trie, self.chats.context(context)))
+
+    def _readable(self, question: Callable[..., T], *args: Any) -> T | None:
+        """An answer; None where a text is none that can be read."""
+        try:
+            return question(*args)
+        except InvalidValueError as error:
+            _unreadable(error)
+            return None
+
+    @cached_property
+    def _shortener(self) -> Shortener:
+        return Shortener(self.lm.llm, self._trie, self.max_length)
+
+    @property
+    def _trie(self) -> TokenByteTrie:
+        return self.lm.asynchronous._open_trie()
 
     def _at_once(self, questions: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         """The answers, in order. Questions are asked together, so that their contexts share forwards."""
@@ -102,36 +183,9 @@ class Answers:
 
         return self.lm.run(answers())
 
-    def _options(self, asked: dict[str, Any]) -> dict[str, Any]:
-        until = asked.get("until") or []
-        stops = [until] if isinstance(until, str) else list(until)
-        temperature = float(asked.get("temperature") or 0.0) if asked.get("do_sample", True) else 0.0
-        found = {
-            "stop": [stop for stop in stops if stop],
-            "max_tokens": int(asked.get("max_gen_toks") or self.max_gen_toks),
-            "temperature": temperature,
-        }
-        if temperature > 0.0 and asked.get("top_p") is not None:
-            found["top_p"] = float(asked["top_p"])
-        return found
 
-
-def load(
-    pretrained: str | None = None,
-    K: int | None = None,
-    prune_threshold: float = 0.0,
-    tolerance: float | None = None,
-    device: str | None = None,
-    dtype: str | None = None,
-    backend: str | None = None,
-    revision: str | None = None,
-) -> ByteLM:
-    """The model that `--model_args` describes; without `pretrained` the embedded one."""
-    if revision not in (None, "main"):
-        raise bad_value("revision", revision, "is not supported", "Download it, and give its folder.")
-    name = None if pretrained in (None, "", "default") else str(pretrained)
-    params = BeamParams(K=K, prune_threshold=prune_threshold, tolerance=tolerance)
-    return ByteLM.from_pretrained(name, params, device=device, dtype=dtype, backend=backend, progress=False)
+def _unreadable(error: Exception) -> None:
+    logger.warning("a context cannot be read, and what follows it counts as impossible: %s", error)
 
 
 @cache
@@ -148,7 +202,11 @@ def model_class() -> Any:
         raise MissingDependencyError(message) from error
 
     class GenlmBytesLM(LM):  # type: ignore[misc]
-        """`--model genlm-bytes`. Arguments as for `load`; or `lm`, a `ByteLM`, from Python."""
+        """`--model genlm-bytes`. Arguments as for `load` and `Answers`; or `lm`, a `ByteLM`, from Python.
+
+        `batch_size` and `max_batch_size`, which the harness always gives, decide nothing: requests are worked
+        32 at a time, and their contexts share forwards.
+        """
 
         def __init__(
             self,
@@ -156,19 +214,36 @@ def model_class() -> Any:
             *,
             lm: ByteLM | None = None,
             window: int | None = None,
+            max_length: int | None = None,
             max_gen_toks: int = MAX_NEW_TOKENS,
+            add_bos_token: bool | None = None,
             batch_size: Any = None,
             max_batch_size: Any = None,
             **options: Any,
         ) -> None:
             super().__init__()
+            check_known(options)
             lm = load(pretrained, **options) if lm is None else lm
-            self.answers = Answers(lm, window, max_gen_toks)
-            self.name = str(pretrained or NAME)
+            check_beginning(lm.llm, add_bos_token)
+            self.answers = Answers(lm, window, max_gen_toks, max_length)
+            _ = self.answers.max_length  # checked
+            self.name = str(pretrained or NAME).replace("/", "__")
+
+        @property
+        def max_length(self) -> int | None:
+            return self.answers.max_length
 
         @property
         def tokenizer_name(self) -> str:
-            return self.name
+            return self.answers.chats.tokenizer_name or self.name
+
+        def chat_template(self, chat_template: bool | str = False) -> str | None:
+            return self.answers.chats.template(chat_template) if chat_template else None
+
+        def apply_chat_template(
+            self, chat_history: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
+        ) -> str:
+            return self.answers.chats.render(chat_history, add_generation_prompt)
 
         def loglikelihood(self, requests: Iterable[Any], **_: Any) -> list[tuple[float, bool]]:
             found = self.answers.loglikelihoods([request.args for request in requests])

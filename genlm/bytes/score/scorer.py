@@ -95,6 +95,21 @@ class Scorer:
 
         return await self._each(one(t, c) for t, c in zip(texts, read_contexts, strict=True))
 
+    async def likeliest(self, text: bytes, context: Any) -> tuple[Score, bool, ByteBeamState]:
+        """The score of a text, whether each of its bytes is the likeliest there, and the beam before it."""
+        async with self._at_once:
+            read_context = await self._context(context)
+            reading = await self._read(text, read_context, range(len(text)))
+        score = _score(text, reading)
+        # A byte of more than half is the likeliest; of the others the first that is not decides.
+        for at in np.flatnonzero(~(reading.logprobs > math.log(0.5))).tolist():
+            if reading.logprobs[at] == -math.inf:
+                return score, False, read_context.after
+            (row,) = await distributions([reading.beams[at]])
+            if int(np.argmax(row)) != text[at]:
+                return score, False, read_context.after
+        return score, True, read_context.after
+
     async def surprisals(
         self,
         texts: Sequence[bytes],
