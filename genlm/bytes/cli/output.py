@@ -6,17 +6,36 @@ import base64
 import json
 import math
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from genlm.bytes.generate import Completion
 
-__all__ = ["bytes_json", "completion_json", "number", "on_terminal", "write", "write_json", "write_line_end"]
+__all__ = [
+    "bytes_json",
+    "complain",
+    "completion_json",
+    "number",
+    "on_terminal",
+    "write",
+    "write_json",
+    "write_line_end",
+]
 
 
 def on_terminal() -> bool:
     """Whether stdout is a terminal."""
     return sys.stdout.isatty()
+
+
+def complain(message: str) -> None:
+    """A line on stderr, whatever stderr is: what a terminal might obey is escaped; a lost stderr is no error."""
+    from genlm.bytes.show.text import safe_text
+
+    with suppress(OSError):
+        sys.stderr.write(f"genlm-bytes: {safe_text(message)}\n")
+        sys.stderr.flush()
 
 
 def write(text: str, exact: bytes) -> None:

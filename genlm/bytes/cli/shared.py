@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from genlm.bytes.cli.output import complain
+
 if TYPE_CHECKING:
     from genlm.bytes import BeamParams, ByteLM
 
@@ -112,6 +114,11 @@ class Shared:
         """A line on stderr for whoever watches."""
         if self.remarks:
             Console(stderr=True, highlight=False).print(text, style="dim", markup=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """A line on stderr for everybody who has not asked for quiet."""
+        if not self.quiet:
+            complain(text)
 
 
 def _import_backend() -> None:
