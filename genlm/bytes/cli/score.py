@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from genlm.bytes.cli.output import on_terminal, write_json
+from genlm.bytes.cli.output import complain, on_terminal, write_json
 from genlm.bytes.cli.scoring.parts import Parts
 from genlm.bytes.cli.scoring.texts import Texts, not_empty
 from genlm.bytes.cli.scoring.watching import Pace
@@ -207,5 +206,5 @@ def _interruptible(files: Files) -> Iterator[None]:
     except KeyboardInterrupt:
         if files.keep:
             said = f"stopped after {files.totals.texts:,} texts; the same command goes on from there."
-            Console(stderr=True, highlight=False).print(f"genlm-bytes: {said}", markup=False, soft_wrap=True)
+            complain(said)
         raise

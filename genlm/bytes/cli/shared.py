@@ -23,6 +23,7 @@ import typer
 from rich.console import Console
 
 from genlm.bytes.cli.output import complain
+from genlm.bytes.escaping import safe_text
 
 if TYPE_CHECKING:
     from genlm.bytes import BeamParams, ByteLM
@@ -113,7 +114,8 @@ class Shared:
     def remark(self, text: str) -> None:
         """A line on stderr for whoever watches."""
         if self.remarks:
-            Console(stderr=True, highlight=False).print(text, style="dim", markup=False, soft_wrap=True)
+            said = safe_text(text)
+            Console(stderr=True, highlight=False).print(said, style="dim", markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """A line on stderr for everybody who has not asked for quiet."""

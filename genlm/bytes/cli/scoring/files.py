@@ -31,14 +31,14 @@ from genlm.bytes.cli.scoring.manifest import Manifest, digest_of, naming
 from genlm.bytes.cli.scoring.state import State, identity
 from genlm.bytes.cli.scoring.totals import Totals
 from genlm.bytes.errors import GenlmBytesError, bad_value
-from genlm.bytes.score.corpus import BYTES, TEXTS, Filling
+from genlm.bytes.score import Filling
 
 if TYPE_CHECKING:
     from genlm.bytes.score import ScoredText, TextRecord
 
 __all__ = ["Files", "Output"]
 
-EVERY = TEXTS
+EVERY = Filling().texts
 """Texts a batch, and so, at most, from one checkpoint to the next: each costs a wait for the disk."""
 FORM = 2
 """Raise this where the same run would write other bytes: files of other releases are not gone on with."""
@@ -140,7 +140,7 @@ class Files:
             return self._passing(records)
         last = self._usable[-1][1]
         ends = {checkpoint["texts"]: end for end, checkpoint in self._usable}
-        filling, digest, held = Filling(EVERY, BYTES), hashlib.sha256(), list[Any]()
+        filling, digest, held = Filling(EVERY), hashlib.sha256(), list[Any]()
         start, before = 0, digest.copy()
         number = 0
         for record in itertools.islice(records, last["texts"]):
@@ -167,7 +167,7 @@ class Files:
 
     def _passing(self, records: Iterator[TextRecord]) -> Iterator[TextRecord]:
         """The texts on their way to be scored; where batches begin is noted."""
-        filling = Filling(EVERY, BYTES)
+        filling = Filling(EVERY)
         for number, record in enumerate(records, self.resumed):
             if filling.begins(len(record.text)):
                 self._begins.append(number)
@@ -209,9 +209,16 @@ class Files:
                 self._compare_digests(checkpoint)
                 self._usable = manifest.checkpoints[:number]
                 return
+        missing = [o.path for o in self.outputs if not o.growing.exists() and not o.path.exists()]
         for output in self.outputs:  # the first checkpoint has not been written: there is a part of a head
-            there = output.growing.read_bytes() if output.growing.exists() else b""
-            if not output.format.head().startswith(there) or output.sealed:
+            head = output.format.head()
+            there = b""
+            if output.growing.exists():
+                with output.growing.open("rb") as file:
+                    there = file.read(len(head) + 1)
+            if not head.startswith(there) or output.sealed:
+                if missing and manifest.checkpoints:
+                    raise self._refusal("is not there any more, and another output is", missing[0])
                 raise self._refusal("has been changed since", output.path)
 
     def _check_ours(self, output: Output) -> None:
