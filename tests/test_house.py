@@ -189,7 +189,7 @@ class TestExports:
 
 
 LAYERS = [
-    {"errors", "on_demand"},
+    {"errors", "escaping", "on_demand"},
     {"util", "trie", "vocab"},  # what they may take of each other: SIDEWAYS
     {"models"},
     {"byte_lm"},
@@ -207,7 +207,7 @@ UPWARDS = {("byte_lm", "engine"), ("byte_lm", "show")}
 FOR_CLIENTS = {
     "genlm.bytes", "genlm.bytes.byte_lm", "genlm.bytes.trie", "genlm.bytes.util", "genlm.bytes.models",
     "genlm.bytes.errors", "genlm.bytes.generate", "genlm.bytes.generate.grammar", "genlm.bytes.score",
-    "genlm.bytes.engine", "genlm.bytes.show", "genlm.bytes.integrations.ray",
+    "genlm.bytes.engine", "genlm.bytes.escaping", "genlm.bytes.show", "genlm.bytes.integrations.ray",
 }  # fmt: skip
 
 

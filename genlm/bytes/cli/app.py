@@ -6,13 +6,13 @@ the model's libraries inside functions: help and the shell's completion are answ
 
 from __future__ import annotations
 
-import io
+import errno
+import os
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from genlm.bytes.cli.chat import chat
 from genlm.bytes.cli.complete import complete
@@ -20,8 +20,10 @@ from genlm.bytes.cli.demo import demo
 from genlm.bytes.cli.groups import grouped
 from genlm.bytes.cli.info import info
 from genlm.bytes.cli.next import next_byte
+from genlm.bytes.cli.output import complain
 from genlm.bytes.cli.score import score
 from genlm.bytes.cli.watch import watch
+from genlm.bytes.cli.streams import open_standard_streams, silence
 from genlm.bytes.errors import GenlmBytesError
 
 __all__ = ["COMMANDS", "app", "main"]
@@ -77,17 +79,22 @@ def _commands(
 def main() -> None:
     """Run the command line. A mistake of the user's is one line on stderr; the exit code is 2 where the line
     typed is not understood, 1 where what it asks for cannot be done, 130 after Ctrl-C."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # bars and a model's text where stdout is no UTF-8
-            stream.reconfigure(errors="replace")
+    open_standard_streams()
     try:
-        sys.exit(app(standalone_mode=False))
+        code = app(standalone_mode=False)
+        sys.stdout.flush()  # what cannot be written is known now, and not when Python has gone
+        sys.exit(code)
     except GenlmBytesError as error:
-        _say(str(error))
+        complain(str(error))
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
     except typer.Abort:
+        sys.exit(1)
+    except OSError as error:
+        sys.exit(_failed(error))
+    except MemoryError:
+        complain("there is not enough memory. Give shorter texts, or score with --window.")
         sys.exit(1)
     except Exception as error:
         # The base of typer's usage errors has no public name; this is what all of them have.
@@ -95,6 +102,16 @@ def main() -> None:
             raise
         _explain(error)
         sys.exit(error.exit_code)
+
+
+def _failed(error: OSError) -> int:
+    """What the system would not do, in a line; nothing where the reader of a pipe has left."""
+    if error.errno != errno.EPIPE:
+        why = error.strerror or str(error) or type(error).__name__
+        name = "stdout cannot be written" if error.errno is not None else type(error).__name__
+        complain(f"{name if error.filename is None else os.fsdecode(error.filename)}: {why}")
+    silence(sys.stdout)
+    return 1
 
 
 def _explain(error: Any) -> None:
@@ -105,10 +122,4 @@ def _explain(error: Any) -> None:
         return
     command = context.command_path if context is not None else "genlm-bytes"
     message = " ".join(error.format_message().split())
-    _say(f"{message.rstrip('.')}. Try: {command} --help")
-
-
-def _say(message: str) -> None:
-    Console(stderr=True, highlight=False, emoji=False).print(
-        f"genlm-bytes: {message}", markup=False, soft_wrap=True
-    )
+    complain(f"{message.rstrip('.')}. Try: {command} --help")

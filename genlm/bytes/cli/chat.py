@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from genlm.bytes.cli.complete import play, summary
-from genlm.bytes.cli.output import completion_json, on_terminal, write_json
+from genlm.bytes.cli.output import complain, completion_json, on_terminal, write_json
 from genlm.bytes.cli.sampling import Sampling
 from genlm.bytes.cli.shared import Shared
 from genlm.bytes.cli.source import TextInput, argument_text, as_text
@@ -121,7 +121,7 @@ class _Talk:
             except KeyboardInterrupt:
                 self.shared.remark("[stopped; the question is forgotten]")
             except GenlmBytesError as error:
-                sys.stderr.write(f"genlm-bytes: {error}\n")
+                complain(str(error))
 
 
 def _typed() -> str | None:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from genlm.bytes.cli.output import bytes_json, write_json
 from genlm.bytes.cli.shared import Shared
+from genlm.bytes.escaping import safe_text
 
 if TYPE_CHECKING:
     from genlm.bytes.models import ModelFacts
@@ -58,10 +59,10 @@ def _table(name: str, facts: ModelFacts) -> Table:
     where = ", ".join(part for part in (facts.dtype, facts.device and f"on {facts.device}") if part)
     millions = "" if facts.parameters is None else f", {facts.parameters / 1e6:,.1f} million parameters"
     duplicates = (f"{one_line(s)} ({', '.join(map(str, ids))})" for s, ids in facts.duplicates)
-    special = (f"{n} ({i})" for n, i in facts.special)
+    special = (f"{safe_text(n, keep='')} ({i})" for n, i in facts.special)
     logits = "" if facts.logits is None else f", {facts.logits:,} logits"
     rows = [
-        ("model", name),
+        ("model", safe_text(name, keep="")),
         ("architecture", f"{facts.architecture}{millions}{', ' + where if where else ''}"),
         ("context", "not said" if facts.context_length is None else f"{facts.context_length:,} tokens"),
         ("tokenizer", f"{facts.family} ({facts.tokenizer})"),

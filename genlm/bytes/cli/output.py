@@ -6,17 +6,37 @@ import base64
 import json
 import math
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from genlm.bytes.escaping import safe_json, safe_text
 
 if TYPE_CHECKING:
     from genlm.bytes.generate import Completion
 
-__all__ = ["bytes_json", "completion_json", "number", "on_terminal", "write", "write_json", "write_line_end"]
+__all__ = [
+    "bytes_json",
+    "complain",
+    "completion_json",
+    "number",
+    "on_terminal",
+    "write",
+    "write_json",
+    "write_json_line",
+    "write_line_end",
+]
 
 
 def on_terminal() -> bool:
     """Whether stdout is a terminal."""
     return sys.stdout.isatty()
+
+
+def complain(message: str) -> None:
+    """A line on stderr, whatever stderr is: what a terminal might obey is escaped; a lost stderr is no error."""
+    with suppress(OSError):
+        sys.stderr.write(f"genlm-bytes: {safe_text(message)}\n")
+        sys.stderr.flush()
 
 
 def write(text: str, exact: bytes) -> None:
@@ -27,8 +47,6 @@ def write(text: str, exact: bytes) -> None:
         exact: what a pipe or a file gets.
     """
     if on_terminal():
-        from genlm.bytes.show import safe_text
-
         sys.stdout.write(safe_text(text))
     else:
         sys.stdout.flush()
@@ -45,8 +63,17 @@ def write_line_end() -> None:
 
 def write_json(document: dict[str, Any]) -> None:
     """A document, or an event, as one line of JSON."""
+    write_json_line(json.dumps(document, ensure_ascii=False, allow_nan=False))
+
+
+def write_json_line(line: str) -> None:
+    """JSON without line ends, as a line: ASCII where stdout is no UTF-8, and safe on a terminal."""
     utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    sys.stdout.write(json.dumps(document, ensure_ascii=not utf8, allow_nan=False) + "\n")
+    if not utf8 and not line.isascii():
+        line = "".join(c if c.isascii() else json.dumps(c)[1:-1] for c in line)
+    # Half a character, in a string that came as JSON, has no bytes: an escape of JSON's is what it was.
+    line = safe_json(line) if on_terminal() else line.encode(errors="backslashreplace").decode()
+    sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from genlm.bytes.cli.output import on_terminal, write_json
+from genlm.bytes.cli.output import complain, on_terminal, write_json
 from genlm.bytes.cli.scoring.parts import Parts
 from genlm.bytes.cli.scoring.texts import Texts, not_empty
 from genlm.bytes.cli.scoring.watching import Pace
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from genlm.bytes.cli.scoring.files import Files
     from genlm.bytes.cli.scoring.formats import Asked
     from genlm.bytes.cli.scoring.source import Source
-    from genlm.bytes.score import Scoring
+    from genlm.bytes.score import Scoring, TextRecord
 
 __all__ = ["score"]
 
@@ -64,7 +63,7 @@ def score(
     html: Annotated[
         Path | None, typer.Option(help="Write a page coloured by surprisal that needs nothing else.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw away what --out holds.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw away what is there.")] = False,
 ) -> None:
     """How surprising texts are: whole, by words, spans, characters, bytes.
 
@@ -88,7 +87,6 @@ def score(
     _apart(sources, out, html, parts)
     with shared.working("Starting"):  # mistakes are found before the seconds that a model takes to load
         from genlm.bytes.cli.scoring.formats import Asked
-        from genlm.bytes.cli.scoring.results import show, write
         from genlm.bytes.score import Scoring
 
         shared.params()
@@ -100,9 +98,31 @@ def score(
         records = records if given is None else given.attach(records)
         asked = Asked(unit, tuple(first.fields), chosen, end)
         files = _files(asked, out, html, overwrite, _settings(shared, scoring, asked))
-        records = records if files is None else files.remaining(records)
-    if files is not None and files.resumed:
-        shared.remark(f"{files.resumed:,} texts are there already.")
+    with nullcontext() if files is None else closing(files):
+        _run(records, files, asked, scoring, shared, where, sources)
+    if given is not None:
+        given.check_all_met()
+
+
+def _run(
+    records: Iterator[TextRecord],
+    files: Files | None,
+    asked: Asked,
+    scoring: Scoring,
+    shared: Shared,
+    where: Where,
+    sources: list[Source],
+) -> None:
+    if files is not None:
+        records = files.remaining(records)
+        if files.resumed:
+            shared.remark(f"{files.resumed:,} texts are there already.")
+        if files.unlocked is not None:
+            said = f"The file system of {files.unlocked} has no locks: let no other run write there."
+            shared.warn(said)
+    from genlm.bytes.cli.scoring.results import show, write
+
+    chosen = scoring.base
     pace = Pace(sources, shared.remarks and (files is not None or not on_terminal()))
     scored = where.scorer(shared, scoring, pace.start)(records)
     with closing(scored), closing(pace.follow(scored)) as followed:
@@ -116,15 +136,13 @@ def score(
     else:
         comment = "" if files is not None or on_terminal() else "# "
         sys.stdout.write(f"{comment}{totals.line(chosen, pace.rate)}\n")
-    if given is not None:
-        given.check_all_met()
 
 
 def _check(shared: Shared, out: Path | None, html: Path | None, overwrite: bool) -> None:
     if shared.as_json and (out is not None or html is not None):
         raise typer.BadParameter("is for stdout: give --out x.jsonl, or --json", param_hint="--json")
-    if overwrite and out is None:
-        raise typer.BadParameter("needs --out", param_hint="--overwrite")
+    if overwrite and out is html is None:
+        raise typer.BadParameter("needs --out or --html", param_hint="--overwrite")
 
 
 def _base(bits: bool, base: float | None) -> float:
@@ -177,7 +195,7 @@ def _files(
     if html is not None:
         outputs.append(Output(html, Html(asked)))
     # A page alone is made anew each time.
-    return Files(outputs, settings, overwrite or out is None, keep=out is not None) if outputs else None
+    return Files(outputs, settings, overwrite, keep=out is not None) if outputs else None
 
 
 @contextmanager
@@ -188,5 +206,5 @@ def _interruptible(files: Files) -> Iterator[None]:
     except KeyboardInterrupt:
         if files.keep:
             said = f"stopped after {files.totals.texts:,} texts; the same command goes on from there."
-            Console(stderr=True, highlight=False).print(f"genlm-bytes: {said}", markup=False, soft_wrap=True)
+            complain(said)
         raise

@@ -22,6 +22,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from genlm.bytes.cli.output import complain
+from genlm.bytes.escaping import safe_text
+
 if TYPE_CHECKING:
     from genlm.bytes import BeamParams, ByteLM
 
@@ -111,7 +114,13 @@ class Shared:
     def remark(self, text: str) -> None:
         """A line on stderr for whoever watches."""
         if self.remarks:
-            Console(stderr=True, highlight=False).print(text, style="dim", markup=False, soft_wrap=True)
+            said = safe_text(text)
+            Console(stderr=True, highlight=False).print(said, style="dim", markup=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """A line on stderr for everybody who has not asked for quiet."""
+        if not self.quiet:
+            complain(text)
 
 
 def _import_backend() -> None:

@@ -1,7 +1,7 @@
 """How probable a text is, exactly where: bytes, characters, words, regions, distributions."""
 
 from genlm.bytes.score.byte_scores import CharScores, Score
-from genlm.bytes.score.corpus import RegionOptions, ScoredText, Scoring, TextRecord, score_records
+from genlm.bytes.score.corpus import Filling, RegionOptions, ScoredText, Scoring, TextRecord, score_records
 from genlm.bytes.score.groups import score_groups
 from genlm.bytes.score.shards import read_shards
 from genlm.bytes.score.table import WordSurprisal, WordSurprisals
@@ -9,6 +9,7 @@ from genlm.bytes.score.window import Window
 
 __all__ = [
     "CharScores",
+    "Filling",
     "RegionOptions",
     "Score",
     "ScoredText",

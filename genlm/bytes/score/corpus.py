@@ -19,7 +19,7 @@ from genlm.bytes.score.reading import check_policy
 from genlm.bytes.score.scorer import rule_of
 from genlm.bytes.score.table import WordSurprisal
 
-__all__ = ["RegionOptions", "ScoredText", "Scoring", "TextRecord", "batches", "score_records"]
+__all__ = ["Filling", "RegionOptions", "ScoredText", "Scoring", "TextRecord", "batches", "score_records"]
 
 TEXTS = 64
 """Texts a batch: twice those that are read at the same time, so that forwards stay full."""
@@ -189,15 +189,38 @@ def batches(
         most: how many bytes; a text with more is a group of its own.
     """
     batch: list[TextRecord] = []
-    size = 0
+    filling = Filling(texts, most)
     for record in records:
-        if batch and (len(batch) == texts or size + len(record.text) > most):
+        if filling.begins(len(record.text)) and batch:
             yield batch
-            batch, size = [], 0
+            batch = []
         batch.append(record)
-        size += len(record.text)
     if batch:
         yield batch
+
+
+class Filling:
+    """Where batches begin: it depends on the lengths of the texts from the first on, and on nothing else.
+
+    So whoever goes on in the middle knows which texts were, or would have been, scored together.
+
+    Args:
+        texts: how many a batch has at most.
+        most: how many bytes; a text with more is a batch of its own.
+    """
+
+    def __init__(self, texts: int = TEXTS, most: int = BYTES) -> None:
+        self.texts, self.most = texts, most
+        self._count = self._size = 0
+
+    def begins(self, length: int) -> bool:
+        """Take the next text, of so many bytes; whether a batch begins with it."""
+        full = self._count == self.texts or self._size + length > self.most
+        if not self._count or full:
+            self._count, self._size = 1, length
+            return True
+        self._count, self._size = self._count + 1, self._size + length
+        return False
 
 
 def _scored(lm: Any, batch: list[TextRecord], scoring: Scoring) -> Iterator[ScoredText]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,6 +50,8 @@ class Format(ABC):
 
     part = ""
     """What is after the name of the file that grows; nothing if it is the file itself."""
+    option = "out"
+    """The option that asks for such a file."""
 
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
@@ -66,7 +69,7 @@ class Format(ABC):
         return b""
 
     def seal(self, part: Path, path: Path) -> None:
-        """Make the file of the one that grew, if that is another."""
+        """Make the file of the one that grew, if that is another, which stays."""
         assert part == path
 
 
@@ -98,17 +101,20 @@ class Npz(Format):
         return npz.spooled(result)
 
     def seal(self, part: Path, path: Path) -> None:
-        half = path.with_name(f".{path.name}.{os.getpid()}.half")
+        whole = Path(os.path.realpath(path))  # a link stays one
+        half = whole.with_name(f".{whole.name}.{os.getpid()}.half")
         try:
             npz.write(part, half, self.asked.fields)
-            os.replace(half, path)
+            os.replace(half, whole)
         finally:
-            half.unlink(missing_ok=True)
-        part.unlink()
+            with suppress(OSError):  # a disk that fails must not hide how it failed first
+                half.unlink(missing_ok=True)
 
 
 class Html(Format):
     """A page coloured by surprisal."""
+
+    option = "html"
 
     def head(self) -> bytes:
         return heat.page_head(self.asked.unit, self.asked.base).encode()

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -76,7 +77,23 @@ def write(spool: Path, out: Path, fields: Sequence[str]) -> None:
         regions += len(_places(row)) if has_regions else 0
         for name in longest:
             longest[name] = max(longest[name], len(_named(row, name)))
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
+    with out.open("wb") as file:
+        _archive(file, spool, fields, texts, sizes, regions, longest, has_regions)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _archive(
+    file: Any,
+    spool: Path,
+    fields: Sequence[str],
+    texts: int,
+    sizes: int,
+    regions: int,
+    longest: dict[str, int],
+    has_regions: bool,
+) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
         add = _Adder(archive, spool)
         add("id", f"<U{longest['id']}", texts, lambda row: np.array([_named(row, "id")]))
         add.offsets(texts)
@@ -119,7 +136,10 @@ class _Adder:
         self._add("region_text", "<i8", regions, pieces)
 
     def _add(self, name: str, dtype: str, length: int, pieces: Iterator[Array]) -> None:
-        with self.archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+        # Not the time of day: the same run makes the same bytes.
+        entry = zipfile.ZipInfo(f"{name}.npy")
+        entry.compress_type = zipfile.ZIP_DEFLATED
+        with self.archive.open(entry, "w", force_zip64=True) as member:
             header = {"descr": dtype, "fortran_order": False, "shape": (length,)}
             np.lib.format.write_array_header_1_0(member, header)  # type: ignore[no-untyped-call, unused-ignore]
             for piece in pieces:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from genlm.bytes.score import ScoredText
 
 __all__ = ["show", "write"]
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def show(results: Iterable[ScoredText], asked: Asked, as_json: bool) -> Totals:
@@ -49,29 +52,33 @@ def write(results: Iterable[ScoredText], files: Files) -> Totals:
     Raises:
         ValueError: a file cannot be written.
     """
-    name = str(files.outputs[0].path)
     try:
         for result in results:
-            with _writing(name):
+            with _writing(files):
                 files.add(result)
-        with _writing(name):
+        with _writing(files):
             files.finish()
     finally:
         try:
-            with _writing(name):
-                files.checkpoint()
+            with _writing(files):
+                files.keep_what_came()
         finally:
-            files.close()
+            with _writing(files):
+                files.close()
     return files.totals
 
 
 @contextmanager
-def _writing(name: str) -> Iterator[None]:
+def _writing(files: Files) -> Iterator[None]:
+    """What the disk says, as an error of ours: what failed, why, and what to do."""
     try:
         yield
     except OSError as error:
+        name = str(error.filename or files.outputs[0].path)
         why = f"cannot be written: {error.strerror or type(error).__name__}"
-        raise bad_value("out", name, why, "The same command goes on when there is room.") from None
+        full = error.errno in FULL
+        again = "The same command goes on when there is room." if full else "The same command goes on from here."
+        raise bad_value(files.option(name), name, why, again if files.keep else "") from None
 
 
 def _documents(results: Iterable[ScoredText], asked: Asked) -> Totals:

@@ -63,19 +63,23 @@ class Where:
                 ready()
                 yield from self._over_cluster(records, shared, scoring)
                 return
+            from genlm.bytes.cli.scoring.files import EVERY
             from genlm.bytes.score import score_groups
 
             with shared.model() as lm:
                 ready()
-                yield from score_groups(lm, records, scoring)
+                yield from score_groups(lm, records, scoring, EVERY)
 
         return score
 
     def _over_cluster(
         self, records: Iterator[TextRecord], shared: Shared, scoring: Scoring
     ) -> Iterator[ScoredText]:
+        from genlm.bytes.cli.scoring.files import EVERY
         from genlm.bytes.integrations.ray import Pretrained, score_corpus
 
         model = Pretrained(shared.name, shared.params(), shared.device, shared.dtype)
         shared.remark("Ray starts a model on each worker.")
-        return score_corpus(records, model, scoring, workers=self.workers, address=self.ray_address)
+        return score_corpus(
+            records, model, scoring, workers=self.workers, address=self.ray_address, texts_per_group=EVERY
+        )
