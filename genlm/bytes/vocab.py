@@ -8,8 +8,9 @@ library needs to know about that is answered here.
 
 from __future__ import annotations
 
+import logging
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from genlm.bytes.errors import bad_type, bad_value
@@ -22,10 +23,13 @@ __all__ = [
     "byte_vocab",
     "check_token_ids",
     "end_strings",
+    "logits_count",
     "shared_trie",
     "spell",
     "start_context",
 ]
+
+_logger = logging.getLogger(__name__)
 
 _Key = tuple[frozenset[bytes], tuple[tuple[str, Any], ...]]
 _tries: weakref.WeakKeyDictionary[Any, dict[_Key, AsyncTokenByteTrie]] = weakref.WeakKeyDictionary()
@@ -99,19 +103,56 @@ def start_context(llm: Any) -> list[int]:
     return []
 
 
+def logits_count(llm: Any) -> int | None:
+    """How many logits the model gives a token, if its configuration says; ids from there on do not exist.
+
+    Tokenizers may have more tokens than the model was built for. Such a token has probability zero
+    everywhere: no text is read by it, and a context that names it is refused.
+    """
+    config = getattr(getattr(llm, "model", None), "config", None)
+    if hasattr(config, "get_text_config"):
+        config = config.get_text_config(decoder=True)
+    size = getattr(config, "vocab_size", None)
+    return size if isinstance(size, int) and not isinstance(size, bool) else None
+
+
 def end_strings(llm: Any) -> set[bytes]:
     """The spellings of the tokens that end a sequence: the tokenizer's, and those that generating stops at.
 
-    The latter are in the model's generation settings; chat models often name a second token there.
+    The latter are in the model's generation settings, wherever its backend keeps them; chat models often
+    name a second token there.
     """
-    config = getattr(getattr(llm, "model", None), "generation_config", None)
     ids: set[int] = set()
-    for source in (getattr(llm, "tokenizer", None), config):
-        token_id = getattr(source, "eos_token_id", None)
-        if token_id is not None:
-            ids.update(token_id if isinstance(token_id, list | tuple | set) else [token_id])
+    for source in _saying_ends(llm):
+        said = source.get("eos_token_id") if isinstance(source, Mapping) else source
+        said = said if isinstance(said, list | tuple | set | frozenset) else [said]
+        ids.update(i.__index__() for i in said if hasattr(i, "__index__"))
     known = {bytes(token) for token in byte_vocab(llm) if token.token_id in ids}
     return known - {b""}
+
+
+def _saying_ends(llm: Any) -> Iterator[Any]:
+    """What says which tokens end a sequence: ids, or settings with them; None where it says nothing."""
+    tokenizer, model = getattr(llm, "tokenizer", None), getattr(llm, "model", None)
+    yield getattr(tokenizer, "eos_token_id", None)
+    yield getattr(tokenizer, "eos_token_ids", None)  # of mlx-lm
+    yield getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    # vLLM: an `LLM`, which holds an engine, which holds the configuration. SGLang: a scheduler.
+    engine = getattr(getattr(llm, "llm_engine", None), "llm_engine", None)
+    configs = [
+        getattr(engine, "model_config", None),
+        getattr(getattr(engine, "vllm_config", None), "model_config", None),
+        getattr(model, "model_config", None),
+    ]
+    for config in configs:
+        yield getattr(config, "hf_eos_token_id", None)
+        yield getattr(getattr(config, "hf_generation_config", None), "eos_token_id", None)
+        read = getattr(config, "try_get_generation_config", None)
+        if callable(read):
+            try:
+                yield read()
+            except Exception as error:  # it reads files, and may ask a hub
+                _logger.warning("the model's generation settings could not be read: %s", error)
 
 
 def spell(llm: Any, token_ids: Iterable[int]) -> list[bytes]:

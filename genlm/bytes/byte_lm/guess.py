@@ -2,14 +2,16 @@
 
 A guess decides how fast a context is read and never what comes out, so any answer will do: the model's
 own tokenizer where the bytes are text and its tokens spell them, the longest matching tokens otherwise
-(invalid UTF-8, tokenizers that normalise, models without a tokenizer).
+(invalid UTF-8, tokenizers that normalise, models without a tokenizer). Only where a context is read along one
+tokenization (`shortcut.py`) is it this one, so it is never one with special tokens in it: see `encoder.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
+from genlm.bytes.byte_lm.encoder import text_encoder
 from genlm.bytes.trie.arrays import ROOT
 from genlm.bytes.trie.token_trie import TokenByteTrie
 
@@ -17,32 +19,39 @@ __all__ = ["guess_tokens", "longest_tokens"]
 
 
 def guess_tokens(llm: Any, trie: TokenByteTrie, text: bytes) -> list[int]:
-    """Token ids that spell `text`, or its beginning if no token goes on from there.
+    """Token ids that spell `text`, or its beginning if no token goes on from there. None of them is special.
 
     Args:
         llm: the model; its `tokenizer` is asked if it has one.
         trie: the trie of its vocabulary.
-        text: any bytes.
+        text: any bytes. Where the tokenizer writes a space before a text, a beginning has that space.
     """
+    encoder = text_encoder(llm, trie)
     whole = len(text)
     try:
         text.decode()
     except UnicodeDecodeError as error:
         whole = error.start
-    ids = _by_tokenizer(getattr(llm, "tokenizer", None), text[:whole])
-    spelled = trie.spelling_of_id
-    if ids is None or b"".join(spelled.get(i, b"") for i in ids) != text[:whole]:
-        return list(longest_tokens(trie, text))
-    return [*ids, *longest_tokens(trie, text[whole:])]
+    ids = encoder.exact(text[:whole])
+    if ids is None:
+        return list(longest_tokens(trie, text, encoder.avoided, encoder.byte_ids))
+    return [*ids, *longest_tokens(trie, text[whole:], encoder.avoided, encoder.byte_ids)]
 
 
-def _by_tokenizer(tokenizer: Any, text: bytes) -> list[int] | None:
-    encode = getattr(tokenizer, "encode", None)
-    return None if encode is None else list(encode(text.decode(), add_special_tokens=False))
+def longest_tokens(
+    trie: TokenByteTrie,
+    text: bytes,
+    avoided: Collection[int] = (),
+    later: Collection[int] = (),
+) -> Iterator[int]:
+    """The longest token that the text begins with, and so on with the rest, as far as that leads.
 
-
-def longest_tokens(trie: TokenByteTrie, text: bytes) -> Iterator[int]:
-    """The longest token that the text begins with, and so on with the rest, as far as that leads."""
+    Args:
+        trie: the trie of the vocabulary.
+        text: any bytes.
+        avoided: ids that are not taken.
+        later: ids that are taken only where no other token is spelled the same.
+    """
     arrays, start = trie.arrays, 0
     while start < len(text):
         node, best, at = ROOT, None, start
@@ -52,7 +61,11 @@ def longest_tokens(trie: TokenByteTrie, text: bytes) -> Iterator[int]:
                 break
             at += 1
             if arrays.ends[node]:
-                best = (at, int(trie.token_ids[arrays.lo[node]]))
+                first = int(arrays.lo[node])
+                ids = trie.token_ids[first : first + int(arrays.ends[node])].tolist()
+                ids = [i for i in ids if i not in avoided]
+                if ids:
+                    best = (at, next((i for i in ids if i not in later), ids[0]))
         if best is None:
             return
         start, token = best

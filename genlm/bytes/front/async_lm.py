@@ -418,11 +418,12 @@ class AsyncByteLM:
 
     async def _start_of(self, prompt: Prompt) -> ByteBeamState:
         """The beam that a prompt's text is to be read with."""
-        if prompt.ids is not None:
-            return await self._initial(prompt.ids)
-        if self._start is None:
-            self._start = await self._initial(None)
-        return self._start
+        if prompt.ids is None and not prompt.lead:
+            if self._start is None:
+                self._start = await self._initial(None)
+            return self._start
+        start = await self._initial(prompt.ids)
+        return await start.prefill(prompt.lead) if prompt.lead else start
 
     async def _begin(self, context: Any) -> tuple[Prompt, ByteBeamState]:
         from genlm.bytes.generate import parse_context

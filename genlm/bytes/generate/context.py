@@ -5,9 +5,14 @@ before a special token is closed: no token reaches across, and in training the t
 everything up to the last special token becomes token ids, the text in it by the model's own tokenizer, and
 the beam starts after them. Nothing that the beam does can then reach back over a special token.
 
+Text is text: spelled-out special tokens in it do not become special tokens (`encoder.py`). Who wants them gives
+their ids, or has a text parsed for them (`special.py`). What the beam reads may still be spelled by any tokens,
+special ones too, each with the probability that the model gives it.
+
 Where does a context begin? Text alone after the usual beginning of a sequence (`start_context`). A context
 that begins with a token id is taken as it stands. Text that itself begins with the beginning-of-sequence
-token's spelling does not get a second one.
+token's spelling does not get a second one. Where the tokenizer writes a space before a text, the beginning is
+after that space: the beam reads it first, and it is part of no result.
 """
 
 from __future__ import annotations
@@ -16,10 +21,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from genlm.bytes.byte_lm.guess import guess_tokens
+from genlm.bytes.byte_lm.encoder import TextEncoder, text_encoder
+from genlm.bytes.byte_lm.guess import longest_tokens
 from genlm.bytes.errors import bad_type, bad_value
 from genlm.bytes.trie import TokenByteTrie
-from genlm.bytes.vocab import byte_vocab, check_token_ids, start_context
+from genlm.bytes.vocab import byte_vocab, check_token_ids, logits_count, start_context
 
 __all__ = ["Prompt", "as_bytes", "is_batch", "parse_context", "special_token", "tokenize"]
 
@@ -33,12 +39,15 @@ class Prompt:
         text: the open text, which the beam reads.
         before: the bytes that the ids stand for, the beginning of the sequence left out.
         stops: what ends a completion besides the user's stop strings.
+        lead: what the beam reads between the ids and the text, since the tokenizer writes it there: a
+            space, or nothing.
     """
 
     ids: tuple[int, ...] | None
     text: bytes
     before: bytes = b""
     stops: tuple[bytes, ...] = ()
+    lead: bytes = b""
 
     @property
     def spelled(self) -> bytes:
@@ -48,7 +57,7 @@ class Prompt:
     def closed(self, llm: Any, trie: TokenByteTrie) -> Prompt:
         """The same with its end taken for the end of a token: nothing is left for the beam to read."""
         start = start_context(llm) if self.ids is None else self.ids
-        return Prompt((*start, *tokenize(llm, trie, self.text)), b"", self.spelled, self.stops)
+        return Prompt((*start, *tokenize(llm, trie, self.text, self.lead)), b"", self.spelled, self.stops)
 
 
 def is_batch(context: Any) -> bool:
@@ -83,28 +92,45 @@ def parse_context(llm: Any, trie: TokenByteTrie, context: Any) -> Prompt:
         if any(isinstance(part, Mapping) for part in context):
             from genlm.bytes.generate.chat import parse_messages
 
-            return parse_messages(llm, context)
+            return parse_messages(llm, context, trie)
         return _parts(llm, trie, context)
     raise bad_type("prompt", context, "must be str, bytes, chat messages, or parts: text and token ids")
 
 
 def _parts(llm: Any, trie: TokenByteTrie, parts: Sequence[Any]) -> Prompt:
-    known = trie.spelling_of_id
-    closed: list[int] = [] if parts and _is_id(parts[0]) else start_context(llm)
-    start = list(closed)
+    known, encoder = trie.spelling_of_id, text_encoder(llm, trie)
+    start = start_context(llm)
+    closed: list[int] = [] if parts and _is_id(parts[0]) else list(start)
+    begun = list(closed)
     text, before = b"", b""
     for i, part in enumerate(parts):
         if not _is_id(part):
             text += as_bytes(f"prompt[{i}]" if len(parts) > 1 else "prompt", part)
             continue
-        (token,) = check_token_ids(f"prompt[{i}]", [part])
-        if token not in known:
-            raise bad_value(f"prompt[{i}]", token, "no token of this model has this id")
-        closed += [*tokenize(llm, trie, _without_start(text, start, known) if not before else text), token]
+        token = _known_id(llm, known, f"prompt[{i}]", part)
+        text = _without_start(text, begun, known) if not before else text
+        closed += [*tokenize(llm, trie, text, _lead(encoder, closed, start, text)), token]
         before, text = before + text + known[token], b""
-    if closed == start and not before:
-        return Prompt(None, _without_start(text, start, known))
-    return Prompt(tuple(closed), text, before)
+    if closed == begun and not before:
+        text = _without_start(text, begun, known)
+        return Prompt(None, text, lead=encoder.begins(text))
+    return Prompt(tuple(closed), text, before, lead=_lead(encoder, closed, start, text))
+
+
+def _known_id(llm: Any, known: Mapping[int, bytes], name: str, part: Any) -> int:
+    (token,) = check_token_ids(name, [part])
+    if token not in known:
+        raise bad_value(name, token, "no token of this model has this id")
+    count = logits_count(llm)
+    if count is not None and token >= count:
+        rule = f"the tokenizer has this token, but the model was built for {count} tokens"
+        raise bad_value(name, token, rule, "Resize the model's embeddings, or leave the token out.")
+    return int(token)
+
+
+def _lead(encoder: TextEncoder, closed: list[int], start: list[int], text: bytes) -> bytes:
+    """What the tokenizer writes between these ids and a text."""
+    return encoder.begins(text) if closed == start or not closed else encoder.lead_after(closed[-1])
 
 
 def _without_start(text: bytes, start: list[int], known: Mapping[int, bytes]) -> bytes:
@@ -113,17 +139,32 @@ def _without_start(text: bytes, start: list[int], known: Mapping[int, bytes]) ->
     return text.removeprefix(spelling) if spelling else text
 
 
-def tokenize(llm: Any, trie: TokenByteTrie, text: bytes) -> list[int]:
-    """Token ids that spell a text: the tokenizer's, or, where they do not spell it, the longest matches.
+def tokenize(
+    llm: Any, trie: TokenByteTrie, text: bytes, lead: bytes = b"", also: frozenset[int] = frozenset()
+) -> list[int]:
+    """Token ids of a closed text: the tokenizer's, or, where it has none, the longest matches.
+
+    Args:
+        llm: the model.
+        trie: the trie of its vocabulary.
+        text: the text. No special token comes out of it.
+        lead: what the tokenizer writes before it there.
+        also: further ids that do not come out.
 
     Raises:
         ValueError: no tokens spell it.
     """
-    ids = guess_tokens(llm, trie, text)
+    if not text:
+        return []
+    encoder = text_encoder(llm, trie)
+    ids = encoder.closed(text, lead, also)
+    if ids is not None:
+        return ids
+    ids = list(longest_tokens(trie, text, encoder.avoided | also, encoder.byte_ids))
     length = sum(len(trie.spelling_of_id[i]) for i in ids)
     if length < len(text):
         rule = f"no tokens of this model spell what stands at offset {length}, {text[length : length + 10]!r}"
-        raise bad_value("prompt", text, rule)
+        raise bad_value("prompt", text, rule, "A special token is given by its id, as a part of its own.")
     return ids
 
 
@@ -134,7 +175,7 @@ def special_token(llm: Any, name: str | int) -> int | None:
     """
     if _is_id(name):
         return int(name)
-    vocab: dict[Any, Any] = getattr(getattr(llm, "tokenizer", None), "get_vocab", dict)()
+    vocab: dict[Any, Any] = getattr(getattr(llm, "tokenizer", None), "get_vocab", dict)() or {}
     found = vocab.get(name)
     if found is None:
         spelling = str(name).encode()

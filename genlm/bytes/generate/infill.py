@@ -10,6 +10,9 @@ reads it like the end of any prompt: over all tokenizations, the completion goin
 The suffix's edge cannot be treated so. The suffix is read by the tokenizer from where it begins, and a word
 that is cut there stays cut: the model is told of it, but nothing makes the new text and the suffix join into
 one token.
+
+Where the tokenizer writes a space before a text, it does so before the prefix, and before nothing else: that is
+how such models (Code Llama, Codestral) were trained.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from genlm.bytes.byte_lm.encoder import TextEncoder, text_encoder
 from genlm.bytes.errors import bad_type, bad_value
 from genlm.bytes.generate.context import Prompt, as_bytes, special_token, tokenize
 from genlm.bytes.trie import TokenByteTrie
@@ -70,19 +74,19 @@ def infill(
     Raises:
         ValueError: the model has no such tokens.
     """
+    encoder = text_encoder(llm, trie)
     tokens, stops = _tokens(llm, fim)
     before, after = as_bytes("prompt", prefix), as_bytes("suffix", suffix)
     begin, hole, middle = tokens
-    start = _start(llm)
+    start = _start(llm, encoder)
+    lead = encoder.begins(before)
     if middle is None:
         ids = [*start, hole, *tokenize(llm, trie, after), begin]
-        return (
-            Prompt(tuple(ids), before, stops=stops)
-            if healing
-            else Prompt((*ids, *tokenize(llm, trie, before)), b"", before, stops)
-        )
+        prompt = Prompt(tuple(ids), before, stops=stops, lead=lead)
+        return prompt if healing else prompt.closed(llm, trie)
     kept = len(before) - (_last_word(before) if healing else 0)
-    ids = [*start, begin, *tokenize(llm, trie, before[:kept]), hole, *tokenize(llm, trie, after), middle]
+    first = tokenize(llm, trie, before[:kept], lead)
+    ids = [*start, begin, *first, hole, *tokenize(llm, trie, after), middle]
     return Prompt(tuple(ids), before[kept:], before[:kept], stops)
 
 
@@ -103,14 +107,10 @@ def _tokens(
     raise bad_value("suffix", "…", rule, "Name them: fim=(prefix, suffix, middle).")
 
 
-def _start(llm: Any) -> list[int]:
+def _start(llm: Any, encoder: TextEncoder) -> list[int]:
     """The beginning-of-sequence token, if the tokenizer puts one before text."""
-    tokenizer = getattr(llm, "tokenizer", None)
-    bos = getattr(tokenizer, "bos_token_id", None)
-    encode = getattr(tokenizer, "encode", None)
-    if bos is None or encode is None:
-        return []
-    return [bos] if list(encode("a"))[:1] == [bos] else []
+    bos = getattr(getattr(llm, "tokenizer", None), "bos_token_id", None)
+    return [bos] if bos is not None and encoder.begins_with(bos) else []
 
 
 def _last_word(text: bytes) -> int:

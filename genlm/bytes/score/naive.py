@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from genlm.bytes.byte_lm import ByteBeamState
-from genlm.bytes.byte_lm.guess import guess_tokens
+from genlm.bytes.byte_lm.encoder import text_encoder
+from genlm.bytes.byte_lm.guess import longest_tokens
 
 __all__ = ["TokenScore", "naive_sums", "token_scores"]
 
@@ -38,20 +39,26 @@ async def token_scores(
         most: tokens that the model reads; for longer texts there is no such figure.
 
     Returns:
-        The tokens; none where they do not spell the text, or are too many.
+        The tokens; none where the tokenizer's do not spell the text (it normalizes, say, or the text is no
+        UTF-8), where the model has no logits for one of them, or where they are too many. For a model
+        without a tokenizer they are the longest matches.
     """
     state = start.states[0]
-    tokens = guess_tokens(state.lm_state.model, state.trie.trie, before + text)
-    spelled = [state.trie.trie.spelling_of_id[token] for token in tokens]
-    too_many = most is not None and start.begun + len(tokens) > most + 1
-    if b"".join(spelled) != before + text or too_many:
+    trie, partial = state.trie.trie, bytes(state.partial)
+    encoder, whole = text_encoder(state.lm_state.model, trie), partial + before + text
+    tokens = encoder.exact(whole) if encoder.exists else [*longest_tokens(trie, whole, encoder.avoided)]
+    spelled = [trie.spelling_of_id[token] for token in tokens or ()]
+    too_many = most is not None and start.begun + len(spelled) > most + 1
+    if tokens is None or b"".join(spelled) != whole or too_many:
         return []
-    places, lm_state, at = [], state.lm_state, -len(before)
+    places, lm_state, at = [], state.lm_state, -len(before) - len(partial)
     for token, spelling in zip(tokens, spelled, strict=True):
         if at + len(spelling) > 0:
             places.append((at, at + len(spelling), token, lm_state))
         lm_state, at = lm_state << token, at + len(spelling)
     rows = await asyncio.gather(*(place[3].logp_next() for place in places))
+    if any(token >= len(row) for (_, _, token, _), row in zip(places, rows, strict=True)):
+        return []
     return [
         TokenScore(begin, end, float(row[token]))
         for (begin, end, token, _), row in zip(places, rows, strict=True)
