@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = [
+    "AssertedValueError",
     "BudgetExceededError",
     "EmptyBeamError",
     "GenlmBytesError",
@@ -20,7 +21,6 @@ __all__ = [
     "ModelUnavailableError",
     "NotMaterializedError",
     "UnsupportedModelError",
-    "WrongLengthError",
 ]
 
 
@@ -32,8 +32,8 @@ class InvalidValueError(GenlmBytesError, ValueError):
     """An argument has the right type and a value that breaks a rule."""
 
 
-class WrongLengthError(InvalidValueError, AssertionError):
-    """Numbers for something of another length. Also an `AssertionError`, which is what it once was."""
+class AssertedValueError(InvalidValueError, AssertionError):
+    """A value that release 0.2.0 refused by an assertion: whoever catches that catches this."""
 
 
 class InvalidTypeError(GenlmBytesError, TypeError):
@@ -44,7 +44,7 @@ class NotMaterializedError(GenlmBytesError, ValueError):
     """Masses were read from a state before `await state.materialize()`."""
 
 
-class EmptyBeamError(GenlmBytesError, ValueError):
+class EmptyBeamError(GenlmBytesError, ValueError, AssertionError):
     """A question was asked of a beam in which no candidate is left."""
 
 
@@ -95,9 +95,9 @@ def bad_value(argument: str, value: Any, rule: str, instead: str = "") -> Invali
     return InvalidValueError(_sentence(argument, value, rule, instead))
 
 
-def bad_length(argument: str, value: Any, rule: str, instead: str = "") -> WrongLengthError:
-    """A `WrongLengthError` worded in the house style."""
-    return WrongLengthError(_sentence(argument, value, rule, instead))
+def bad_asserted(argument: str, value: Any, rule: str, instead: str = "") -> AssertedValueError:
+    """An `AssertedValueError` worded in the house style."""
+    return AssertedValueError(_sentence(argument, value, rule, instead))
 
 
 def bad_type(argument: str, value: Any, rule: str, instead: str = "") -> InvalidTypeError:

@@ -188,7 +188,7 @@ class ByteBeamState(StatefulByteLM):
         for state in self.states:
             share = math.exp(state.weight - self.logZ) if self.logZ > -math.inf else 0.0
             colour = 32 if share >= 1 / max(2, len(self)) else 31
-            here = "\x1b[1mEOS" if state.terminated else f"\x1b[32m{escape(bytes(state.partial))}"
+            here = "\x1b[1mEOS" if state.terminated else f"\x1b[32m{escape(state.partial_bytes)}"
             tokens = f"\x1b[35m{state.lm_state!r}\x1b[0m|{here}\x1b[0m"
             lines.append(f"(\x1b[{colour}m{share:.4f}\x1b[0m) {state.weight:.2f}: {tokens}")
         if len(self.waiting):

@@ -141,7 +141,7 @@ class _Splits:
 
 def _symbols_of(state: LazyTrieState) -> list[int | bytes]:
     """What the state has read since its last boundary; an atomic unit is one symbol."""
-    partial = bytes(state.partial)
+    partial = state.partial_bytes
     return [partial] if partial in state.trie.trie.arrays.unit_node else list(partial)
 
 

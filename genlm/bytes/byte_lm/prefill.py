@@ -254,7 +254,7 @@ class _Guesses:
 
     async def ask_for_whole(self, state: LazyTrieState) -> None:
         """The contexts along one tokenization of the whole text."""
-        partial = bytes(state.partial)
+        partial = state.partial_bytes
         tokens = guess_tokens(state.lm_state.model, self._trie, partial + self._text)
         place = _Place(-len(partial), state.lm_state, state.canonical)
         for n, token in enumerate(tokens):

@@ -45,7 +45,7 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
     """
     state = beam.states[0]
     trie = state.trie.trie
-    partial = bytes(state.partial)
+    partial = state.partial_bytes
     tokens = guess_tokens(getattr(state.lm_state, "model", None), trie, partial + text)
     spelled = [trie.spelling_of_id[token] for token in tokens]
     if b"".join(spelled) != partial + text or not tokens:

@@ -49,7 +49,7 @@ def tokenizations_of(
         trie = state.trie.trie
         ids = tuple(getattr(state.lm_state, "context", ())[begun:])  # of one's own making, it may not say
         strings = tuple(trie.spelling_of_id.get(i, b"?") for i in ids)
-        partial = bytes(state.partial)
+        partial = state.partial_bytes
         posterior = math.exp(state.weight - total) if total > -math.inf else 0.0
         canonical = _is_canonical(state, ids, b"".join(strings) + partial, partial)
         found.append(Tokenization(ids, strings, partial, posterior, canonical))

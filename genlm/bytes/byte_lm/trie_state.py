@@ -25,7 +25,7 @@ from genlm.bytes.trie.arrays import ROOT
 from genlm.bytes.trie.masses import NodeMasses
 from genlm.bytes.trie.modes import EOS, EOT, Mode, TrieMode, as_mode
 from genlm.bytes.trie.service import AsyncTokenByteTrie
-from genlm.bytes.util import LazyByteProbs
+from genlm.bytes.util import LazyByteProbs, escape
 
 if TYPE_CHECKING:
     from genlm.bytes.byte_lm.canonical import CanonicalContext
@@ -172,25 +172,29 @@ class LazyTrieState:
 
     @property
     def partial(self) -> list[int]:
-        """The bytes read since the last token ended."""
+        """The bytes read since the last token ended; `[257]` after the end of the sequence."""
+        return [EOS] if self.node == self.trie.trie.eos_node else list(self.partial_bytes)
+
+    @property
+    def partial_bytes(self) -> bytes:
+        """`partial` as bytes; none after the end of the sequence."""
         trie = self.trie.trie
-        if self.node >= trie.eos_node:
-            return []
-        return list(trie.arrays.prefix(self.node, trie.decode))
+        return b"" if self.node >= trie.eos_node else trie.arrays.prefix(self.node, trie.decode)
 
     def actions(self) -> Mapping[Any, int]:
         """Each edge that can be followed here, and the node it leads to; nothing after the end."""
         return {} if self.terminated else self.trie.trie.children[self.node]
 
     def get_all_EOT(self) -> list[tuple[int, int]]:
-        """`(leaf, token_id)` of each token that ends here and may be committed."""
+        """`(leaf, token_id)` of each token that ends here, whatever its probability (cf. `extend_all`)."""
         trie = self.trie.trie
-        if self.terminated or self.node == ROOT:
-            return []
-        ending = trie.tokens_ending_at(self.node)
-        if self._ended is TrieMode.WITHOUT_EOS:
-            return ending
-        return [(leaf, token_id) for leaf, token_id in ending if token_id not in trie.eos_token_id_set]
+        return [] if self.terminated or self.node == ROOT else trie.tokens_ending_at(self.node)
+
+    @property
+    def committable(self) -> list[int]:
+        """The ids of the tokens that end here and may be committed: those read as ends may not."""
+        ends = frozenset() if self._ended is TrieMode.WITHOUT_EOS else self.trie.trie.eos_token_id_set
+        return [token_id for _, token_id in self.get_all_EOT() if token_id not in ends]
 
     def get_EOT(self) -> int | None:
         """The leaf of the first token that ends here, or None. Older form of `get_all_EOT`."""
@@ -336,8 +340,8 @@ class LazyTrieState:
         await self.trie.cleanup()
 
     def __repr__(self) -> str:
-        partial = "EOS" if self.terminated else repr(bytes(self.partial))
-        return f"{type(self).__name__}({self.weight:.2f}: {self.lm_state!r}|{partial})"
+        partial = "EOS" if self.terminated else escape(self.partial_bytes)
+        return f"{self.weight:.2f}: {self.lm_state!r}|{partial}"
 
 
 def check_symbol(symbol: Any, trie: AsyncTokenByteTrie) -> int | bytes:

@@ -30,7 +30,7 @@ async def read_text(start: ByteBeamState, text: bytes, method: str) -> ByteBeamS
     beam = await start.prefill(text, method=method)
     if beam.logZ > -math.inf:
         return beam
-    inside = max((len(state.partial) for state in beam), default=0)
+    inside = max((len(state.partial_bytes) for state in beam), default=0)
     again = await start.prefill(text[: len(text) - inside], method=method)
     for byte in text[len(text) - inside :]:
         again = await (again.prune() << byte)

@@ -113,11 +113,11 @@ class TokenDecoder:
         index = draw_index(self._truncation(logps), self._truncation, self._rng)
         state = pairs.states[int(pairs.owner[index])]
         token, logp = int(pairs.tokens[index]), float(pairs.logps[index]) - state.committed
-        return self._take(state.lm_state, bytes(state.partial), token, state.committed - total, logp)
+        return self._take(state.lm_state, state.partial_bytes, token, state.committed - total, logp)
 
     def _fits_edge(self, pairs: Pairs) -> Bool[np.ndarray, " pairs"]:
         assert self._utf8 is not None
-        skip = [len(state.partial) for state in pairs.states]
+        skip = [len(state.partial_bytes) for state in pairs.states]
         fits = self._table.fits
         each = zip(pairs.tokens.tolist(), pairs.owner.tolist(), strict=True)
         return np.fromiter((fits(t, self._utf8, skip[i]) for t, i in each), np.bool_, len(pairs.tokens))
@@ -185,10 +185,10 @@ async def edge_pairs(beam: ByteBeamState) -> Pairs:
     owner, tokens, logps = [], [], []
     for i, state in enumerate(states):
         table = token_table(state.trie.trie)
-        partial = bytes(state.partial)
+        partial = state.partial_bytes
         ids = table.below(state.node)
         if partial:
-            read_in_full = {token_id for _, token_id in state.get_all_EOT()}
+            read_in_full = set(state.committable)
             ids = np.array([t for t in ids.tolist() if t not in table.ends or t in read_in_full], np.int64)
         found = _as_array(await state.lm_state.logp_next())
         ids = ids[ids < len(found)]

@@ -135,7 +135,7 @@ async def _forget(state: LazyTrieState, begun: int, overlap: int) -> LazyTrieSta
     after: LazyTrieState | None = LazyTrieState(lm_state, state.trie, ROOT, state.committed, mode=state.mode)
     assert after is not None
     await after.materialize()
-    for byte in state.partial:
+    for byte in state.partial_bytes:
         after = None if after is None else after << byte
     return after
 
@@ -146,7 +146,7 @@ def _deepest(beam: ByteBeamState) -> int:
 
 def _guess(beam: ByteBeamState, text: bytes) -> list[int]:
     state = beam.states[0]
-    return guess_tokens(state.lm_state.model, state.trie.trie, bytes(state.partial) + text)
+    return guess_tokens(state.lm_state.model, state.trie.trie, state.partial_bytes + text)
 
 
 def _room(beam: ByteBeamState, symbols: list[int | bytes], window: Window) -> int:
@@ -154,5 +154,5 @@ def _room(beam: ByteBeamState, symbols: list[int | bytes], window: Window) -> in
     room = max(1, (window.most - _deepest(beam)) // 2)
     ids = _guess(beam, spelled(symbols[: LONG_TOKEN * room]))[:room]
     spelling = beam.states[0].trie.trie.spelling_of_id
-    length = sum(len(spelling[i]) for i in ids) - len(beam.states[0].partial)
+    length = sum(len(spelling[i]) for i in ids) - len(beam.states[0].partial_bytes)
     return max(1, min(length, len(symbols)))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from genlm.bytes.errors import MissingDependencyError, bad_value
+from genlm.bytes.errors import MissingDependencyError, bad_asserted
 from genlm.bytes.trie.modes import EOS
 from genlm.bytes.util.maths import as_array
 
@@ -47,7 +47,7 @@ def draw(trie: TokenByteTrie, ws: Any) -> Digraph:
 def _checked(trie: TokenByteTrie, ws: Any) -> Float[np.ndarray, " nodes"]:
     weights = as_array("ws", ws)
     if weights.shape != (trie.node_count,):
-        raise bad_value(
+        raise bad_asserted(
             "ws",
             f"weights of shape {list(weights.shape)}",
             f"the trie has {trie.node_count} nodes, and a drawing takes one weight for each",

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int
 
-from genlm.bytes.errors import bad_type, bad_value
+from genlm.bytes.errors import bad_asserted, bad_type, bad_value
 from genlm.bytes.trie.arrays import ROOT, TrieArrays
 from genlm.bytes.trie.modes import Mode, TrieMode, TrieOp, as_mode
 from genlm.bytes.trie.sums import Branches, Levels, below_cpu, below_torch
@@ -232,7 +232,7 @@ class TokenByteTrie:
             weights = weights.float() if weights.is_floating_point() else weights.double()
         if weights.dim() != dims or weights.shape[-1] != len(self.decode):
             want = f"[{len(self.decode)}]" if dims == 1 else f"[batch, {len(self.decode)}]"
-            raise bad_value(
+            raise bad_asserted(
                 "ws",
                 f"weights of shape {list(weights.shape)}",
                 f"this trie has {len(self.decode)} tokens and takes weights of shape {want}",

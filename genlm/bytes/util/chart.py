@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from genlm.bytes.errors import MissingDependencyError, bad_type, bad_value
+from genlm.bytes.errors import MissingDependencyError, bad_asserted, bad_type, bad_value
 from genlm.bytes.util.text import format_table
 
 __all__ = ["Chart"]
@@ -235,13 +235,14 @@ class Chart(dict[Any, Any]):
 
         Raises:
             AssertionError: a value differs; the message is a table of those that do, the worst first.
-            ValueError: neither `verbose` nor `throw`, so that no one would learn the result.
+            ValueError: neither `verbose` nor `throw`, so that no one would learn the result. (An
+                `AssertionError`, too.)
 
         Examples:
             >>> Chart(0.0, {"a": 0.5}).assert_equal({"a": 0.25}, tol=0.5)
         """
         if not (verbose or throw):
-            raise bad_value("throw", throw, "without `verbose` the result would be lost", "Set one of them.")
+            raise bad_asserted("throw", throw, "without `verbose` the result would be lost", "Set one of them.")
         rows = self._rows(want, domain)
         wrong = sorted((row for row in rows if row[3] > tol), key=lambda row: row[3], reverse=True)
         if verbose:
@@ -297,8 +298,10 @@ def _union(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> dict[Any, Any]:
 
 
 def _gap(x: Any, y: Any) -> Any:
-    if x == y or (x != x and y != y):
-        return 0
+    if x == y:
+        return x - x if x not in (math.inf, -math.inf) else 0.0
+    if x != x and y != y:
+        return 0.0
     gap = abs(x - y)
     return gap if gap == gap else math.inf
 

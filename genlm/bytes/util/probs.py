@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from genlm.bytes.errors import bad_length, bad_type, bad_value
+from genlm.bytes.errors import bad_asserted, bad_type, bad_value
 from genlm.bytes.util.chart import Chart
 from genlm.bytes.util.maths import as_array
 
@@ -74,7 +74,7 @@ class LazyByteProbs:
         self._array = as_array("ps", ps)
         if self._array.shape != (_SIZE,):
             rule = f"must be ({_SIZE},): 256 bytes, the end of the token, the end of the sequence"
-            raise bad_length("ps.shape", self._array.shape, rule)
+            raise bad_asserted("ps.shape", self._array.shape, rule)
         self.log_space = log_space
         self.units: dict[bytes, float] = _checked(units) if units else {}
 
@@ -110,7 +110,7 @@ class LazyByteProbs:
 
     @property
     def _zero(self) -> float:
-        return -math.inf if self.log_space else 0.0
+        return -math.inf if self.log_space else 0
 
     def __repr__(self) -> str:
         top = self.pretty().trim().top(5).items()
