@@ -48,6 +48,12 @@ FLOOR = 1e-3
 """The part of the waiting candidates' expected share that is spread over all bytes: enough that none is
 impossible, too little to be drawn by chance."""
 
+TURNS = 8
+"""Passes of the event loop that `initial` takes at least. Clients store their first beam and then have it read
+a prompt (`genlm-control`'s `ByteLLM` does); a task that comes in between takes the beam for one that has read
+it. Particles come together, a few passes apart where they gather in gathers: while the first of them is in
+`initial`, also where the model need not be asked, each of the others makes a beam of its own."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -134,6 +140,8 @@ class ByteBeamState(StatefulByteLM):
         lm = StatefulTokenizedLM.initial(llm, initial_context, max_context_length, lora_name)
         state = LazyTrieState.initial(lm, trie, canonical=canonical)
         beam._begun = len(lm.context)
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
         return beam.with_states([await state.materialize()])
 
     # -- looking --------------------------------------------------------------------------------------
