@@ -136,14 +136,15 @@ def read_symbol(
         symbol: what to read.
     """
     read = [after for state in opened.states if (after := state << symbol) is not None]
-    trail, mode = opened.room.trail, opened.states[0].mode
+    mode = opened.states[0].mode
     logp = _log_ratio(read, opened.absent, before)
     room = opened.room.read(symbol, mode, logp)
     looks = int(logp * log_tolerance / PER_LOOK) if -math.inf < logp < SURPRISE else 0
     read, room = yield from _wake(read, room, opened.absent, log_tolerance, PATIENCE, looks)
     read = [state.with_mode(mode) for state in read]
     logp = _log_ratio(read, opened.absent, before)
-    return read, replace(room, trail=trail.after(symbol, mode, logp))
+    # Nobody began to wait at the present place yet: those who were replayed did at places before it.
+    return read, replace(room, trail=opened.room.read(symbol, mode, logp).trail)
 
 
 def _wake(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
+from genlm.bytes.byte_lm.prior import Stretch
 from genlm.bytes.trie.modes import TrieMode
 
 __all__ = ["Trail", "spelled"]
@@ -13,46 +15,38 @@ LEAST = math.log(1e-4)
 """What a byte counts at least for those who wait: where it surprises the beam more, they gain on it."""
 
 
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Trail:
-    """What a beam has read, one symbol a link, so that those who waited can read it later.
+    """What a beam has read, one symbol a link. Links are shared by all beams that have read on from them, and
+    nothing about them changes: what one beam finds out by looking is no business of the others.
 
     Attributes:
+        at: how many symbols were read.
         before: the trail without the last symbol; None at the start.
         symbol: the last symbol read.
         mode: the mode it was read in.
-        at: how many symbols were read.
         loglik: natural log of the probability that the beam gave them, each counted at least `LEAST`.
-        meets: whether tokens of heavy candidates end here; known once the next symbol is read.
-        priors: `token_prior` of the symbols from an earlier place to here, by that place, as far as known.
+        met: where tokens of heavy candidates ended before the last symbol, the symbols from the place before
+            where they did to there; else None.
     """
 
-    __slots__ = ("at", "before", "loglik", "meets", "mode", "priors", "symbol")
+    at: int = 0
+    before: Trail | None = None
+    symbol: int | bytes = -1
+    mode: TrieMode = TrieMode.WITH_EOS
+    loglik: float = 0.0
+    met: Stretch | None = None
 
-    def __init__(self, at: int = 0) -> None:
-        self.before: Trail | None = None
-        self.symbol: int | bytes = -1
-        self.mode = TrieMode.WITH_EOS
-        self.at = at
-        self.loglik = 0.0
-        self.meets = False
-        self.priors: dict[Trail, float] = {}
-
-    def after(self, symbol: int | bytes, mode: TrieMode, logp: float) -> Trail:
+    def after(
+        self, symbol: int | bytes, mode: TrieMode, logp: float, met: Stretch | None = None
+    ) -> Trail:
         """The trail with one more symbol, of log-probability `logp`."""
-        trail = Trail(self.at + 1)
-        trail.before, trail.symbol, trail.mode = self, symbol, mode
-        trail.loglik = self.loglik + max(logp, LEAST)
-        return trail
+        return Trail(self.at + 1, self, symbol, mode, self.loglik + max(logp, LEAST), met)
 
     def since(self, start: Trail) -> list[Trail]:
         """The links after `start`, in the order they were read."""
-        found: list[Trail] = []
-        link: Trail = self
-        while link is not start:
-            found.append(link)
-            assert link.before is not None, "the trail does not begin at `start`"
-            link = link.before
-        found.reverse()
+        found = self.last(self.at - start.at)
+        assert (found[0].before if found else self) is start, "the trail does not begin at `start`"
         return found
 
     def last(self, count: int) -> list[Trail]:

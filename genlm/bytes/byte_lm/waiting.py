@@ -32,11 +32,11 @@ from __future__ import annotations
 import math
 from bisect import insort
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from heapq import nlargest
 from typing import Self
 
-from genlm.bytes.byte_lm.prior import token_prior
+from genlm.bytes.byte_lm.prior import Stretch
 from genlm.bytes.byte_lm.trail import Trail
 from genlm.bytes.byte_lm.trie_state import LazyTrieState
 from genlm.bytes.trie.modes import TrieMode
@@ -52,8 +52,7 @@ RECENT = 12
 """How many bytes ago those may have begun to wait who are looked at. Earlier ones are often heavier, and have
 been passed by many times."""
 MOST_WAITING = 4096
-LOWEST = -1e3
-"""Natural log that stands for probability 0 where differences are taken."""
+"""How many may wait that have rejoined, and as many that have not: the rest are given up, the lightest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +102,15 @@ class WaitingRoom:
         inside: by the place where they began to wait, those who ended inside a token of the others and
             have not rejoined them; each place's heaviest first.
         rejoined: the others, in descending order of their key.
+        meets: whether tokens of heavy candidates end at the present place, once a beam has found out.
+        stretch: what was read since the last place before it where they did.
     """
 
     trail: Trail
     inside: tuple[tuple[Waiting, ...], ...] = ()
     rejoined: tuple[Waiting, ...] = ()
+    meets: bool = False
+    stretch: Stretch = field(default_factory=Stretch)
 
     def __len__(self) -> int:
         return len(self.rejoined) + sum(map(len, self.inside))
@@ -126,7 +129,7 @@ class WaitingRoom:
         """Natural log of what all are expected to contribute now."""
         found = [w.key - w.lenience + self.trail.loglik for w in self.rejoined]
         for group in self.inside:
-            doubt = self._expected_doubt(group[0].trail, self.trail, group[0])
+            doubt = self._expected_doubt(group[0], self.trail, self.stretch)
             found += [w.weight + doubt for w in group]
         return logsumexp(found)
 
@@ -137,29 +140,33 @@ class WaitingRoom:
             extensions: the candidates.
             meets: whether heavy candidates have a token's end here too. Then all who wait have rejoined.
         """
-        self.trail.meets = meets
         new = [Waiting(extension, self.trail) for extension in extensions]
         if not meets:
             group = tuple(sorted(new, key=lambda w: -w.weight))
-            return replace(self, inside=(*self.inside, group)) if group else self
+            return replace(self, meets=False, inside=(*self.inside, group) if group else self.inside)
         closing = [*new, *(w for group in self.inside for w in group)]
-        return replace(self, inside=(), rejoined=self._ordered([self._close(w, self.trail) for w in closing]))
+        closed = [self._close(w, self.trail, self.stretch) for w in closing]
+        return replace(self, meets=True, inside=(), rejoined=self._ordered(closed))
 
     def admit_late(self, found: Iterable[Waiting]) -> Self:
         """Let candidates wait that ended at places passed since."""
-        closed, groups = list[Waiting](), {group[0].trail: list(group) for group in self.inside}
+        closed, late = list[Waiting](), dict[Trail, list[Waiting]]()
         for waiting in found:
-            place = self._rejoining(waiting.trail)
-            if place is None:
-                groups.setdefault(waiting.trail, []).append(waiting)
+            met = self._rejoining(waiting.trail)
+            if met is None:
+                late.setdefault(waiting.trail, []).append(waiting)
             else:
-                closed.append(self._close(waiting, place))
-        inside = tuple(tuple(sorted(group, key=lambda w: -w.weight)) for group in groups.values())
-        return replace(self, inside=inside, rejoined=self._ordered(closed))
+                closed.append(self._close(waiting, *met))
+        groups = {group[0].trail: group for group in self.inside}
+        for trail, members in late.items():
+            groups[trail] = tuple(sorted((*groups.get(trail, ()), *members), key=lambda w: -w.weight))
+        return replace(self, inside=tuple(groups.values()), rejoined=self._ordered(closed))
 
     def read(self, symbol: int | bytes, mode: TrieMode, logp: float) -> Self:
         """All have one more symbol to catch up with, to which the beam gave `logp`."""
-        return replace(self, trail=self.trail.after(symbol, mode, logp))
+        trail = self.trail.after(symbol, mode, logp, self.stretch if self.meets else None)
+        stretch = (Stretch() if self.meets else self.stretch).after(symbol)
+        return replace(self, trail=trail, meets=False, stretch=stretch)
 
     def due(self, least: float, patience: float = 0.0, most: int | None = None) -> tuple[list[Waiting], Self]:
         """Those whose estimate exceeds `least`, a log weight, and the room without them.
@@ -176,7 +183,7 @@ class WaitingRoom:
         taken, left = list(self.rejoined[:n]), self.rejoined[n:]
         inside = list[tuple[Waiting, ...]]()
         for group in self.inside:
-            doubt = self._doubt(group[0].trail, self.trail)
+            doubt = self._doubt(group[0], self.trail, self.stretch)
             k = sum(1 for w in group if w.weight + doubt > least + patience)
             taken += group[:k]
             if k < len(group):
@@ -205,7 +212,7 @@ class WaitingRoom:
         return taken, replace(self, rejoined=tuple(w for w in self.rejoined if id(w) not in among))
 
     def drop(self, least: float) -> tuple[Self, Self]:
-        """Give up those whose estimate is below `least`, and the lightest beyond `MOST_WAITING`.
+        """Give up those whose estimate is below `least`, and the lightest beyond `MOST_WAITING` of a kind.
 
         Returns:
             Those given up, and the room without them.
@@ -213,10 +220,14 @@ class WaitingRoom:
         bar, n = least - self.trail.loglik, len(self.rejoined)
         while n and (self.rejoined[n - 1].key < bar or n > MOST_WAITING):
             n -= 1
+        doubts = [self._doubt(group[0], self.trail, self.stretch) for group in self.inside]
+        each = list(zip(self.inside, doubts, strict=True))
+        if sum(map(len, self.inside)) > MOST_WAITING:
+            estimates = nlargest(MOST_WAITING, (w.weight + doubt for group, doubt in each for w in group))
+            least = max(least, estimates[-1])
         lost = list[tuple[Waiting, ...]]()
         inside = list[tuple[Waiting, ...]]()
-        for group in self.inside:
-            doubt = self._doubt(group[0].trail, self.trail)
+        for group, doubt in each:
             k = len(group)
             while k and group[k - 1].weight + doubt < least:
                 k -= 1
@@ -230,13 +241,12 @@ class WaitingRoom:
     # -- estimates ------------------------------------------------------------------------------------
 
     def _estimate(self, waiting: Waiting) -> float:
-        place = self._rejoining(waiting.trail)
-        end = self.trail if place is None else place
-        return waiting.weight + self._doubt(waiting.trail, end, waiting) + self.trail.loglik - end.loglik
+        end, stretch = self._rejoining(waiting.trail) or (self.trail, self.stretch)
+        return waiting.weight + self._doubt(waiting, end, stretch) + self.trail.loglik - end.loglik
 
-    def _close(self, waiting: Waiting, place: Trail) -> Waiting:
-        doubt = self._doubt(waiting.trail, place, waiting)
-        lenience = doubt - self._expected_doubt(waiting.trail, place, waiting)
+    def _close(self, waiting: Waiting, place: Trail, stretch: Stretch) -> Waiting:
+        doubt = self._doubt(waiting, place, stretch)
+        lenience = doubt - self._expected_doubt(waiting, place, stretch)
         return replace(waiting, key=waiting.weight + doubt - place.loglik, lenience=lenience)
 
     def _ordered(self, new: Sequence[Waiting]) -> tuple[Waiting, ...]:
@@ -247,32 +257,32 @@ class WaitingRoom:
             insort(found, waiting, key=_descending)
         return tuple(found)
 
-    def _rejoining(self, start: Trail) -> Trail | None:
-        """The first place from `start` on where heavy candidates have a token's end, if there is one."""
-        if start.meets:
-            return start
-        return next((link for link in self.trail.since(start) if link.meets), None)
+    def _rejoining(self, start: Trail) -> tuple[Trail, Stretch] | None:
+        """The first place from `start` on where heavy candidates have a token's end, if there is one; and what
+        was read from the place before where they did to there."""
+        for link in self.trail.since(start):
+            if link.met is not None:
+                assert link.before is not None
+                return link.before, link.met
+        return (self.trail, self.stretch) if self.meets else None
 
-    def _doubt(self, start: Trail, end: Trail, waiting: Waiting | None = None) -> float:
-        """Log of what the symbols from `start` to `end` count for who ended inside a token of the others."""
-        if start is end:
+    def _doubt(self, waiting: Waiting, end: Trail, stretch: Stretch) -> float:
+        """Log of what the symbols from where one began to wait to `end`, where `stretch` ends, count for who
+        ended inside a token of the others."""
+        if waiting.trail is end:
             return 0.0
-        some = waiting or next(w for group in self.inside for w in group if w.trail is start)
-        return min(0.0, LENIENCE + _prior(some, end), OFFSET + BEND * (end.loglik - start.loglik))
+        given = end.loglik - waiting.trail.loglik
+        return min(0.0, LENIENCE + _prior(waiting, end, stretch), OFFSET + BEND * given)
 
-    def _expected_doubt(self, start: Trail, end: Trail, waiting: Waiting) -> float:
+    def _expected_doubt(self, waiting: Waiting, end: Trail, stretch: Stretch) -> float:
         """The same without lenience."""
-        return 0.0 if start is end else min(_prior(waiting, end), end.loglik - start.loglik)
+        start = waiting.trail
+        return 0.0 if start is end else min(_prior(waiting, end, stretch), end.loglik - start.loglik)
 
 
 def _descending(waiting: Waiting) -> float:
     return -waiting.key
 
 
-def _prior(waiting: Waiting, end: Trail) -> float:
-    start = waiting.trail
-    found = end.priors.get(start)
-    if found is None:
-        found = token_prior(waiting.state.trie.trie, [link.symbol for link in end.since(start)])
-        end.priors[start] = found = max(found, LOWEST)
-    return found
+def _prior(waiting: Waiting, end: Trail, stretch: Stretch) -> float:
+    return stretch.prior(waiting.state.trie.trie, end.at - waiting.trail.at)
