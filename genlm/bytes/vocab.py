@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from genlm.bytes.errors import bad_type, bad_value
@@ -91,16 +92,22 @@ def start_context(llm: Any) -> list[int]:
     """Where a text starts: after the beginning-of-sequence token if the tokenizer has one.
 
     A tokenizer without one starts after its end-of-sequence token, which is what separates documents
-    in the training of such models (Qwen, GPT-NeoX), or, with neither, from the empty context.
+    in the training of such models (Qwen, GPT-NeoX); one with neither after what the model's configuration
+    names; or, where that names nothing, from the empty context.
     """
-    tokenizer = getattr(llm, "tokenizer", None)
-    for name in ("bos_token_id", "eos_token_id"):
-        token_id = getattr(tokenizer, name, None)
+    sources = (getattr(llm, "tokenizer", None), _text_config(llm))
+    for source, name in product(sources, ("bos_token_id", "eos_token_id")):
+        token_id = getattr(source, name, None)
         if isinstance(token_id, list | tuple):
             token_id = token_id[0] if token_id else None
         if token_id is not None:
             return [int(token_id)]
     return []
+
+
+def _text_config(llm: Any) -> Any:
+    config: Any = getattr(getattr(llm, "model", None), "config", None)
+    return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
 
 
 def logits_count(llm: Any) -> int | None:
@@ -109,10 +116,7 @@ def logits_count(llm: Any) -> int | None:
     Tokenizers may have more tokens than the model was built for. Such a token has probability zero
     everywhere: no text is read by it, and a context that names it is refused.
     """
-    config = getattr(getattr(llm, "model", None), "config", None)
-    if hasattr(config, "get_text_config"):
-        config = config.get_text_config(decoder=True)
-    size = getattr(config, "vocab_size", None)
+    size = getattr(_text_config(llm), "vocab_size", None)
     return size if isinstance(size, int) and not isinstance(size, bool) else None
 
 

@@ -73,15 +73,16 @@ class TextEncoder:
         return self.lead if self._doubles or not text.startswith(b" ") else b""
 
     def lead_after(self, token_id: int) -> bytes:
-        """What the tokenizer writes before text that stands after a special token."""
-        if token_id not in self._leads_after:
-            found = b""
-            if self.lead:
-                name = self._spelling.get(token_id, b"?").decode("utf-8", "replace")
-                ids = self._ask(name + "a") or []
-                found = self.lead if ids[:1] == [token_id] and self._spell(ids[1:]) == b" a" else b""
-            self._leads_after[token_id] = found
-        return self._leads_after[token_id]
+        """What the tokenizer writes before text that stands after a special token.
+
+        One that parses no special tokens (mistral-common) is given such text by itself, as a beginning.
+        """
+        if self.lead and token_id not in self._leads_after:
+            name = self._spelling.get(token_id, b"?").decode("utf-8", "replace")
+            ids = self._ask(name + "a") or []
+            none = ids[:1] == [token_id] and self._spell(ids[1:]) != b" a"
+            self._leads_after[token_id] = b"" if none else self.lead
+        return self._leads_after.get(token_id, b"")
 
     def exact(self, text: bytes, also: frozenset[int] = frozenset()) -> list[int] | None:
         """The tokenizer's tokens of a text, if they spell it; None where they do not.

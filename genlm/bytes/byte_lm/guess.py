@@ -15,7 +15,7 @@ from genlm.bytes.byte_lm.encoder import text_encoder
 from genlm.bytes.trie.arrays import ROOT
 from genlm.bytes.trie.token_trie import TokenByteTrie
 
-__all__ = ["guess_tokens", "longest_tokens"]
+__all__ = ["guess_tokens", "longest_tokens", "own_tokens"]
 
 
 def guess_tokens(llm: Any, trie: TokenByteTrie, text: bytes) -> list[int]:
@@ -27,6 +27,16 @@ def guess_tokens(llm: Any, trie: TokenByteTrie, text: bytes) -> list[int]:
         text: any bytes. Where the tokenizer writes a space before a text, a beginning has that space.
     """
     encoder = text_encoder(llm, trie)
+    ids = own_tokens(llm, trie, text)
+    return [*longest_tokens(trie, text, encoder.avoided, encoder.byte_ids)] if ids is None else ids
+
+
+def own_tokens(llm: Any, trie: TokenByteTrie, text: bytes) -> list[int] | None:
+    """The tokens of the model's own tokenizer, if they spell `text`; bytes that are no text excepted.
+
+    Those, from the first on, are spelled by the longest tokens.
+    """
+    encoder = text_encoder(llm, trie)
     whole = len(text)
     try:
         text.decode()
@@ -34,7 +44,7 @@ def guess_tokens(llm: Any, trie: TokenByteTrie, text: bytes) -> list[int]:
         whole = error.start
     ids = encoder.exact(text[:whole])
     if ids is None:
-        return list(longest_tokens(trie, text, encoder.avoided, encoder.byte_ids))
+        return None
     return [*ids, *longest_tokens(trie, text[whole:], encoder.avoided, encoder.byte_ids)]
 
 

@@ -63,9 +63,12 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
     # To the end, if only those contexts are kept: the beam that reads the rest will need them next.
     ahead = path if state.remembers else path[: kept + 1]
     logps = await asyncio.gather(*(lm_state.logp_next() for lm_state in ahead))
-    weight = state.committed + sum(
-        float(row[token]) if token < len(row) else -math.inf  # a token that the model was not built for
-        for row, token in zip(logps, tokens[:kept], strict=False)
+    weight = (
+        state.committed
+        + sum(
+            float(row[token]) if token < len(row) else -math.inf  # a token that the model was not built for
+            for row, token in zip(logps, tokens[:kept], strict=False)
+        )
     )
     if weight == -math.inf:
         return beam, 0

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from genlm.bytes.byte_lm.guess import guess_tokens
+from genlm.bytes.byte_lm.encoder import text_encoder
+from genlm.bytes.byte_lm.guess import own_tokens
 from genlm.bytes.byte_lm.trie_state import LazyTrieState
 from genlm.bytes.util import logsumexp
 
@@ -58,8 +59,10 @@ def tokenizations_of(
 
 def _is_canonical(state: LazyTrieState, ids: tuple[int, ...], text: bytes, partial: bytes) -> bool | None:
     model, trie = getattr(state.lm_state, "model", None), state.trie.trie
-    if not hasattr(getattr(model, "tokenizer", None), "encode"):
+    if not text_encoder(model, trie).exists:
         return None
-    tokens = guess_tokens(model, trie, text)
+    tokens = own_tokens(model, trie, text)
+    if tokens is None:
+        return False
     rest = b"".join(trie.spelling_of_id[token] for token in tokens[len(ids) :])
     return tuple(tokens[: len(ids)]) == ids and rest == partial

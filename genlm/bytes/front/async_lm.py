@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from genlm.bytes.byte_lm import BeamParams, ByteBeamState
-from genlm.bytes.errors import GenlmBytesError, bad_value
+from genlm.bytes.errors import GenlmBytesError, UnsupportedModelError, bad_type, bad_value
 from genlm.bytes.trie import TokenByteTrie
-from genlm.bytes.vocab import byte_vocab, end_strings, shared_trie
+from genlm.bytes.vocab import byte_vocab, end_strings, shared_trie, start_context
 
 if TYPE_CHECKING:
     import torch
@@ -387,6 +387,29 @@ class AsyncByteLM:
             raise bad_value("name", name, "this model has no such token")
         return found
 
+    def parse_special(self, text: str) -> tuple[str | int, ...]:
+        """A text in which special tokens are spelled out, as a prompt of parts: text, and their ids.
+
+        Text is otherwise text: `<|im_end|>` in a prompt or a message ends no turn. This is for prompt formats
+        written by hand. Never pass it what others wrote: add their text as parts of its own.
+
+        Args:
+            text: the text.
+
+        Raises:
+            TypeError: it is no str.
+
+        Examples:
+            start = lm.parse_special("<|im_start|>user\\n")
+            end = lm.parse_special("<|im_end|>\\n<|im_start|>assistant\\n")
+            await lm.complete((*start, question, *end))
+        """
+        from genlm.bytes.generate.special import parse_special
+
+        if not isinstance(text, str):
+            raise bad_type("text", text, "must be a str")
+        return parse_special(self.llm, self._open_trie(), text)
+
     async def _read(
         self,
         context: Any,
@@ -432,6 +455,12 @@ class AsyncByteLM:
         return prompt, await self._start_of(prompt)
 
     async def _initial(self, ids: Sequence[int] | None) -> ByteBeamState:
+        nothing = not (start_context(self.llm) if ids is None else ids)
+        if nothing and hasattr(getattr(self.llm, "model", None), "config"):
+            raise UnsupportedModelError(
+                "this model's tokenizer has no BOS and no EOS token, so a text has nothing to start after. "
+                'Begin each prompt with a token, `(token_id, "…")`, or set `tokenizer.bos_token`.'
+            )
         return await ByteBeamState.initial(
             self.llm, self.params, self._trie_opts, initial_context=ids, **self._initial_opts
         )

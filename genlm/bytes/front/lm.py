@@ -101,6 +101,10 @@ class ByteLM:
         """The id of a special token by its name; see `AsyncByteLM.special`."""
         return self.asynchronous.special(name)
 
+    def parse_special(self, text: str) -> tuple[str | int, ...]:
+        """A text with special tokens spelled out, as a prompt; see `AsyncByteLM.parse_special`."""
+        return self.asynchronous.parse_special(text)
+
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the background loop: `lm.run(beam << 97)`, `lm.run(beam.logp_next())`."""
         return run(coroutine)

@@ -2,7 +2,7 @@
 
 The template makes one text of the messages. Up to its last special token that text is closed, and becomes
 the ids that the tokenizer gives for it; what follows (the assistant's header, and what a last message of
-the assistant has said so far) is open, and read by the beam. The template alone decides whether there is a
+the assistant has said so far) is open, and read by the beam over all tokenizations. The template alone decides whether there is a
 beginning-of-sequence token, as for `apply_chat_template`.
 
 **What stands in a message is text.** `<|im_end|>` in one ends no turn. A template may do anything with a
@@ -29,7 +29,7 @@ from genlm.bytes.errors import bad_type, bad_value
 from genlm.bytes.generate.context import Prompt, as_bytes, tokenize
 from genlm.bytes.generate.special import SpecialToken, added_tokens, special_tokens, split_special
 from genlm.bytes.trie import TokenByteTrie
-from genlm.bytes.vocab import shared_trie, spell
+from genlm.bytes.vocab import shared_trie, spell, start_context
 
 __all__ = ["parse_messages"]
 
@@ -69,17 +69,11 @@ def parse_messages(llm: Any, messages: Sequence[Any], trie: TokenByteTrie | None
     return _cut(llm, trie, control, text, said, hidden)
 
 
-def _cut(
-    llm: Any, trie: TokenByteTrie, control: _Control, text: str, said: str, hidden: _Hidden
-) -> Prompt:
+def _cut(llm: Any, trie: TokenByteTrie, control: _Control, text: str, said: str, hidden: _Hidden) -> Prompt:
     """The prompt of a rendered conversation, `said` being how its open end has begun."""
     encoder = text_encoder(llm, trie)
-    body = text.removesuffix(said) if said else text
-    *parts, rest = split_special(body, control.every)
-    rest = hidden.shown(rest) + hidden.shown(said)
-    if not parts:
-        return Prompt(None, rest.encode(), lead=encoder.begins(rest.encode()))
     also = frozenset(token.token_id for token in control.every)
+    *parts, rest = split_special(text.removesuffix(said) if said else text, control.every)
     ids: list[int] = []
     before = b""
     for part in parts:
@@ -91,7 +85,16 @@ def _cut(
         lead = encoder.lead_after(ids[-1]) if ids else encoder.begins(piece)
         ids += tokenize(llm, trie, piece, lead, also)
         before += piece
-    return Prompt(tuple(ids), rest.encode(), before, lead=encoder.lead_after(ids[-1]))
+    spelled = hidden.spelled(rest + said)
+    left = hidden.shown((rest + said)[spelled:]).encode()
+    if spelled:  # closed to its end, or the beam would read the token that it spells
+        piece = hidden.shown((rest + said)[:spelled]).encode()
+        lead = encoder.lead_after(ids[-1]) if ids else encoder.begins(piece)
+        ids = (ids or start_context(llm)) + tokenize(llm, trie, piece, lead, also)
+        return Prompt(tuple(ids), left, before + piece)
+    if not parts:
+        return Prompt(None, left, lead=encoder.begins(left))
+    return Prompt(tuple(ids), left, before, lead=encoder.lead_after(ids[-1]))
 
 
 # -- what must not come out of a message ------------------------------------------------------------------
@@ -189,6 +192,14 @@ class _Hidden:
             for key, value in message.items()
         }
 
+    def spelled(self, text: str) -> int:
+        """Where the last hidden token ends in a text; 0 if it has none."""
+        marks = {i for i, c in enumerate(text) if c in self.private.values()}
+        names = sorted((re.escape(t.name) for t in self.control.every), key=len, reverse=True)
+        found = re.finditer(f"(?=({'|'.join(names)}))", self.shown(text)) if marks else ()
+        spans = [match.span(1) for match in found]
+        return max((end for start, end in spans if not marks.isdisjoint(range(start, end))), default=0)
+
     def shown(self, text: str) -> str:
         """The text with its own characters again."""
         return text.translate({ord(private): c for c, private in self.private.items()})
@@ -262,7 +273,7 @@ def _encoded(llm: Any, trie: TokenByteTrie, messages: list[dict[str, Any]]) -> P
     except Exception as error:  # it validates conversations, and says what is wrong in many ways
         roles = [message["role"] for message in messages]
         raise bad_value("prompt", roles, f"mistral-common refuses these messages ({error})") from error
-    special = text_encoder(llm, trie).special
-    closed = max((n + 1 for n, i in enumerate(ids) if i in special), default=0)
+    encoder = text_encoder(llm, trie)
+    closed = max((n + 1 for n, i in enumerate(ids) if i in encoder.special), default=0)
     text, before = b"".join(spell(llm, ids[closed:])), b"".join(spell(llm, ids[:closed]))
-    return Prompt(tuple(ids[:closed]), text, before)
+    return Prompt(tuple(ids[:closed]), text.removeprefix(encoder.lead), before, lead=encoder.lead)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from genlm.bytes.errors import ModelUnavailableError, bad_type, bad_value
+from genlm.bytes.errors import GenlmBytesError, ModelUnavailableError, bad_type, bad_value
 from genlm.bytes.models.embedded import DEFAULT_MODEL, default_model_path
 from genlm.bytes.models.progress import quiet
+from genlm.bytes.models.spellings import tokens_decoded
 
 if TYPE_CHECKING:
     from genlm.backend.llm import AsyncLM, AsyncTransformer
@@ -78,6 +79,7 @@ def load_model(
 
     Raises:
         ModelUnavailableError: there is no such model, it cannot be reached, or its folder is incomplete.
+        UnsupportedModelError: its tokens do not say which bytes they spell (WordPiece, say).
         InvalidValueError: `backend`, `device` or `dtype` is not among those allowed.
         InvalidTypeError: `name_or_path` is neither a string nor a path.
     """
@@ -92,7 +94,7 @@ def load_model(
         raise bad_value("backend", backend, "only 'hf' takes `device` and `dtype`", "Pass its own options.")
 
     place = _resolve(name_or_path, progress)
-    with _load_errors(place), quiet(bars=progress and isinstance(place, str)):
+    with _load_errors(place), quiet(bars=progress and isinstance(place, str)), tokens_decoded():
         from genlm.backend import load_model_by_name
 
         return load_model_by_name(str(place), backend=backend, llm_opts=llm_opts)
@@ -175,7 +177,7 @@ def _ask_hub(name: str) -> Path | str:
 def _load_errors(place: Path | str) -> Iterator[None]:
     try:
         yield
-    except (ImportError, ModelUnavailableError):  # a backend that is not installed says so itself
+    except (ImportError, GenlmBytesError):  # a backend that is not installed says so itself
         raise
     except Exception as error:  # transformers and its readers raise all kinds for files that do not fit
         what = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
