@@ -105,7 +105,7 @@ class TestEnds:
         assert ends_tree([", ", ",,"], trie) == {257: None, comma: {space: None, comma: None}}
 
     def test_light_branches_are_not_read(self):
-        """Five hundred times lighter than the end of the text: the answer is as near, and costs no context."""
+        """Five hundred times lighter than the text's end: the answer is as near, and costs fewer contexts."""
 
         def rule(context):
             return [0.5, 0.0005, 0.2495, 0.25]
@@ -225,7 +225,7 @@ class TestGivenWords:
 
 
 class TestNaive:
-    WORDS = [b"a", b"b", b"1", b" ", b"  ", b",", b" a", b" b", b"a,", b", ", b",\n", b"\n", b"ab", b"<e>"]
+    WORDS = (b"a", b"b", b"1", b" ", b"  ", b",", b" a", b" b", b"a,", b", ", b",\n", b"\n", b"ab", b"<e>")
 
     def tokens(self, llm, text):
         """The log-probability of each token that the tokenizer makes, here the longest matches."""

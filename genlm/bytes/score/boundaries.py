@@ -1,9 +1,9 @@
 """Where a word begins and ends, for those who name it: so that "he" is not found in "The".
 
-A place lies between words where a separator or a mark touches it, and else as Unicode says (UAX 29): not
-between letters and digits; not before what belongs to the letter before it, as combining marks and vowel signs
-do; not at the apostrophe of "don't" or the point of "3.5". Where no writer separates words (`sep=""`), at every
-character as readers count them (grapheme clusters).
+A place lies between words where a separator or a mark touches it, and else where Unicode says so (UAX 29):
+not between letters and digits, nor before what belongs to the letter before it, as combining marks and vowel
+signs do, nor at the apostrophe of "don't" or the point of "3.5". Where no writer separates words (`sep=""`), it
+lies at every character as readers count them (grapheme clusters).
 """
 
 from __future__ import annotations

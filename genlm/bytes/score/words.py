@@ -4,9 +4,9 @@ Let `c` be the bytes before a word `w`, the separator between them included.
 
 - `"none"`: `-log P(w | c)`, the probability that the text goes on with these bytes: of "cat", "cats" and
   "category" together. For spans, and for scripts without separators.
-- `"trailing"`: `-log P(w, then an end | c)`. An end is the whole separator, the end of the text, a punctuation
-  mark where those are regions of their own, and whatever does end the word here; the same everywhere, at the
-  text's end too (`ends.py`). No word with its end is the beginning of another, so the probabilities of all
+- `"trailing"`: `-log P(w, then an end | c)`. An end is the whole separator, the end of the text, a
+  punctuation mark where those are regions of their own, and whatever does end the word here; the same
+  everywhere, at the text's end too (`ends.py`). No word with its end is the beginning of another, so the probabilities of all
   words that may come next sum to at most 1.
 - `"leading"`: `-log P(sep w | c without sep)`. The separator counts for the word after it, as tokens with a
   leading space have it; the word's own end does not count. The first word has no separator.
@@ -115,7 +115,7 @@ class Rule:
         return start
 
     def own_end(self, text: str, region: Region) -> str:
-        """What ends a word here: one of `ends`, or a character that follows a given word; "" if nothing follows.
+        """What ends a word here: one of `ends`, or what follows a given word; "" at the end of the text.
 
         Raises:
             ValueError: the word does not end here: a letter, a digit or a combining mark follows.
