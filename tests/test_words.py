@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from toy import EOS_STRING, FixedLM, ToyLM, vocabularies
 
 from genlm.bytes import AsyncByteLM, BeamParams, ByteLM
-from genlm.bytes.byte_lm.guess import guess_tokens
+from genlm.bytes.byte_lm.guess import longest_tokens
 from genlm.bytes.errors import InvalidValueError
 from genlm.bytes.score.boundaries import continues
 from genlm.bytes.score.ends import SPACES, ends_tree
@@ -231,7 +231,7 @@ class TestNaive:
         """The log-probability of each token that the tokenizer makes, here the longest matches."""
         lm = ByteLM(llm, EXACT, eos=[EOS_STRING])
         trie = lm.run(lm.asynchronous.beam()).states[0].trie.trie
-        tokens = guess_tokens(llm, trie, text.encode())
+        tokens = [*longest_tokens(trie, text.encode())]
         return [math.log(llm.probs(tokens[:i])[token]) for i, token in enumerate(tokens)]
 
     @pytest.mark.parametrize("boundary", ["trailing", "leading", "none"])

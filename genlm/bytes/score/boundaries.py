@@ -2,8 +2,8 @@
 
 A place lies between words where a separator or a mark touches it, and else where Unicode says so (UAX 29):
 not between letters and digits, nor before what belongs to the letter before it, as combining marks and vowel
-signs do, nor at the apostrophe of "don't" or the point of "3.5". Where no writer separates words (`sep=""`), it
-lies at every character as readers count them (grapheme clusters).
+signs do, nor at the apostrophe of "don't" or the point of "3.5". Where no writer separates words (`sep=""`),
+it lies at every character as readers count them (grapheme clusters).
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ Let `c` be the bytes before a word `w`, the separator between them included.
   "category" together. For spans, and for scripts without separators.
 - `"trailing"`: `-log P(w, then an end | c)`. An end is the whole separator, the end of the text, a
   punctuation mark where those are regions of their own, and whatever does end the word here; the same
-  everywhere, at the text's end too (`ends.py`). No word with its end is the beginning of another, so the probabilities of all
-  words that may come next sum to at most 1.
+  everywhere, at the text's end too (`ends.py`). No word with its end is the beginning of another, so the
+  probabilities of all words that may come next sum to at most 1.
 - `"leading"`: `-log P(sep w | c without sep)`. The separator counts for the word after it, as tokens with a
   leading space have it; the word's own end does not count. The first word has no separator.
 
