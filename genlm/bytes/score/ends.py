@@ -67,7 +67,7 @@ async def end_probability(beam: ByteBeamState, ends: Ends, read: float = 0.0) ->
     Returns:
         The probability; above 1 where `read` is.
     """
-    p = max(await _mass(beam, ends, 0.0, _light(beam.params)), read)
+    p = max(min(await _mass(beam, ends, 0.0, _light(beam.params)), 1.0), read)  # of 1, by rounding, more
     return p if p > 0.0 else await _read(beam, ends)
 
 

@@ -29,6 +29,9 @@ from genlm.bytes.trie import TrieMode
 
 __all__ = ["Reading", "check_policy", "distributions", "end_logprob", "read"]
 
+ROUND_OFF = 1e-9
+"""Nats: a byte above 0 by less is one of probability 1, in the arithmetic of floats."""
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -72,7 +75,8 @@ async def read(
 
     def note(at: int, before: Any, after: Any) -> None:
         place = int(offset[at])  # an atomic unit's whole log-probability stands at its first byte
-        found[place] = after.logZ - before.logZ
+        logp = after.logZ - before.logZ
+        found[place] = 0.0 if 0.0 < logp < ROUND_OFF else logp
         if place in wanted:
             beams[place] = before
         reached[0], reached[1] = int(offset[at + 1]), after

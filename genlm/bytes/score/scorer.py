@@ -152,11 +152,11 @@ class Scorer:
         sums = naive_sums(tokens, [(offset[start], offset[end]) for start, end in reach])
         scale = -math.log(rule.base)
         found = []
-        for i, (region, logp, naive) in enumerate(zip(regions, logps, sums, strict=True)):
+        for i, (region, (logp, above), naive) in enumerate(zip(regions, logps, sums, strict=True)):
             cost, by_tokens = logp / scale + 0.0, naive / scale + 0.0
             word = view.text[region.start : region.end]
             place = (number, i, region.kind, word, region.start, region.end)
-            found.append(WordSurprisal(*place, cost, by_tokens, by_tokens - cost))
+            found.append(WordSurprisal(*place, cost, by_tokens, by_tokens - cost, above))
         return found, _score(text, reading)
 
     async def _ended(

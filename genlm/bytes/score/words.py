@@ -138,8 +138,8 @@ def region_logprobs(
     offset: Sequence[int],
     reading: Reading,
     ended: Mapping[int, float],
-) -> list[float]:
-    """The natural log-probability of each region.
+) -> list[tuple[float, int]]:
+    """The natural log-probability of each region; and how many figures in this sum are above 0.
 
     Args:
         text: the text.
@@ -149,14 +149,16 @@ def region_logprobs(
         reading: the text as read.
         ended: the probability that an end comes next, by byte offset, after each region whose end counts.
     """
-    found, least = [], 0
+    found, least = list[tuple[float, int]](), 0
     for region in regions:
         start = rule.start(text, region, least)
-        logp = log_sum(reading.logprobs[offset[start] : offset[region.end]])
+        ours = reading.logprobs[offset[start] : offset[region.end]]
+        logp, above = log_sum(ours), int((ours > 0.0).sum())
         if rule.wants_end(region) and logp > -math.inf:
             p = ended.get(offset[region.end], math.nan)  # none is known inside an atomic unit
             logp += math.log(p) if p != 0.0 else -math.inf
-        found.append(logp)
+            above += p > 1.0
+        found.append((logp, above))
         least = region.end
     return found
 
