@@ -276,7 +276,7 @@ class TestWords:
         want = math.exp(p[2][257]) + math.exp(p[2][32])
         assert given[1].surprisal == pytest.approx(-score.chars[5] - math.log(want))
         with pytest.raises(InvalidValueError, match="the word does not end here"):
-            lm.word_surprisal("abba", words=["ab"], sep=" ")
+            lm.word_surprisal("abba", spans=[(0, 2)], sep=" ", boundary="trailing")
 
     def test_punctuation_as_regions_of_its_own(self):
         regions = find_regions('He said: "don\'t (go)!"', None, None, " ", '.,:!?()"')
@@ -291,7 +291,7 @@ class TestWords:
         rows = lm.word_surprisal("a. a。", punctuation=".。", base=math.e)
         assert [r.kind for r in rows] == ["word", "punctuation"] * 2
         score, after = lm.score("a. a。"), lm.next("a")
-        want = sum(math.exp(after[b]) for b in (32, 46, 257))
+        want = sum(math.exp(after[b]) for b in (32, 46, 257)) + math.exp(lm.score("a。")[1:].logprob)
         assert rows[0].surprisal == pytest.approx(-score[0] - math.log(want))
         assert rows[1].surprisal == pytest.approx(-score[1])
         after = lm.next("a. a")
@@ -340,8 +340,8 @@ class TestWords:
     @pytest.mark.parametrize(
         ("options", "error", "says"),
         [
-            ({"words": ["ab", "x"]}, InvalidValueError, r"`words\[1\]` is 'x': does not occur"),
-            ({"words": ["b", "b", "b"]}, InvalidValueError, r"`words\[2\]`"),
+            ({"words": ["ab", "x"], "sep": ""}, InvalidValueError, r"`words\[1\]` is 'x': does not occur"),
+            ({"words": ["b", "b", "b"], "sep": ""}, InvalidValueError, r"`words\[2\]`"),
             ({"words": ["ab", ""]}, InvalidValueError, "must not be empty"),
             ({"words": [1]}, InvalidTypeError, r"`words\[0\]`"),
             ({"words": "ab"}, InvalidTypeError, "a list of words"),

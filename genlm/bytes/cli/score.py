@@ -165,6 +165,8 @@ def _apart(sources: list[Source], out: Path | None, html: Path | None, parts: Pa
 
 def _settings(shared: Shared, scoring: Scoring, asked: Asked) -> dict[str, Any]:
     """What decides the figures and their form: files made by others are not gone on with."""
+    from genlm.bytes.cli.scoring.rows import head
+
     params = shared.params()
     return {
         "command": "genlm-bytes score",
@@ -182,6 +184,7 @@ def _settings(shared: Shared, scoring: Scoring, asked: Asked) -> dict[str, Any]:
         "overlap": scoring.overlap,
         "rows": str(asked.unit),
         "columns": list(asked.fields),
+        "figures": head(asked.unit, (), asked.end)[1:],
     }
 
 

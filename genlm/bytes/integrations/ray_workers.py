@@ -26,8 +26,8 @@ __all__ = ["ColumnScorer", "GroupScorer", "Load", "Pretrained", "loader"]
 
 Load = Callable[[], ByteLM]
 
-OF_TEXTS = ("logprob", "end", "bytes", "chars", "bits", "bits_per_byte", "bits_per_char", "slack")
-OF_WORDS = ("index", "kind", "word", "start", "end", "surprisal", "naive", "difference")
+OF_TEXTS = ("logprob", "end", "bytes", "chars", "bits", "bits_per_byte", "bits_per_char", "slack", "above_one")
+OF_WORDS = ("index", "kind", "word", "start", "end", "surprisal", "naive", "difference", "above_one")
 
 
 def loader(model: Any) -> Load:
@@ -175,7 +175,7 @@ def _record(number: int, parts: Mapping[str, Any]) -> TextRecord:
 
 def _figures(score: Any, bytewise: bool) -> list[Any]:
     sizes = [len(score), len(score.chars)]
-    rates = [score.bits, score.bits_per_byte, score.bits_per_char, score.slack]
+    rates = [score.bits, score.bits_per_byte, score.bits_per_char, score.slack, score.above_one]
     return [score.logprob, score.end, *sizes, *rates, *([score.logprobs.tolist()] if bytewise else [])]
 
 
@@ -184,7 +184,7 @@ def _with(table: Any, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> An
     import pyarrow
 
     kinds = {
-        **dict.fromkeys(("bytes", "chars", "index", "start"), pyarrow.int64()),
+        **dict.fromkeys(("bytes", "chars", "index", "start", "above_one"), pyarrow.int64()),
         **dict.fromkeys(("kind", "word"), pyarrow.string()),
         "logprobs": pyarrow.list_(pyarrow.float64()),
         "end": pyarrow.int64() if "word" in names else pyarrow.float64(),

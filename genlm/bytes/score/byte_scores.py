@@ -2,6 +2,10 @@
 
 The chain rule is what makes slices meaningful: the log-probability of a span, given what stands before it,
 is the sum of those of its bytes. It holds for any span, wherever a tokenizer would cut.
+
+Where the beam finds a tokenization late, its mass is booked at the byte where it was found, and the bytes
+before it have too little. A byte can then come out above probability 1. Figures are given as they are, since
+only so do they sum to the text's, and `above_one` says how many these are.
 """
 
 from __future__ import annotations
@@ -72,6 +76,11 @@ class Score:
         """The same by characters."""
         return CharScores(self)
 
+    @property
+    def above_one(self) -> int:
+        """How many figures, of bytes and of the end, are above probability 1: mass that was found late."""
+        return int((self.logprobs > 0.0).sum()) + ((self.end or 0.0) > 0.0)
+
     def __len__(self) -> int:
         return len(self.text)
 
@@ -86,7 +95,9 @@ class Score:
         return Score(self.text[start:stop], self.logprobs[start:stop], None, self.slack)
 
     def __repr__(self) -> str:
-        return f"Score({len(self)} bytes, logprob={self.logprob:.6g}, {self.bits_per_byte:.4g} bits per byte)"
+        said = f"{len(self)} bytes, logprob={self.logprob:.6g}, {self.bits_per_byte:.4g} bits per byte"
+        above = f", {self.above_one} of them above probability 1" if self.above_one else ""
+        return f"Score({said}{above})"
 
 
 class CharScores:

@@ -3,20 +3,28 @@
 The model's own tokenizer cuts the context and the text, each token costs its log-probability, and a word
 costs what its tokens cost. This is the probability of one tokenization, not of the text; a token with a
 leading space counts for the word, whose end costs nothing (Oh & Schuler 2024, Pimentel & Meister 2024).
+
+**Which tokens are a word's.** Separators count for the word after them, whatever the boundary that our own
+figure has: with a leading space where the tokenizer puts one there, and likewise where the separator is a
+token of its own, as before numbers or where there are two. What stands after the last word counts for that.
+A token that reaches into several words is the first one's. So each token is counted once, and words found by
+a separator cost together what all tokens of the text cost.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from genlm.bytes.byte_lm import ByteBeamState
 from genlm.bytes.byte_lm.encoder import text_encoder
 from genlm.bytes.byte_lm.guess import longest_tokens
+from genlm.bytes.score.regions import Region
 
-__all__ = ["TokenScore", "naive_sums", "token_scores"]
+__all__ = ["TokenScore", "naive_sums", "reaches", "token_scores"]
 
 
 class TokenScore(NamedTuple):
@@ -65,6 +73,30 @@ async def token_scores(
     ]
 
 
+def reaches(text: str, regions: Sequence[Region], sep: str | None) -> list[tuple[int, int]]:
+    """Where the tokens of each region begin and end, in characters: at the separators before it.
+
+    Args:
+        text: the text.
+        regions: in order, apart.
+        sep: the separator; white space is one too.
+
+    Examples:
+        >>> reaches(" in 1998 ", [Region(1, 3, "word"), Region(4, 8, "word")], " ")
+        [(0, 3), (3, 9)]
+    """
+    gap = rf"(?:\s|{re.escape(sep)})+" if sep else r"\s+"
+    before, after = re.compile(rf"{gap}\Z"), re.compile(gap)
+    found, least = list[tuple[int, int]](), 0
+    for region in regions:
+        separators = before.search(text, least, region.start)
+        found.append((region.start if separators is None else separators.start(), region.end))
+        least = region.end
+    if regions and regions[-1].kind != "span" and after.fullmatch(text, least):
+        found[-1] = (found[-1][0], len(text))
+    return found
+
+
 def naive_sums(tokens: Sequence[TokenScore], regions: Sequence[tuple[int, int]]) -> list[float]:
     """The sum of the log-probabilities of each region's tokens; nan for a region that has none of its own.
 
@@ -72,7 +104,7 @@ def naive_sums(tokens: Sequence[TokenScore], regions: Sequence[tuple[int, int]])
 
     Args:
         tokens: in the order of the text.
-        regions: where each begins and ends, in bytes; in order, apart.
+        regions: where each reaches from and to, in bytes; in order, apart.
 
     Examples:
         >>> naive_sums([TokenScore(0, 2, -1.0), TokenScore(2, 6, -2.0)], [(0, 2), (3, 5), (5, 6)])

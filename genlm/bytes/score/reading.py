@@ -12,6 +12,7 @@ writes. The context before it is read as text.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -22,10 +23,14 @@ from jaxtyping import Float64
 from genlm.bytes.byte_lm import ByteBeamState
 from genlm.bytes.byte_lm.prefill import split_symbols
 from genlm.bytes.errors import ImpossibleByteError, bad_value
+from genlm.bytes.score.ends import end_probability, ends_tree
 from genlm.bytes.score.window import Window, read_sliding
-from genlm.bytes.trie import EOS, TrieMode
+from genlm.bytes.trie import TrieMode
 
 __all__ = ["Reading", "check_policy", "distributions", "end_logprob", "read"]
+
+ROUND_OFF = 1e-9
+"""Nats: a byte above 0 by less is one of probability 1, in the arithmetic of floats."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,8 @@ async def read(
 
     def note(at: int, before: Any, after: Any) -> None:
         place = int(offset[at])  # an atomic unit's whole log-probability stands at its first byte
-        found[place] = after.logZ - before.logZ
+        logp = after.logZ - before.logZ
+        found[place] = 0.0 if 0.0 < logp < ROUND_OFF else logp
         if place in wanted:
             beams[place] = before
         reached[0], reached[1] = int(offset[at + 1]), after
@@ -111,7 +117,9 @@ async def end_logprob(reading: Reading) -> float:
         return float("nan")
     if not reading.last.params.eos_byte_strings:
         raise bad_value("end", True, "no token ends a sequence of this model", "Give the model's `eos`.")
-    return float((await reading.last.prune().logp_next())[EOS])
+    last = reading.last.prune()
+    p = await end_probability(last, ends_tree((), last.states[0].trie))
+    return math.log(p) if p > 0.0 else -math.inf
 
 
 def check_policy(on_impossible: str) -> None:

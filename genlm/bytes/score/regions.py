@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from genlm.bytes.errors import bad_type, bad_value
+from genlm.bytes.errors import InvalidValueError, bad_type, bad_value
+from genlm.bytes.score.boundaries import Boundary, loose_boundaries, word_boundaries
 
 __all__ = ["PUNCTUATION", "Region", "find_regions", "punctuation_marks"]
 
@@ -36,21 +37,22 @@ def find_regions(
 
     Args:
         text: the text.
-        words: words that occur in it, in order.
+        words: words that occur in it, in order, each whole; or several, one right after another, that make up
+            a whole one ("do", "n't").
         spans: pairs of character offsets, in order.
         sep: without either: what stands between words; None for any white space.
         marks: characters that are regions of their own; words are cut at them.
 
     Raises:
-        ValueError: a word that does not occur after those before it; a span that is empty, out of range or
-            overlaps the one before it; no way to find words.
+        ValueError: a word that does not occur after those before it, or only inside other words; a span that
+            is empty, out of range or overlaps the one before it; no way to find words.
     """
     if words is not None and spans is not None:
         raise bad_value("spans", spans, "must not be given together with `words`", "Give one.")
     if spans is not None:
         return _spans(text, spans)
     if words is not None:
-        return _given(text, words)
+        return _given(text, _checked(words), sep, marks)
     if sep == "":
         rule = "finds no words, and neither `words` nor `spans` are given"
         raise bad_value("sep", sep, rule, 'Give words=["…", "…"], or a separator.')
@@ -88,22 +90,68 @@ def _cut(text: str, start: int, end: int, marks: str) -> list[Region]:
     return [Region(m.start(), m.end(), "punctuation" if m[0][0] in marks else "word") for m in found]
 
 
-def _given(text: str, words: Any) -> list[Region]:
+def _checked(words: Any) -> list[str]:
     if isinstance(words, str) or not isinstance(words, Iterable):
         raise bad_type("words", words, "must be a list of words")
-    found, at = [], 0
-    for i, word in enumerate(words):
+    found = list(words)
+    for i, word in enumerate(found):
         if not isinstance(word, str):
             raise bad_type(f"words[{i}]", word, "must be a string")
         if not word:
             raise bad_value(f"words[{i}]", word, "a word must not be empty")
-        start = text.find(word, at)
-        if start < 0:
-            where = f"does not occur in the text after character {at}"
-            raise bad_value(f"words[{i}]", word, where, "Give the words as they stand, in order.")
-        at = start + len(word)
-        found.append(Region(start, at, "word"))
     return found
+
+
+def _given(text: str, words: list[str], sep: str | None, marks: str) -> list[Region]:
+    """Where the words are: all between words as Unicode has them, or else all with looser edges."""
+    found = _whole(text, words, word_boundaries(text, sep, marks))
+    if len(found) < len(words) and sep != "":
+        loose = _whole(text, words, loose_boundaries(text, sep, marks))
+        found = max(found, loose, key=len)
+    if len(found) < len(words):
+        raise _missing(text, words[len(found)], len(found), found[-1].end if found else 0)
+    return found
+
+
+def _whole(text: str, words: list[str], boundary: Boundary) -> list[Region]:
+    """The words from the first on, as far as they are found."""
+    found, at = list[Region](), 0
+    while len(found) < len(words):
+        run = _run(text, words[len(found) :], at, boundary)
+        if not run:
+            break
+        found += run
+        at = run[-1].end
+    return found
+
+
+def _run(text: str, words: list[str], at: int, boundary: Boundary) -> list[Region]:
+    """The first word, and as many as stand right after it before a word ends; nothing if it is not found."""
+    while (start := text.find(words[0], at)) >= 0:
+        at = start + 1
+        if not boundary(start):
+            continue
+        run, end = list[Region](), start
+        for word in words:
+            if not text.startswith(word, end):
+                break
+            run.append(Region(end, end + len(word), "word"))
+            end += len(word)
+            if boundary(end):
+                return run
+    return []
+
+
+def _missing(text: str, word: str, index: int, looked_from: int) -> InvalidValueError:
+    """Why a word was not found."""
+    where, inside = f"after character {looked_from}", text.find(word, looked_from)
+    if inside < 0:
+        rule = f"does not occur in the text {where}"
+        return bad_value(f"words[{index}]", word, rule, "Give the words as they stand, in order.")
+    around = text[max(0, inside - 10) : inside + len(word) + 10]
+    rule = f"occurs {where} only inside other words, first at character {inside}, in {around!r}"
+    way = 'Give the whole word, or `spans`; or sep="" where nothing stands between words.'
+    return bad_value(f"words[{index}]", word, rule, way)
 
 
 def _spans(text: str, spans: Any) -> list[Region]:

@@ -26,13 +26,14 @@ from genlm.bytes.generate.options import whole_number
 from genlm.bytes.generate.reading import read_text
 from genlm.bytes.generate.together import together
 from genlm.bytes.score.byte_scores import CharScores, Score
-from genlm.bytes.score.naive import naive_sums, token_scores
+from genlm.bytes.score.ends import end_probability, ends_tree
+from genlm.bytes.score.naive import naive_sums, reaches, token_scores
 from genlm.bytes.score.reading import Reading, check_policy, distributions, end_logprob, read
 from genlm.bytes.score.regions import Region, find_regions, punctuation_marks
 from genlm.bytes.score.shards import Shards
 from genlm.bytes.score.table import WordSurprisal, WordSurprisals
 from genlm.bytes.score.window import Window, fits, read_sliding
-from genlm.bytes.score.words import Rule, region_logprobs
+from genlm.bytes.score.words import Rule, log_sum, region_logprobs
 from genlm.bytes.trie import TrieMode
 from genlm.bytes.trie.modes import EOT
 
@@ -142,21 +143,36 @@ class Scorer:
         ends = {offset[region.end] for region in regions if rule.wants_end(region)}
         reading = await self._read(text, context, ends)
         most = None if context.window is None else context.window.most
-        rows, tokens = await asyncio.gather(
-            distributions(list(reading.beams.values())),
+        ended, tokens = await asyncio.gather(
+            self._ended(view, regions, rule, reading),
             token_scores(context.before, context.text, text, most),
         )
-        after = dict(zip(reading.beams, rows, strict=True))
-        logps = region_logprobs(view.text, regions, rule, offset, reading, after)
-        sums = naive_sums(tokens, [(offset[r.start], offset[r.end]) for r in regions])
+        logps = region_logprobs(view.text, regions, rule, offset, reading, ended)
+        reach = reaches(view.text, regions, rule.sep)
+        sums = naive_sums(tokens, [(offset[start], offset[end]) for start, end in reach])
         scale = -math.log(rule.base)
         found = []
-        for i, (region, logp, naive) in enumerate(zip(regions, logps, sums, strict=True)):
+        for i, (region, (logp, above), naive) in enumerate(zip(regions, logps, sums, strict=True)):
             cost, by_tokens = logp / scale + 0.0, naive / scale + 0.0
             word = view.text[region.start : region.end]
             place = (number, i, region.kind, word, region.start, region.end)
-            found.append(WordSurprisal(*place, cost, by_tokens, by_tokens - cost))
+            found.append(WordSurprisal(*place, cost, by_tokens, by_tokens - cost, above))
         return found, _score(text, reading)
+
+    async def _ended(
+        self, view: CharScores, regions: list[Region], rule: Rule, reading: Reading
+    ) -> dict[int, float]:
+        """The probability that an end comes next, by byte offset, after each region whose end counts."""
+
+        async def one(region: Region) -> tuple[int, float]:
+            end, own = view.offsets[region.end], rule.own_end(view.text, region)
+            beam = reading.beams[end]
+            tree = ends_tree(rule.ends_of(view.text, region), beam.states[0].trie)
+            read = math.exp(log_sum(reading.logprobs[end : end + len(own.encode())])) if own else 0.0
+            return end, await end_probability(beam, tree, read)
+
+        asked = [r for r in regions if rule.wants_end(r) and view.offsets[r.end] in reading.beams]
+        return dict(await asyncio.gather(*map(one, asked)))
 
     async def arrays(self, texts: Sequence[bytes], contexts: Sequence[Any]) -> list[Any]:
         """The `[n, 257]` array of each text."""

@@ -31,6 +31,9 @@ class WordSurprisal:
         surprisal: minus the log-probability, to the base asked for.
         naive: the same by summing the tokenizer's own tokens; nan where none is the region's own.
         difference: `naive - surprisal`.
+        above_one: how many of the figures summed here, of bytes and of the word's end, are above probability
+            1, since mass was found late; see `Score.above_one`. The surprisal may then be too low, even below
+            0.
     """
 
     text: int
@@ -42,6 +45,12 @@ class WordSurprisal:
     surprisal: float
     naive: float
     difference: float
+    above_one: int = 0
+
+    @property
+    def shown(self) -> str:
+        """The surprisal for people, with a word where it is that of no probability."""
+        return f"{self.surprisal:.3f}{' (above probability 1)' if self.surprisal < 0.0 else ''}"
 
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(WordSurprisal))
@@ -106,7 +115,7 @@ class WordSurprisals(Sequence[WordSurprisal]):
         return out.getvalue()
 
     def __repr__(self) -> str:
-        head = [f"{row.word!r} {row.surprisal:.3f}" for row in self._rows[:8]]
+        head = [f"{row.word!r} {row.shown}" for row in self._rows[:8]]
         return f"WordSurprisals({', '.join(head)}{', …' if len(self) > 8 else ''})"
 
 

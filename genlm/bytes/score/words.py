@@ -4,9 +4,10 @@ Let `c` be the bytes before a word `w`, the separator between them included.
 
 - `"none"`: `-log P(w | c)`, the probability that the text goes on with these bytes: of "cat", "cats" and
   "category" together. For spans, and for scripts without separators.
-- `"trailing"`: `-log P(w, then an end | c)`. An end is the separator, the end of the text, a punctuation mark
-  where those are regions of their own, and whatever does end the word here. No word with its end is the
-  beginning of another, so the probabilities of all words that may come next sum to at most 1.
+- `"trailing"`: `-log P(w, then an end | c)`. An end is the whole separator, the end of the text, a
+  punctuation mark where those are regions of their own, and whatever does end the word here; the same
+  everywhere, at the text's end too (`ends.py`). No word with its end is the beginning of another, so the
+  probabilities of all words that may come next sum to at most 1.
 - `"leading"`: `-log P(sep w | c without sep)`. The separator counts for the word after it, as tokens with a
   leading space have it; the word's own end does not count. The first word has no separator.
 
@@ -19,7 +20,7 @@ to the word that it ends; here each byte has its own probability, and nothing ha
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,14 +28,14 @@ import numpy as np
 from jaxtyping import Float64
 
 from genlm.bytes.errors import bad_type, bad_value
+from genlm.bytes.score.boundaries import continues
+from genlm.bytes.score.ends import SPACES
 from genlm.bytes.score.reading import Reading
 from genlm.bytes.score.regions import Region
-from genlm.bytes.trie import EOS
 
-__all__ = ["BOUNDARIES", "Rule", "region_logprobs"]
+__all__ = ["BOUNDARIES", "Rule", "log_sum", "region_logprobs"]
 
 BOUNDARIES = ("trailing", "leading", "none")
-WHITESPACE = b" \t\n\r\v\f"
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,14 @@ class Rule:
         return text[:1].isspace() if self.sep is None else bool(self.sep) and text.startswith(self.sep)
 
     @property
-    def ends(self) -> list[int]:
-        """The single bytes that end a word wherever it stands, and the end of the text."""
-        sep = WHITESPACE if self.sep is None else self.sep.encode()
-        found = set(sep) if self.sep is None or len(sep) == 1 else set[int]()
-        return sorted({*found, *(ord(mark) for mark in self.marks if mark.isascii()), EOS})
+    def ends(self) -> tuple[str, ...]:
+        """What ends a word wherever it stands, beside the end of the text."""
+        return (*(SPACES if self.sep is None else [self.sep]), *self.marks)
+
+    def ends_of(self, text: str, region: Region) -> tuple[str, ...]:
+        """`ends`, and what ends this region besides."""
+        own = self.own_end(text, region)
+        return (*self.ends, own) if own else self.ends
 
     def wants_end(self, region: Region) -> bool:
         """Whether the end of a region counts. A run of marks needs none: the next may follow at once."""
@@ -111,18 +115,16 @@ class Rule:
         return start
 
     def own_end(self, text: str, region: Region) -> str:
-        """What ends a word here and is not among `ends`: a separator or mark of several bytes, or a mark
-        that follows a given word.
+        """What ends a word here: one of `ends`, or what follows a given word; "" at the end of the text.
 
         Raises:
-            ValueError: the word does not end here: a letter or a digit follows.
+            ValueError: the word does not end here: a letter, a digit or a combining mark follows.
         """
         rest = text[region.end :]
-        if not rest or (rest[0].isascii() and ord(rest[0]) in self.ends):
-            return ""
-        if self.is_sep(rest):
-            return self.sep or rest[0]
-        if rest[0].isalnum():
+        known = [end for end in self.ends if rest.startswith(end)]
+        if known or not rest:
+            return min(known, key=len, default="")
+        if continues(rest[0]):
             rule = f"is followed by {rest[0]!r}: the word does not end here, so there is no trailing boundary"
             word = text[region.start : region.end]
             raise bad_value(f"word at {region.start}", word, rule, 'Use boundary="none".')
@@ -135,9 +137,9 @@ def region_logprobs(
     rule: Rule,
     offset: Sequence[int],
     reading: Reading,
-    after: dict[int, Float64[np.ndarray, " 258"]],
-) -> list[float]:
-    """The natural log-probability of each region.
+    ended: Mapping[int, float],
+) -> list[tuple[float, int]]:
+    """The natural log-probability of each region; and how many figures in this sum are above 0.
 
     Args:
         text: the text.
@@ -145,23 +147,22 @@ def region_logprobs(
         rule: what counts.
         offset: where each character begins, in bytes; then the length of the text.
         reading: the text as read.
-        after: what comes next, by byte offset, after each region whose end counts.
+        ended: the probability that an end comes next, by byte offset, after each region whose end counts.
     """
-    found, least = [], 0
+    found, least = list[tuple[float, int]](), 0
     for region in regions:
         start = rule.start(text, region, least)
-        logp = _sum(reading.logprobs[offset[start] : offset[region.end]])
+        ours = reading.logprobs[offset[start] : offset[region.end]]
+        logp, above = log_sum(ours), int((ours > 0.0).sum())
         if rule.wants_end(region) and logp > -math.inf:
-            end = offset[region.end]
-            p = float(np.exp(after[end][rule.ends]).sum()) if end in after else math.nan
-            own = rule.own_end(text, region)
-            if own:
-                p += math.exp(_sum(reading.logprobs[end : end + len(own.encode())]))
-            logp += math.log(min(p, 1.0)) if p > 0.0 else -math.inf
-        found.append(logp)
+            p = ended.get(offset[region.end], math.nan)  # none is known inside an atomic unit
+            logp += math.log(p) if p != 0.0 else -math.inf
+            above += p > 1.0
+        found.append((logp, above))
         least = region.end
     return found
 
 
-def _sum(logprobs: Float64[np.ndarray, " n"]) -> float:
+def log_sum(logprobs: Float64[np.ndarray, " n"]) -> float:
+    """The log-probability of some bytes: minus infinity where one is impossible, whatever follows it."""
     return -math.inf if (logprobs == -np.inf).any() else float(logprobs.sum())

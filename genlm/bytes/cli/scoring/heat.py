@@ -42,7 +42,7 @@ def page_head(unit: Unit, base: float) -> str:
 
 def page_text(result: ScoredText, base: float) -> str:
     """A text of a page."""
-    length, chars, logp, per_byte, per_char, _ = figures(result, base)
+    length, chars, logp, per_byte, per_char, _, _ = figures(result, base)
     said = (
         f"{length:,} bytes, {chars:,} characters, log-probability {logp:.3f} {unit_name(base)}, "
         f"{per_byte:.4f} bits per byte, {per_char:.4f} per character"
@@ -82,7 +82,8 @@ def _said(cost: float, base: float) -> str:
         return "unknown: it follows the impossible"
     if math.isinf(cost):
         return "impossible"
-    return f"{cost:.3f} {unit_name(base)}, probability {min(1.0, base**-cost):.3g}"
+    said = "above probability 1: found late" if cost < 0.0 else f"probability {base**-cost:.3g}"
+    return f"{cost:.3f} {unit_name(base)}, {said}"
 
 
 def _heat(cost: float, unit: Unit, base: float) -> float:

@@ -122,5 +122,5 @@ def _figures(result: ScoredText, base: float) -> Text:
     found = Text()
     for region in result.regions or ():
         found.append(f"{safe_text(rows.visible(region.word), keep='')} ", "bold")
-        found.append(f"{region.surprisal:.2f}  ")
+        found.append(f"{region.surprisal:.2f}{' (above probability 1)' if region.surprisal < 0.0 else ''}  ")
     return found

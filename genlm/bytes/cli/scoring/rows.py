@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["char_surprisals", "document", "figures", "head", "rows", "tsv", "visible"]
 
-TEXT = ("bytes", "chars", "logprob", "bits_per_byte", "bits_per_char", "slack")
-REGION = ("index", "kind", "word", "start", "end", "surprisal", "naive", "difference")
-CHAR = ("index", "char", "offset", "surprisal")
-BYTE = ("offset", "byte", "surprisal")
+TEXT = ("bytes", "chars", "logprob", "bits_per_byte", "bits_per_char", "slack", "above_one")
+REGION = ("index", "kind", "word", "start", "end", "surprisal", "naive", "difference", "above_one")
+CHAR = ("index", "char", "offset", "surprisal", "above_one")
+BYTE = ("offset", "byte", "surprisal", "above_one")
 JSON = (*TEXT, "end", "text", "bytes_base64", "surprisals", "regions", "event")
 
 
@@ -116,7 +116,7 @@ def figures(result: ScoredText, base: float) -> list[Any]:
     score = result.score
     sizes = [len(score.text), len(score.chars)]
     per = [score.bits_per_byte, score.bits_per_char]
-    return [*sizes, _log(score.logprob, base), *per, score.slack]
+    return [*sizes, _log(score.logprob, base), *per, score.slack, score.above_one]
 
 
 def char_surprisals(result: ScoredText, base: float) -> Float64[np.ndarray, " chars"]:
@@ -189,12 +189,12 @@ def _char_rows(result: ScoredText, base: float, end: bool) -> Iterator[list[Any]
     offsets = chars.offsets[:-1]
     costs = char_surprisals(result, base).tolist()
     for i, (char, offset, cost) in enumerate(zip(chars.text, offsets, costs, strict=True)):
-        yield [i, char, offset, cost]
+        yield [i, char, offset, cost, int((result.score.logprobs[offset : chars.offsets[i + 1]] > 0.0).sum())]
 
 
 def _byte_rows(result: ScoredText, base: float, end: bool) -> Iterator[list[Any]]:
     for i, (byte, cost) in enumerate(zip(result.score.text, _surprisals(result, base).tolist(), strict=True)):
-        yield [i, f"{byte:02x}", cost]
+        yield [i, f"{byte:02x}", cost, int(cost < 0.0)]
 
 
 _ROWS = {

@@ -24,6 +24,7 @@ class Totals:
         chars: of all texts.
         logprob: natural, of all texts, of their ends too if these were asked for.
         impossible: how many texts the model cannot write; they make `logprob` minus infinity.
+        above_one: how many figures of bytes and ends are above probability 1, since mass was found late.
     """
 
     texts: int = 0
@@ -31,6 +32,7 @@ class Totals:
     chars: int = 0
     logprob: float = 0.0
     impossible: int = 0
+    above_one: int = 0
 
     def after(self, result: ScoredText) -> Totals:
         """The sums with one more text."""
@@ -41,6 +43,7 @@ class Totals:
             self.chars + len(score.chars),
             self.logprob + score.logprob,
             self.impossible + (score.logprob == -math.inf),
+            self.above_one + score.above_one,
         )
 
     def json(self) -> dict[str, Any]:
@@ -78,8 +81,9 @@ class Totals:
             f"{self._bits_per(self.bytes):.4f} bits per byte",
             f"{self._bits_per(self.chars):.4f} bits per character",
         ]
+        late = f"; {_some(self.above_one, 'byte')} above probability 1, found late" if self.above_one else ""
         speed = "" if rate is None else f"; {rate:,.0f} bytes/s"
-        return f"{', '.join(sizes)}: {', '.join(figures)}{speed}"
+        return f"{', '.join(sizes)}: {', '.join(figures)}{late}{speed}"
 
     def _bits_per(self, count: int) -> float:
         return -self.logprob / math.log(2) / count + 0.0 if count else math.nan
