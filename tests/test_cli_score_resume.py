@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +27,17 @@ from genlm.bytes.cli.scoring import files
 from genlm.bytes.cli.scoring.files import Files, Output
 from genlm.bytes.cli.scoring.formats import Asked, Html, format_of
 from genlm.bytes.cli.scoring.parts import Unit
-from genlm.bytes.score import RegionOptions, ScoredText, Scoring, TextRecord
+from genlm.bytes.cli.scoring.results import write
+from genlm.bytes.errors import InvalidValueError
+from genlm.bytes.score import (
+    Filling,
+    RegionOptions,
+    Score,
+    ScoredText,
+    Scoring,
+    TextRecord,
+    score_groups,
+)
 
 TEXTS = b"ab\nabc\n\nca b\ncab\nbb\na\n"
 TOTALS = b"7 texts, 15 bytes, 15 characters: "
@@ -183,6 +200,98 @@ class TestCut:
             manifest().write_bytes(said)
             self.write(results, ["x.tsv", "x.html"])
             assert contents() == whole, cut
+
+
+class TestSameBytes:
+    """Where a run was cut decides no digit: what is scored together depends on the texts alone."""
+
+    @staticmethod
+    def of(_: Scoring, lm: Any, records: Any) -> list[ScoredText]:
+        """Figures that tell every batch, and every place in it, from all others."""
+        key = zlib.crc32(repr([record.id for record in records]).encode())
+        return [
+            ScoredText(r, Score(r.text, np.full(len(r.text), -(1 + key % 9973 + i) / 7e4)))
+            for i, r in enumerate(records)
+        ]
+
+    def go(self, records: list[TextRecord], names: list[str], cut: int | None, kill: bool) -> None:
+        """A run that ends after so many of its texts, if there are so many: by Ctrl-C, or as a kill does."""
+        asked = Asked(Unit.byte, (), 2.0, False)
+        outputs = [
+            Output(Path(n), Html(asked) if n.endswith("html") else format_of(Path(n), asked)) for n in names
+        ]
+        run = Files(outputs, {}, False)
+        model = SimpleNamespace(forget=lambda **_: None)
+        results = score_groups(model, run.remaining(iter(records)), Scoring(), files.EVERY, 40)
+
+        def until_it_ends() -> Iterator[ScoredText]:
+            yield from islice(results, cut)
+            if cut is not None:
+                raise KeyboardInterrupt
+
+        try:
+            if not kill:
+                write(until_it_ends(), run)
+            else:
+                for result in until_it_ends():
+                    run.add(result)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            run.close()  # as a kill does too: the system lets its files and locks go
+
+    @pytest.mark.parametrize("seed", [0, 1, 2, pytest.param(range(3, 60), marks=pytest.mark.thorough)])
+    def test_any_cuts(self, monkeypatch: pytest.MonkeyPatch, seed: Any) -> None:
+        monkeypatch.setattr("os.fsync", lambda _: None)
+        monkeypatch.setattr("genlm.bytes.score.corpus.Scoring.of", self.of)
+        monkeypatch.setattr(files, "EVERY", 5)
+        monkeypatch.setattr(files, "Filling", partial(Filling, most=40))
+        for one in [seed] if isinstance(seed, int) else seed:
+            rng = random.Random(one)
+            sizes = [rng.choice([0, 1, 3, 9, 20, 39, 40, 41, 90]) for _ in range(rng.randrange(1, 30))]
+            records = [TextRecord(str(i), b"x" * size) for i, size in enumerate(sizes)]
+            for names in (["x.tsv"], ["x.jsonl", "x.html"], ["x.npz"]):
+                self.go(records, names, None, False)
+                whole = {p: p.read_bytes() for p in Path().iterdir() if "manifest" not in p.name}
+                for path in Path().iterdir():
+                    path.unlink()
+                grows = names[0] != "x.npz"
+                for _ in range(rng.randrange(1, 8)):  # some of them of an input that is not all there yet
+                    there = rng.choice([len(records), len(records), rng.randrange(len(records)) + 1])
+                    cut = rng.randrange(there + 1)
+                    with suppress(InvalidValueError):  # fewer texts than are in the files
+                        self.go(records[:there], names, cut, rng.random() < 0.5)
+                    if grows and rng.random() < 0.3:
+                        with suppress(InvalidValueError):
+                            self.go(records[:there], names, None, False)
+                self.go(records, names, None, False)
+                found = {p: p.read_bytes() for p in Path().iterdir() if "manifest" not in p.name}
+                assert found == whole, (one, names)
+                for path in Path().iterdir():
+                    path.unlink()
+
+    @pytest.mark.real_model
+    def test_the_embedded_model(
+        self, run: Run, default_llm: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(files, "EVERY", 3)
+        texts = b"The cat sat on the mat.\nNo idea\nx = fib(10)\nGuten Tag, Frau Schmidt!\n\nyes\n"
+        args = ("score", "--lines", "--bytes", "--out")
+        fine(run(*args, "x.jsonl", stdin=texts, model=default_llm))
+        whole = Path("x.jsonl").read_bytes()
+        added = files.Files.add
+        for stop in (1, 4):
+
+            def add(self: Any, result: Any, stop: int = stop) -> None:
+                if self.totals.texts == stop:
+                    raise KeyboardInterrupt
+                added(self, result)
+
+            monkeypatch.setattr(files.Files, "add", add)
+            assert run(*args, "y.jsonl", stdin=texts, model=default_llm).code == 130
+        monkeypatch.setattr(files.Files, "add", added)
+        fine(run(*args, "y.jsonl", stdin=texts, model=default_llm))
+        assert Path("y.jsonl").read_bytes() == whole
 
 
 class TestOthers:

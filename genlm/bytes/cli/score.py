@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -154,13 +155,19 @@ def _base(bits: bool, base: float | None) -> float:
 def _apart(sources: list[Source], out: Path | None, html: Path | None, parts: Parts) -> None:
     """That nothing is written over what is read, nor twice to one file."""
     read = [source.path for source in sources] + [parts.spans, parts.word_list]
-    taken = {path.resolve() for path in read if path is not None}
+    taken = {os.path.realpath(path) for path in read if path is not None}
+    known = [os.stat(path) for path in taken if os.path.exists(path)]
+    with suppress(OSError):
+        known.append(os.fstat(0))  # `< file`; a terminal or a pipe is no output
     for option, path in (("--out", out), ("--html", html)):
         if path is None:
             continue
-        if path.resolve() in taken:
+        same = os.path.exists(path) and any(os.path.samestat(os.stat(path), other) for other in known)
+        # Beside an output may stand a file that grows, and its manifest.
+        beside = {os.path.realpath(f"{path}{end}") for end in ("", ".part", ".manifest.jsonl")}
+        if same or taken & beside:
             raise typer.BadParameter(f"{path} is another file of this command line", param_hint=option)
-        taken.add(path.resolve())
+        taken.add(os.path.realpath(path))
 
 
 def _settings(shared: Shared, scoring: Scoring, asked: Asked) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import io
 import os
 import sys
 from contextlib import suppress
-from typing import IO, Any
+from typing import Any
 
 __all__ = ["open_standard_streams", "silence"]
 
@@ -52,7 +52,7 @@ def open_standard_streams() -> None:
             stream.reconfigure(errors="replace")  # bars and a model's text where it is no UTF-8
 
 
-def silence(stream: IO[str]) -> None:
+def silence(stream: Any) -> None:
     """Let what is still to be written to a stream go nowhere: it cannot be written, and that has been said."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -81,6 +81,9 @@ class Files:
         self, outputs: Sequence[Output], settings: Mapping[str, Any], overwrite: bool, keep: bool = True
     ) -> None:
         self.outputs = list(outputs)
+        for output in self.outputs:
+            if output.path.name in ("", ".."):
+                raise bad_value(output.format.option, str(output.path), "is a folder")
         first = self.outputs[0].path
         self.settings = {
             **settings,
@@ -333,6 +336,7 @@ class Files:
                 output.path.unlink(missing_ok=True)
                 output.growing.unlink(missing_ok=True)
             self._overwrite = False
+        self._manifest.cut()  # before the outputs: a checkpoint must not outlive what it tells of
         with ExitStack() as failing:
             opened: list[Any] = []
             for output, length in zip(self.outputs, self._state.lengths, strict=True):

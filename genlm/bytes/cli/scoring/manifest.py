@@ -67,6 +67,17 @@ class Manifest:
             return False
         return True
 
+    def cut(self) -> None:
+        """Leave out what is not to stay.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        with naming(self.path), self.path.open("ab") as file:
+            if file.tell() > self.kept:
+                file.truncate(self.kept)
+                os.fsync(file.fileno())
+
     def say(self, what: Mapping[str, Any]) -> None:
         """Add a line, on the disk when this returns; all of it, or nothing.
 
