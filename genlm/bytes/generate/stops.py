@@ -3,9 +3,9 @@
 Compared one by one, many long stop strings cost the product of their number and length at every step, and a
 server takes them from anybody. This is the automaton of Aho and Corasick (1975), built as far as the text
 goes: a state is the longest end of the text that a stop string begins with, and its link leads to the next
-shorter one. States are ranges of the sorted strings, so nothing but the sorting is done in advance (ten thousand
-strings of a hundred bytes would be a million states). Over a text, a byte follows two links on average, or makes
-a state, at a bisection each.
+shorter one. States are ranges of the sorted strings, so nothing but the sorting is done in advance (ten
+thousand strings of a hundred bytes would be a million states). Over a text, a byte follows two links on
+average, or makes a state, at a bisection each.
 """
 
 from __future__ import annotations
