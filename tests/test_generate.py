@@ -16,9 +16,9 @@ from toy import EOS_STRING, TOY, FixedLM, ToyLM, vocabularies
 from genlm.bytes import AsyncByteLM, BeamParams
 from genlm.bytes.errors import InvalidTypeError, InvalidValueError
 from genlm.bytes.generate import Options, Truncation
-from genlm.bytes.generate.limits import StopFinder
 from genlm.bytes.generate.options import whole_number
 from genlm.bytes.generate.run import Read, Stream
+from genlm.bytes.generate.stops import StopFinder
 from genlm.bytes.generate.tokenwise import TokenDecoder, edge_pairs
 
 EXACT = BeamParams(K=10_000, prune_threshold=0.0)
@@ -312,10 +312,10 @@ class TestStopping:
         )
         since = 0
         for upto in sorted({*(c for c in cuts if c <= len(text)), len(text)}):
-            found = finder.find(text[:upto], since)
+            found = finder.feed(text[since:upto])
             if found is not None:
                 break
-            held = finder.held(text[:upto])
+            held = finder.held
             begun = [n for n in range(upto + 1) if any(s.startswith(text[upto - n : upto]) for s in stops)]
             assert held == max((n for n in begun if n < max(map(len, stops), default=0)), default=0)
             since = upto

@@ -1,54 +1,10 @@
-"""Where a completion stops: a stop string, a number of bytes, the model's longest context."""
+"""Where a completion must stop: the model's longest context."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
-__all__ = ["StopFinder", "context_is_full", "depth", "longest_context"]
-
-
-class _Found(NamedTuple):
-    start: int
-    end: int
-
-
-class StopFinder:
-    """Finds the first stop string in a growing text.
-
-    The first is the one that is complete first, byte by byte; of those complete at the same byte the
-    longest. So the answer does not depend on how the text grows.
-
-    Args:
-        stops: the strings; none of them empty.
-
-    Examples:
-        >>> finder = StopFinder([b"END", b"ND."])
-        >>> finder.find(b"the EN"), finder.held(b"the EN"), finder.find(b"the END.")
-        (None, 2, _Found(start=4, end=7))
-    """
-
-    def __init__(self, stops: tuple[bytes, ...] | list[bytes]) -> None:
-        self.stops = tuple(stops)
-        self._longest = max(map(len, self.stops), default=0)
-
-    def find(self, text: bytes | bytearray, since: int = 0) -> _Found | None:
-        """The first stop string in `text` that ends after offset `since`."""
-        first: _Found | None = None
-        for stop in self.stops:
-            start = text.find(stop, max(0, since - len(stop) + 1))
-            if start >= 0:
-                found = _Found(start, start + len(stop))
-                if first is None or (found.end, found.start) < (first.end, first.start):
-                    first = found
-        return first
-
-    def held(self, text: bytes | bytearray) -> int:
-        """The length of the longest end of `text` that a stop string may begin with."""
-        for length in range(min(self._longest - 1, len(text)), 0, -1):
-            end = bytes(text[-length:])
-            if any(stop.startswith(end) for stop in self.stops):
-                return length
-        return 0
+__all__ = ["context_is_full", "depth", "longest_context"]
 
 
 def longest_context(lm_state: Any) -> int | None:

@@ -7,8 +7,8 @@ import codecs
 from genlm.bytes.generate import utf8
 from genlm.bytes.generate.bytewise import Step
 from genlm.bytes.generate.completion import Chunk, FinishReason
-from genlm.bytes.generate.limits import StopFinder
 from genlm.bytes.generate.options import Options
+from genlm.bytes.generate.stops import StopFinder
 
 __all__ = ["Output", "to_text"]
 
@@ -50,7 +50,7 @@ class Output:
         if self._max_bytes is not None and len(self.text) >= self._max_bytes:
             del self.text[self._max_bytes :]
             self.reason = "length"
-        found = self._finder.find(self.text, since)
+        found = self._finder.feed(self.text[since:])
         if found is not None:
             self.reason, self.stop = "stop", bytes(self.text[found.start : found.end])
             del self.text[found.start :]
@@ -61,7 +61,7 @@ class Output:
         return self._show()
 
     def _show(self) -> Chunk | None:
-        until = len(self.text) - (0 if self.reason else self._finder.held(self.text))
+        until = len(self.text) - (0 if self.reason else self._finder.held)
         if until <= self._shown and not self.reason:
             return None
         piece = bytes(self.text[self._shown : until])

@@ -76,7 +76,7 @@ class Answers:
         self.lm = lm
         self.window = max_length if window is None else window
         self.max_gen_toks = max_gen_toks
-        self.chats = Chats(lm.llm)
+        self.chats = Chats(lm.llm, lambda: self._trie)
         self._max_length = max_length
 
     @cached_property

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from genlm.bytes.errors import InvalidValueError, bad_value
 from genlm.bytes.generate.chat import parse_messages
+from genlm.bytes.trie import TokenByteTrie
 
 __all__ = ["Chats", "Rendered"]
 
@@ -41,10 +42,11 @@ class Chats:
 
     Args:
         llm: the model; its tokenizer has the templates.
+        trie: gives the trie of its vocabulary.
     """
 
-    def __init__(self, llm: Any) -> None:
-        self._llm = llm
+    def __init__(self, llm: Any, trie: Callable[[], TokenByteTrie]) -> None:
+        self._llm, self._trie = llm, trie
         self._rendered = False
         self._said: set[str] = set()
 
@@ -103,7 +105,7 @@ class Chats:
 
     def parse(self, messages: Sequence[Any]) -> Any:
         """Messages as a context."""
-        return parse_messages(self._llm, messages)
+        return parse_messages(self._llm, messages, self._trie())
 
     def context(self, context: str) -> Any:
         """A request's context as one for `ByteLM`: the messages behind a rendered string, or the text."""

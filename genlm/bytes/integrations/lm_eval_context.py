@@ -67,7 +67,7 @@ class Shortener:
         if self._limit is None or prompt.ids is None:
             return prompt
         # Candidates can cut a text into more tokens than the tokenizer does; the window allows for twice.
-        need = 2 * len(self._guess(prompt.text + text))
+        need = 2 * len(self._guess(prompt.lead + prompt.text + text))
         over = len(prompt.ids) - max(self._limit - need, self._limit // 4)
         return self._without(prompt, over)
 
@@ -79,7 +79,7 @@ class Shortener:
         if self._limit is None:
             return prompt, new
         # The end that the beam reads may be cut into single bytes.
-        ending = self._guess(prompt.text)[-KEPT_OPEN - LONGEST_WORD :]
+        ending = self._open(prompt)[-KEPT_OPEN - LONGEST_WORD :]
         spare = self._length(ending) - len(ending)
         room = max(self._limit - max(new, spare), self._limit // 2)
         shorter = self._without(prompt, self._count(prompt) - room)
@@ -101,15 +101,20 @@ class Shortener:
         begun, first = self._begun(prompt), start_context(self._llm)
         kept = len(first) if begun[: len(first)] == first else 0
         closed = min(over, len(begun) - kept)
-        cut = self._length(self._guess(prompt.text)[: over - closed])
+        cut = self._length(self._open(prompt)[: over - closed])
         ids = None if prompt.ids is None else (*begun[:kept], *begun[kept + closed :])
-        return dataclasses.replace(prompt, ids=ids, text=prompt.text[cut:])
+        if not cut:
+            return dataclasses.replace(prompt, ids=ids)
+        return dataclasses.replace(prompt, ids=ids, lead=b"", text=(prompt.lead + prompt.text)[cut:])
 
     def _begun(self, prompt: Prompt) -> list[int]:
         return start_context(self._llm) if prompt.ids is None else list(prompt.ids)
 
     def _count(self, prompt: Prompt) -> int:
-        return len(self._begun(prompt)) + len(self._guess(prompt.text))
+        return len(self._begun(prompt)) + len(self._open(prompt))
+
+    def _open(self, prompt: Prompt) -> list[int]:
+        return self._guess(prompt.lead + prompt.text)
 
     def _guess(self, text: bytes) -> list[int]:
         return guess_tokens(self._llm, self._trie, text)
