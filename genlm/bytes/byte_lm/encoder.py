@@ -2,9 +2,9 @@
 
 Three things make a tokenizer's answer another one than the tokens of the text:
 
-- *Spelled special tokens.* A tokenizer turns `<|im_end|>` in a text into the token that ends a turn, so a text
-  from anywhere could end its turn and begin one of its own. Here no text becomes a special token: where the
-  answer has one, the tokenizer is asked to split it (`split_special_tokens`), and where it will not, the
+- *Spelled special tokens.* A tokenizer turns `<|im_end|>` in a text into the token that ends a turn, so a
+  text from anywhere could end its turn and begin one of its own. Here no text becomes a special token: where
+  the answer has one, the tokenizer is asked to split it (`split_special_tokens`), and where it will not, the
   text is cut inside the spelling. Who wants special tokens names them by id, or has them parsed by
   `genlm.bytes.generate.special`.
 - *A dummy prefix.* SentencePiece writes a space before a text (`▁x` for `x`), and so do byte-level
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from genlm.bytes.trie.token_trie import TokenByteTrie
@@ -32,6 +32,9 @@ _encoders: weakref.WeakKeyDictionary[TokenByteTrie, tuple[Any, TextEncoder]] = w
 SEPARATORS = ("\n", "\t", "\x00", "☺")
 """Characters after which a tokenizer is in the middle of a text, and that it joins with nothing."""
 
+PROBES = "axe1A."
+"""Texts that show what a tokenizer writes before one; the first that it can spell is taken."""
+
 _BYTE_NAME = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
@@ -43,7 +46,8 @@ class TextEncoder:
         trie: the trie of its vocabulary.
 
     Attributes:
-        special: ids that no text becomes: the tokenizer's special tokens.
+        special: ids that no text becomes: what the tokenizer calls special, and what its chat template writes
+            around a turn.
         avoided: these, and ids that the model has no logits for.
         byte_ids: ids of tokens that stand for a byte where nothing else does, `<0x41>`.
         lead: what the tokenizer writes before a text: a space, or nothing.
@@ -58,8 +62,9 @@ class TextEncoder:
         logits = logits_count(llm)
         self.avoided = self.special | {i for i in self._spelling if logits is not None and i >= logits}
         self.byte_ids = frozenset(i for name, i in _vocab_of(self._tokenizer) if _BYTE_NAME.fullmatch(name))
-        self.lead = self._lead("a")
-        self._doubles = not self.lead or self._spelled(" a") != b" a"
+        self._letter = next((c for c in PROBES if self._spelled(c) in (c.encode(), b" " + c.encode())), "a")
+        self.lead = b" " if self._spelled(self._letter) == b" " + self._letter.encode() else b""
+        self._doubles = not self.lead or self._spelled(" " + self._letter) != b" " + self._letter.encode()
         self._leads_after: dict[int, bytes] = {}
         self._cuts: dict[frozenset[int], re.Pattern[bytes] | None] = {}
 
@@ -79,8 +84,8 @@ class TextEncoder:
         """
         if self.lead and token_id not in self._leads_after:
             name = self._spelling.get(token_id, b"?").decode("utf-8", "replace")
-            ids = self._ask(name + "a") or []
-            none = ids[:1] == [token_id] and self._spell(ids[1:]) != b" a"
+            ids = self._ask(name + self._letter) or []
+            none = ids[:1] == [token_id] and self._spell(ids[1:]) == self._letter.encode()
             self._leads_after[token_id] = b"" if none else self.lead
         return self._leads_after.get(token_id, b"")
 
@@ -121,7 +126,8 @@ class TextEncoder:
                 ids = self._without_special(text.decode())
             except UnicodeDecodeError:
                 return None
-        return ids if ids is not None and not (self.avoided | also).intersection(ids) else None
+        known = ids is not None and self._spelling.keys() >= set(ids)
+        return ids if known and (self.avoided | also).isdisjoint(ids or ()) else None
 
     def begins_with(self, token_id: int) -> bool:
         """Whether the tokenizer puts this token before a text by itself."""
@@ -195,9 +201,6 @@ class TextEncoder:
         ids = self._ask(string)
         return None if ids is None else self._spell(ids)
 
-    def _lead(self, string: str) -> bytes:
-        return b" " if self._spelled(string) == b" " + string.encode() else b""
-
 
 def text_encoder(llm: Any, trie: TokenByteTrie) -> TextEncoder:
     """The encoder of a model, made once for each trie and tokenizer."""
@@ -239,7 +242,25 @@ def _special_ids(tokenizer: Any) -> frozenset[int]:
         said = getattr(tokenizer, name, None)
         said = said if isinstance(said, list | tuple | set) else [said]
         found |= {i.__index__() for i in said if hasattr(i, "__index__")}
-    return frozenset(found)
+    return frozenset(found | _turn_markers(tokenizer, added if isinstance(added, dict) else {}))
+
+
+def _turn_markers(tokenizer: Any, added: Mapping[Any, Any]) -> set[int]:
+    """The ids of added tokens that are not called special (`<|User|>` of some models), but mark turns.
+
+    They are those that the chat template writes by itself where nothing is said; white space is none.
+    """
+    names = {str(token.content): int(i) for i, token in added.items() if not getattr(token, "special", True)}
+    if not names or getattr(tokenizer, "chat_template", None) is None:
+        return set()
+    turns = [{"role": role, "content": "a"} for role in ("user", "assistant", "user")]
+    written = ""
+    for probe in (turns, turns[:1]):
+        try:
+            written += tokenizer.apply_chat_template(probe, tokenize=False, add_generation_prompt=True)
+        except Exception:  # a template may refuse anything
+            continue
+    return {i for name, i in names.items() if name in written and not name.isspace()}
 
 
 def _vocab_of(tokenizer: Any) -> list[tuple[str, int]]:

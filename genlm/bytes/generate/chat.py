@@ -2,19 +2,20 @@
 
 The template makes one text of the messages. Up to its last special token that text is closed, and becomes
 the ids that the tokenizer gives for it; what follows (the assistant's header, and what a last message of
-the assistant has said so far) is open, and read by the beam over all tokenizations. The template alone decides whether there is a
+the assistant has said so far) is open, and read by the beam. The template alone decides whether there is a
 beginning-of-sequence token, as for `apply_chat_template`.
 
 **What stands in a message is text.** `<|im_end|>` in one ends no turn. A template may do anything with a
-message: trim it, split it, ask how it begins. So it is not told apart by where it stands in the result. Before
+message: trim it, split it, ask how it begins. So where it stands in the result does not tell it apart. Before
 the template sees a message, the first character of everything in it that spells a control token is exchanged
 for one that occurs nowhere else, which hides the token and changes no length; the tokens found in the result
 are then the template's own; then the characters are exchanged back. So a message without such spellings
-reaches the template as it is.
+reaches the template as it is. (One that ends or begins as a token does has that character exchanged too.)
+Text that spells a control token is closed even in the open end, since the beam would read the token.
 
-Control tokens are the tokenizer's special tokens, and others that it cuts out of a text and that the template
-writes (`<｜User｜>`, `<tool_call>`). Of these others, those that the template writes by itself around a turn are
-never taken from a message; the rest (`<think>`) are what they are in messages of the assistant, who wrote them.
+Control tokens are the tokenizer's special tokens (with those that the template writes around a turn, whatever
+they are called), and others that it cuts out of a text and that the template mentions (`<think>`,
+`<tool_call>`). These others come from messages of the assistant, who wrote them, and of nobody else.
 """
 
 from __future__ import annotations
@@ -121,21 +122,11 @@ class _Control:
 
 
 def _control_tokens(llm: Any, trie: TokenByteTrie) -> _Control:
-    tokenizer: Any = llm.tokenizer
-    special = special_tokens(llm, trie)
-    known = {token.token_id for token in special}
-    template = str(tokenizer.chat_template)
-    candidates = [t for t in added_tokens(llm) if t.token_id not in known and not t.name.isspace()]
-    turns = [{"role": role, "content": "a"} for role in ("user", "assistant", "user")]
-    written = ""
-    for probe in (turns, turns[:1]):
-        try:
-            written += tokenizer.apply_chat_template(probe, tokenize=False, add_generation_prompt=True)
-        except Exception:  # noqa: S112 — a template may refuse anything; the conversation itself will say so
-            continue
-    around = tuple(token for token in candidates if token.name in written)
-    others = tuple(token for token in candidates if token.name in template and token not in around)
-    return _Control((*special, *around), others)
+    always = special_tokens(llm, trie)
+    known = {token.token_id for token in always}
+    template = str(llm.tokenizer.chat_template)
+    others = (t for t in added_tokens(llm) if t.token_id not in known and not t.name.isspace())
+    return _Control(tuple(always), tuple(token for token in others if token.name in template))
 
 
 @dataclass(frozen=True)
@@ -260,7 +251,7 @@ def _render(tokenizer: Any, messages: Sequence[Any], hidden: _Hidden) -> tuple[s
 
 
 def _encoded(llm: Any, trie: TokenByteTrie, messages: list[dict[str, Any]]) -> Prompt:
-    """The prompt of messages that mistral-common encodes: it has no template, and parses no special tokens."""
+    """The prompt of messages that mistral-common encodes, without a template or parsing special tokens."""
     last = messages[-1]
     goes_on = last["role"] == "assistant" and bool(last["content"])
     if last["role"] == "assistant" and not goes_on:

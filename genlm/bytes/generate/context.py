@@ -5,9 +5,9 @@ before a special token is closed: no token reaches across, and in training the t
 everything up to the last special token becomes token ids, the text in it by the model's own tokenizer, and
 the beam starts after them. Nothing that the beam does can then reach back over a special token.
 
-Text is text: spelled-out special tokens in it do not become special tokens (`encoder.py`). Who wants them gives
-their ids, or has a text parsed for them (`special.py`). What the beam reads may still be spelled by any tokens,
-special ones too, each with the probability that the model gives it.
+Text is text: special tokens that it spells out do not become special tokens (`encoder.py`). Who wants them
+gives their ids, or has a text parsed for them (`special.py`). The open text may still be spelled by any
+tokens, special ones too, each with the probability that the model gives it: that is what a beam is.
 
 Where does a context begin? Text alone after the usual beginning of a sequence (`start_context`). A context
 that begins with a token id is taken as it stands. Text that itself begins with the beginning-of-sequence

@@ -11,8 +11,8 @@ The suffix's edge cannot be treated so. The suffix is read by the tokenizer from
 that is cut there stays cut: the model is told of it, but nothing makes the new text and the suffix join into
 one token.
 
-Where the tokenizer writes a space before a text, it does so before the prefix, and before nothing else: that is
-how such models (Code Llama, Codestral) were trained.
+Where the tokenizer writes a space before a text, it does so before the prefix, and before nothing else: so
+were such models (Code Llama, Codestral) trained.
 """
 
 from __future__ import annotations

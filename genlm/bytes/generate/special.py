@@ -1,6 +1,6 @@
 """Special tokens spelled out in a text: where they are, and what they take from the text around them.
 
-A template writes `<|user|>\\n`, and means a token. This finds such tokens in strings that their author vouches
+A template writes `<|user|>`, and means a token. This finds such tokens in strings that their author vouches
 for (a chat template's own, a prompt format written by hand), as the tokenizer would: the longest first, and
 with the white space that some of them take from what follows (`rstrip`, as in Phi-3) or precedes (`lstrip`).
 """
@@ -26,7 +26,6 @@ class SpecialToken:
     Attributes:
         name: how it is spelled.
         token_id: its id.
-        special: whether the tokenizer calls it special; others are text that is always one token.
         lstrip: whether it takes the white space before it.
         rstrip: whether it takes the white space after it.
         single_word: whether it counts only where no letter or digit touches it.
@@ -34,7 +33,6 @@ class SpecialToken:
 
     name: str
     token_id: int
-    special: bool = True
     lstrip: bool = False
     rstrip: bool = False
     single_word: bool = False
@@ -43,7 +41,7 @@ class SpecialToken:
 def added_tokens(llm: Any) -> list[SpecialToken]:
     """The tokens that the model's tokenizer cuts out of a text before anything else."""
     added = getattr(getattr(llm, "tokenizer", None), "added_tokens_decoder", None)
-    flags = ("special", "lstrip", "rstrip", "single_word")
+    flags = ("lstrip", "rstrip", "single_word")
     return [
         SpecialToken(str(token.content), int(i), *(bool(getattr(token, flag, False)) for flag in flags))
         for i, token in (added.items() if isinstance(added, dict) else ())
@@ -52,9 +50,10 @@ def added_tokens(llm: Any) -> list[SpecialToken]:
 
 
 def special_tokens(llm: Any, trie: TokenByteTrie) -> list[SpecialToken]:
-    """The tokens that no text becomes: those the tokenizer calls special, and its beginning and end."""
-    found = {token.token_id: token for token in added_tokens(llm) if token.special}
-    rest = text_encoder(llm, trie).special - found.keys()
+    """The tokens that no text becomes; see `TextEncoder.special`."""
+    special = text_encoder(llm, trie).special
+    found = {token.token_id: token for token in added_tokens(llm) if token.token_id in special}
+    rest = special - found.keys()
     names = {token.token_id: bytes(token) for token in byte_vocab(llm) if token.token_id in rest}
     spelled = {i: name.decode("utf-8", "replace") for i, name in names.items() if name}
     return [*found.values(), *(SpecialToken(name, i) for i, name in spelled.items())]

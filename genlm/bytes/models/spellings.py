@@ -63,16 +63,13 @@ def token_spellings(tokenizer: Any, error: Exception | None = None) -> tuple[lis
     Raises:
         UnsupportedModelError: its tokens do not say what they spell.
     """
-    inner = getattr(
-        getattr(getattr(tokenizer, "tokenizer", None), "instruct_tokenizer", None), "tokenizer", None
-    )
-    if inner is not None:
-        return _of_mistral_common(inner)
+    instruct = getattr(getattr(tokenizer, "tokenizer", None), "instruct_tokenizer", None)
+    if instruct is not None:
+        return _of_mistral_common(instruct.tokenizer)
     kinds = _decoders(tokenizer)
     vocab = _vocabulary(tokenizer, error)
-    added = {
-        str(token.content): int(i) for i, token in getattr(tokenizer, "added_tokens_decoder", {}).items()
-    }
+    tokens = getattr(tokenizer, "added_tokens_decoder", {})
+    added = {str(token.content): int(i) for i, token in tokens.items()}
     spell: Callable[[str], bytes | None]
     if "ByteLevel" in kinds:
         spell = _byte_level()
@@ -107,9 +104,9 @@ def _refused(
     said = f"a decoder of the kind {', '.join(sorted(kinds))}" if kinds else "no decoder"
     reason = "" if error is None else f" ({' '.join(str(error).split())[:200]})"
     return UnsupportedModelError(
-        f"the model's tokenizer, a {what} with {said}, does not say which bytes its tokens spell{why}{reason}. "
-        "Use a model with a byte-level or SentencePiece tokenizer; or give `AsyncByteLM` a model of your own "
-        "whose `byte_vocab` lists the bytes of each token."
+        f"the model's tokenizer, a {what} with {said}, does not say which bytes its tokens spell"
+        f"{why}{reason}. Use a model with a byte-level or SentencePiece tokenizer; or give `AsyncByteLM` a "
+        "model of your own whose `byte_vocab` lists the bytes of each token."
     )
 
 
@@ -155,8 +152,7 @@ def _of_mistral_common(inner: Any) -> tuple[list[bytes], list[str]]:
     """The tokens of mistral-common's tekken and SentencePiece tokenizers."""
     names = [str(inner.id_to_piece(i)) for i in range(inner.n_words)]
     if hasattr(inner, "id_to_byte_piece"):
-        pieces = ((i, name, inner.is_special(i)) for i, name in enumerate(names))
-        return [
-            n.encode() if special else bytes(inner.id_to_byte_piece(i)) for i, n, special in pieces
-        ], names
+        special = [inner.is_special(i) for i in range(len(names))]
+        words = [n.encode() if special[i] else bytes(inner.id_to_byte_piece(i)) for i, n in enumerate(names)]
+        return words, names
     return [_sentencepiece(name) for name in names], names

@@ -61,8 +61,13 @@ async def token_scores(
         return []
     places, lm_state, at = [], state.lm_state, -len(before) - len(partial)
     for token, spelling in zip(tokens, spelled, strict=True):
-        if at + len(spelling) > 0:
-            places.append((at, at + len(spelling), token, lm_state))
+        end = at + len(spelling)
+        if not before and end <= 0:
+            end = (
+                1  # the tokenizer's own space, as a token by itself: it counts for what the text begins with
+            )
+        if end > 0:
+            places.append((at, end, token, lm_state))
         lm_state, at = lm_state << token, at + len(spelling)
     rows = await asyncio.gather(*(place[3].logp_next() for place in places))
     if any(token >= len(row) for (_, _, token, _), row in zip(places, rows, strict=True)):
