@@ -149,6 +149,7 @@ class TestRows:
             "bits_per_byte": score.bits_per_byte,
             "bits_per_char": score.bits_per_char,
             "slack": score.slack,
+            "above_one": score.above_one,
             "end": score.end,
         }
         assert row.pop("id") == "1"

@@ -30,7 +30,6 @@ from genlm.bytes.byte_lm.shortcut import METHODS, read_path
 from genlm.bytes.byte_lm.trail import spelled
 from genlm.bytes.byte_lm.trie_state import LazyTrieState, check_symbol
 from genlm.bytes.errors import EmptyBeamError, ImpossibleByteError, bad_type, bad_value
-from genlm.bytes.trie.arrays import ROOT
 from genlm.bytes.trie.modes import EOS, TrieMode
 from genlm.bytes.trie.service import AsyncTokenByteTrie
 
@@ -280,8 +279,7 @@ class _Guesses:
         if i == len(self._path) or not self._path[i].lm_state.known:
             return None
         offset, lm_state, canonical = self._path[i]
-        mode = self._mode
-        state = LazyTrieState(lm_state, model.trie, ROOT, 0.0, mode=mode, canonical=canonical)
+        state = LazyTrieState.at_boundary(lm_state, model.trie, 0.0, self._mode, canonical)
         return await state.materialize(), bisect_left(self._offset, offset)
 
     async def ask_for(self, lacking: list[_Lacking]) -> None:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from genlm.bytes.byte_lm.guess import guess_tokens
 from genlm.bytes.byte_lm.trie_state import LazyTrieState
-from genlm.bytes.trie.arrays import ROOT
 
 if TYPE_CHECKING:
     from genlm.bytes.byte_lm.beam import ByteBeamState
@@ -73,7 +72,7 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
     if weight == -math.inf:
         return beam, 0
     end: LazyTrieState | None
-    end = LazyTrieState(path[kept], state.trie, ROOT, weight, mode=state.mode, canonical=canonical)
+    end = LazyTrieState.at_boundary(path[kept], state.trie, weight, state.mode, canonical)
     await end.materialize()
     if method == "heal":
         read = len(text)

@@ -99,7 +99,27 @@ class LazyTrieState:
         """
         begun = hasattr(lm, "logp_next") and not hasattr(lm, "next_token_logprobs")
         lm_state = lm if begun else StatefulTokenizedLM.initial(lm)
-        return cls(lm_state, trie, trie.trie.root, 0.0, mode=mode, canonical=canonical)
+        return cls.at_boundary(lm_state, trie, 0.0, mode, canonical)
+
+    @classmethod
+    def at_boundary(
+        cls,
+        lm_state: StatefulTokenizedLM,
+        trie: AsyncTokenByteTrie,
+        weight: float,
+        mode: TrieMode,
+        canonical: CanonicalContext | None,
+    ) -> Self:
+        """A candidate between two tokens. Nothing has a default here, so nothing is left out by oversight.
+
+        Args:
+            lm_state: the model after the committed tokens.
+            trie: the trie service of its vocabulary.
+            weight: natural log of their probability.
+            mode: how the bytes read from now on treat end-of-sequence tokens.
+            canonical: those tokens under the rules of canonical tokenizations; None where all count.
+        """
+        return cls(lm_state, trie, ROOT, weight, mode=mode, canonical=canonical)
 
     # -- masses ---------------------------------------------------------------------------------------
 
@@ -294,7 +314,7 @@ class LazyTrieState:
             canonical = canonical.after(token_id)
             assert canonical is not None, "tokens that may not follow have probability zero"
         lm_state = self.lm_state << token_id
-        return type(self)(lm_state, self.trie, ROOT, weight, mode=self.mode, canonical=canonical)
+        return self.at_boundary(lm_state, self.trie, weight, self.mode, canonical)
 
     def _moved(self, node: int, mass: float, terminated: bool = False) -> Self | None:
         if mass <= 0.0:

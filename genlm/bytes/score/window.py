@@ -2,8 +2,9 @@
 
 When the window is full, every candidate forgets all but the tokens the text began after (the beginning of
 the sequence, a chat's header) and its latest `overlap` tokens. Its weight and the bytes of its unfinished
-token stay: the beam goes on as the same mixture of tokenizations, and no boundary is put into the text. What
-is lost is what the model would have made of the older tokens, and those who wait (`waiting.py`).
+token stay, and, where only canonical tokenizations count, what its tokens may be followed by. So the beam
+goes on as the same mixture of tokenizations, and no boundary is put into the text. What is lost is what the
+model would have made of the older tokens, and those who wait (`waiting.py`).
 
 A byte is read with at least `overlap` tokens before it, and, as the window fills, up to `most`.
 """
@@ -22,7 +23,6 @@ from genlm.bytes.errors import bad_value
 from genlm.bytes.generate.limits import depth, longest_context
 from genlm.bytes.generate.options import whole_number
 from genlm.bytes.trie import TrieMode
-from genlm.bytes.trie.arrays import ROOT
 
 __all__ = ["Window", "fits", "read_sliding", "slide"]
 
@@ -76,7 +76,11 @@ def fits(beam: ByteBeamState, symbols: list[int | bytes], window: Window | None)
     # Half of the room: some candidates cut into more tokens than the tokenizer does.
     text = spelled(symbols)
     room = window.most - _deepest(beam)
-    return len(text) <= LONG_TOKEN * room and 2 * len(_guess(beam, text)) <= room
+    if len(text) > LONG_TOKEN * room:
+        return False
+    ids, spelling = _guess(beam, text), beam.states[0].trie.trie.spelling_of_id
+    unspelled = len(beam.states[0].partial) + len(text) - sum(len(spelling[i]) for i in ids)
+    return 2 * (len(ids) + unspelled) <= room  # what the guess does not reach may be a token a byte
 
 
 async def read_sliding(
@@ -132,12 +136,18 @@ async def _forget(state: LazyTrieState, begun: int, overlap: int) -> LazyTrieSta
     ids = old.context
     kept = ids if len(ids) <= begun + overlap else [*ids[:begun], *ids[-overlap:]]
     lm_state = StatefulTokenizedLM(old.model, kept, old.n_calls, None, old.lora_name)
-    after: LazyTrieState | None = LazyTrieState(lm_state, state.trie, ROOT, state.committed, mode=state.mode)
-    assert after is not None
-    await after.materialize()
-    for byte in state.partial_bytes:
-        after = None if after is None else after << byte
+    # Which tokens may follow is a matter of the whole text, and not of what the model sees of it.
+    start = LazyTrieState.at_boundary(lm_state, state.trie, state.committed, state.mode, state.canonical)
+    after: LazyTrieState | None = await start.materialize()
+    for symbol in _unfinished(state):
+        after = None if after is None else after << symbol
     return after
+
+
+def _unfinished(state: LazyTrieState) -> list[int | bytes]:
+    """What a candidate has read of its next token: bytes, or an atomic unit, which is one symbol."""
+    units = state.trie.trie.arrays.unit_node
+    return next(([unit] for unit, node in units.items() if node == state.node), [*state.partial])
 
 
 def _deepest(beam: ByteBeamState) -> int:
