@@ -79,6 +79,10 @@ class TestTexts:
             writer = csv.writer(out, delimiter=separator)
             writer.writerows([["n", "text", "bytes"], ["x", 'a "b",\tc\nd', "1"], ["y", "", "2"]])
         args = ("score", "-f", str(file), "--column", "text")
+        if separator == "\t":  # a quoted cell over lines may be a mistake: told of, unless it was asked for
+            told = run(*args)
+            assert told.code == 0 and "lines 2 to 3" in told.err and "--quotes none" in told.err
+            args = (*args, "--quotes", "csv")
         found = table(run(*args))
         assert [(row["id"], row["n"], row["bytes_input"]) for row in found] == [
             ("1", "x", "1"),
@@ -108,7 +112,7 @@ class TestTexts:
             (["--column", "a", "--id", "c"], b"a\tb\n1\t2\n", ["`id` is 'c'"]),
             (["--column", "a"], b"a\tb\n1\n", ["1 fields", "line 2"]),
             (["--column", "a"], b"a\ta\n1\t2\n", ["two columns"]),
-            (["--column", "a"], b'a\n"b\n', ["is no table"]),
+            (["--column", "a"], b'a\n"b\n', ["is no table", "line 2", "never closed", "--quotes none"]),
             (["--column", "a"], b"a\nb\n\xff\n", ["is no UTF-8 in line 3"]),
             (["--field", "a"], b"{", ["is no JSON in line 1"]),
             (["--field", "a"], b"[1]", ["no JSON object in line 1"]),

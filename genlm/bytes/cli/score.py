@@ -95,7 +95,7 @@ def score(
         before = argument_bytes(context)
         scoring = Scoring(before, end, chosen, options, str(on_impossible), window, overlap)
         given = parts.table()
-        first, records = not_empty(texts.records(sources), end)
+        first, records = not_empty(texts.records(sources, shared.warn), end)
         records = records if given is None else given.attach(records)
         asked = Asked(unit, tuple(first.fields), chosen, end)
         files = _files(asked, out, html, overwrite, _settings(shared, scoring, asked))

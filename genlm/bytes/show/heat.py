@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from genlm.bytes.show.html import templates
@@ -81,7 +81,8 @@ def heat_head(title: str, most: str) -> str:
         most: what the hottest colour stands for.
     """
     colours = [(level, _opacity(level)) for level in range(LEVELS + 1)]
-    return str(templates().get_template("heat_head.html").render(title=title, most=most, colours=colours))
+    said = {"title": safe_text(title, keep=""), "most": safe_text(most, keep="")}
+    return str(templates().get_template("heat_head.html").render(**said, colours=colours))
 
 
 def heat_section(name: str, figures: str, pieces: Sequence[HeatPiece]) -> str:
@@ -93,12 +94,14 @@ def heat_section(name: str, figures: str, pieces: Sequence[HeatPiece]) -> str:
         pieces: its parts.
     """
     template = templates().get_template("heat_section.html")
-    return str(template.render(name=safe_text(name), figures=figures, pieces=pieces))
+    said = {"name": safe_text(name, keep=""), "figures": safe_text(figures, keep="")}
+    shown = [replace(piece, note=safe_text(piece.note, keep="")) for piece in pieces]
+    return str(template.render(**said, pieces=shown))
 
 
 def heat_foot(figures: str) -> str:
     """The end of a page: totals over its texts."""
-    return str(templates().get_template("heat_foot.html").render(figures=figures))
+    return str(templates().get_template("heat_foot.html").render(figures=safe_text(figures, keep="")))
 
 
 def _style(level: int) -> str:

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from genlm.bytes.show.terminal import next_byte_name, notes, share_text, tail
-from genlm.bytes.show.text import one_line
+from genlm.bytes.show.text import one_line, safe_text
 from genlm.bytes.show.view import BeamView
 
 __all__ = ["beam_html", "page_html", "templates"]
@@ -28,9 +28,10 @@ def page_html(views: Sequence[BeamView], title: str) -> str:
 
     Args:
         views: the beams, in the order of the text.
-        title: the page's heading.
+        title: the page's heading; what is not visible in it is escaped.
     """
-    return str(templates().get_template("page.html").render(views=[_plain(v) for v in views], title=title))
+    shown = safe_text(title, keep="")
+    return str(templates().get_template("page.html").render(views=[_plain(v) for v in views], title=shown))
 
 
 @cache

@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Shaped
 
-from genlm.bytes.cli.scoring.rows import line, visible
+from genlm.bytes.escaping import safe_text
+from genlm.bytes.cli.scoring.rows import cell, line, visible
 
 if TYPE_CHECKING:
     from genlm.bytes.score import ScoredText
@@ -46,7 +47,7 @@ def spooled(result: ScoredText) -> bytes:
     record, score = result.record, result.score
     found: dict[str, Any] = {
         "id": visible(record.id),
-        "fields": {k: v if isinstance(v, str) else json.dumps(v) for k, v in record.fields.items()},
+        "fields": {k: cell(v) for k, v in record.fields.items()},
         "text": _packed(np.frombuffer(record.text, np.uint8)),
         "logprob": _packed(score.logprobs.astype("<f8")),
         "scalars": _packed(np.array([np.nan if score.end is None else score.end, score.slack], "<f8")),
@@ -103,7 +104,8 @@ def _archive(
             add(name, "<f8", texts, lambda row, i=i: _unpacked(row["scalars"], "<f8")[i : i + 1])  # type: ignore[misc]
         for name in fields:
             kind = f"<U{longest[name]}"
-            add(f"column_{name}", kind, texts, lambda row, name=name: np.array([_named(row, name)]))  # type: ignore[misc]
+            # A zip's names end at a zero byte, and are UTF-8.
+            add(f"column_{safe_text(name, keep='')}", kind, texts, lambda row, name=name: np.array([_named(row, name)]))  # type: ignore[misc]
         if has_regions:
             add.region_texts(regions)
             for i, name in enumerate(("start", "end")):

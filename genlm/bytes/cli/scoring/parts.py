@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from genlm.bytes.cli.scoring.source import Source, open_sources
-from genlm.bytes.cli.scoring.tables import rows_of
+from genlm.bytes.cli.scoring.tables import plain_rows
 from genlm.bytes.cli.source import argument_text
 from genlm.bytes.errors import bad_value
 
@@ -148,7 +148,7 @@ class _Given:
         self._regions: dict[str, list[Any]] = {}
         self._met: set[str] = set()
         width = 3 if kind == "spans" else 2
-        for number, (line, row) in enumerate(rows_of(source, "\t")):
+        for number, (line, row) in enumerate(plain_rows(source)):
             if len(row) != width:
                 fields = "id, start and end" if kind == "spans" else "id and word"
                 rule = f"has {len(row)} fields in line {line}, and should have {width}: {fields}"

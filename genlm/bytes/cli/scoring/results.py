@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from genlm.bytes.cli.output import on_terminal, write_json
+from genlm.bytes.cli.output import on_terminal, write_json_line
 from genlm.bytes.cli.scoring import heat, rows
 from genlm.bytes.cli.scoring.formats import Asked
+from genlm.bytes.cli.scoring.jsontext import dumps
 from genlm.bytes.cli.scoring.totals import Totals
 from genlm.bytes.errors import bad_value
 from genlm.bytes.show import draw_heat, draw_scale, safe_text
@@ -85,7 +86,7 @@ def _documents(results: Iterable[ScoredText], asked: Asked) -> Totals:
     totals = Totals()
     for result in results:
         totals = totals.after(result)
-        write_json({"event": "text", **rows.document(result, asked.unit, asked.base)})
+        write_json_line(dumps({"event": "text", **rows.document(result, asked.unit, asked.base)}))
     return totals
 
 
@@ -99,7 +100,8 @@ def _rows(results: Iterable[ScoredText], asked: Asked) -> Totals:
 
 
 def _put(lines: list[list[object]] | list[list[str]]) -> None:
-    sys.stdout.write(rows.tsv(lines).decode())
+    text = rows.tsv(lines).decode()
+    sys.stdout.write(safe_text(text) if on_terminal() else text)
     sys.stdout.flush()
 
 

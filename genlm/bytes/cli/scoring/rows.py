@@ -1,7 +1,9 @@
 """What is written of a scored text: rows of a table, or one JSON document.
 
 Log-probabilities and surprisals are to the base asked for; bits are bits. Columns that were carried along
-keep their names; one that has the name of a figure gets `_input` after it.
+keep their values as they were written, and their names; one that has the name of a figure gets `_input` after
+it, and so does one that has such a name with `_input` after it already: no two get the same, whatever else is
+there, and results can be scored again and again.
 """
 
 from __future__ import annotations
@@ -19,13 +21,14 @@ import numpy as np
 from jaxtyping import Float64
 
 from genlm.bytes.cli.output import number
+from genlm.bytes.cli.scoring.jsontext import JsonText, dumps
 from genlm.bytes.cli.scoring.parts import Unit
 from genlm.bytes.errors import InvalidValueError
 
 if TYPE_CHECKING:
     from genlm.bytes.score import ScoredText
 
-__all__ = ["char_surprisals", "document", "figures", "head", "rows", "tsv", "visible"]
+__all__ = ["cell", "char_surprisals", "document", "figures", "head", "rows", "tsv", "visible"]
 
 TEXT = ("bytes", "chars", "logprob", "bits_per_byte", "bits_per_char", "slack", "above_one")
 REGION = ("index", "kind", "word", "start", "end", "surprisal", "naive", "difference", "above_one")
@@ -65,7 +68,7 @@ def rows(
     if unknown := [name for name in given if name not in fields]:
         message = f"text {result.record.id!r}: the first text has no {unknown[0]!r}: there is no such column."
         raise InvalidValueError(f"{message} Write .jsonl instead.")
-    front = [result.record.id, *(_cell(given.get(name)) for name in fields)]
+    front = [result.record.id, *(cell(given.get(name)) for name in fields)]
     for row in _ROWS[unit](result, base, end):
         yield [*front, *row]
 
@@ -133,17 +136,22 @@ def char_surprisals(result: ScoredText, base: float) -> Float64[np.ndarray, " ch
 
 
 def visible(text: str) -> str:
-    r"""Text that can be encoded: bytes that were no UTF-8 as `\xff`."""
-    return re.sub("[\ud800-\udfff]", lambda m: f"\\x{ord(m[0]) & 0xFF:02x}", text)
+    r"""Text that can be encoded: bytes that were no UTF-8 as `\xff`, other halves of characters as `\ud800`."""
+    return re.sub("[\ud800-\udfff]", _half, text)
+
+
+def _half(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code & 0xFF:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
 
 
 def line(found: dict[str, Any]) -> bytes:
     """A document as a line."""
-    return json.dumps(found, ensure_ascii=False, allow_nan=False).encode(errors="backslashreplace") + b"\n"
+    return dumps(found).encode(errors="backslashreplace") + b"\n"
 
 
 def _shown(x: Any) -> Any:
-    """A cell. Eight digits are more than a model's own rounding leaves."""
+    """A cell. Eight digits of a figure are more than a model's own rounding leaves."""
     return visible(x) if isinstance(x, str) else f"{x:.8g}" if isinstance(x, float) else x
 
 
@@ -161,13 +169,19 @@ def _columns(unit: Unit, end: bool) -> tuple[str, ...]:
 
 
 def _carried(name: str, own: Sequence[str]) -> str:
-    return f"{name}_input" if name == "id" or name in own else name
+    known = name
+    while known != "id" and known not in own and known.endswith("_input"):
+        known = known.removesuffix("_input")
+    return f"{name}_input" if known == "id" or known in own else name
 
 
-def _cell(value: Any) -> Any:
+def cell(value: Any) -> str:
+    """A value that was carried along, in a table."""
     if value is None:
         return ""
-    return value if isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, JsonText):
+        return value.cell()
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _surprisals(result: ScoredText, base: float) -> Float64[np.ndarray, " bytes"]:

@@ -1,29 +1,53 @@
 """Texts in tables: a column of tab- or comma-separated values, a key of JSON objects, one a line.
 
-Tables are UTF-8 (a byte order mark is left out), with a head line, and with fields in double quotes where
-they hold separators, quotes or line ends, as spreadsheets write them. All other columns are carried along.
+Tables are UTF-8 (a byte order mark is left out) with a head line. All other columns are carried along as they
+stand. A row without anything is passed over, but for tables of one column: there it is an empty text.
+
+Quotes: in a `.csv` they are RFC 4180's. Other tables come from spreadsheets, pandas and R, which quote (a cell
+with a tab, a line end or a quote in it; R every string), and from people who never quote, and whose `"` is a
+letter. Where both readings differ in more than the quotes around a cell, nothing is guessed: a `"` that begins a
+cell and does not end it, and lines that would be rows of their own and that a quote makes one, are errors that
+name the line and `--quotes`. A quoted cell that goes over lines otherwise is read, and told of.
 """
 
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from genlm.bytes.cli.scoring.jsontext import members
 from genlm.bytes.cli.scoring.source import Source
 from genlm.bytes.errors import GenlmBytesError, InvalidValueError, bad_type, bad_value
 
 if TYPE_CHECKING:
     from genlm.bytes.score import TextRecord
 
-__all__ = ["json_rows", "rows_of", "table_rows"]
+__all__ = ["Quotes", "json_rows", "plain_rows", "table_rows"]
 
 LONGEST_FIELD = 2**31 - 1
 """Bytes; the reader's own limit, 128 kB, is less than a chapter."""
+MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PK\x03\x04": "a spreadsheet's own format, or a zip"}
+NONE = "`--quotes none` takes quotes for letters."
 
 
-def table_rows(source: Source, column: str, id_column: str | None, prefix: str) -> Iterator[TextRecord]:
+class Quotes(StrEnum):
+    """What a `"` at the beginning of a cell is."""
+
+    auto = "auto"
+    csv = "csv"
+    none = "none"
+
+
+def table_rows(
+    source: Source,
+    column: str,
+    id_column: str | None,
+    prefix: str,
+    quotes: Quotes = Quotes.auto,
+    remark: Callable[[str], None] = lambda _: None,
+) -> Iterator[TextRecord]:
     """The texts of a table's column.
 
     Args:
@@ -31,14 +55,20 @@ def table_rows(source: Source, column: str, id_column: str | None, prefix: str) 
         column: the column.
         id_column: the column that names them; None for the number of the row.
         prefix: goes before the number.
+        quotes: what quotes are.
+        remark: takes what the user should know.
 
     Raises:
         ValueError: no such column; a row with more or fewer fields than the head line; no UTF-8.
     """
     from genlm.bytes.score import TextRecord
 
-    rows = rows_of(source, "," if source.name.lower().endswith(".csv") else "\t")
-    _, head = next(rows, (0, []))
+    commas = source.name.lower().endswith(".csv")
+    if quotes is Quotes.auto and commas:
+        quotes = Quotes.csv
+    separator = "," if commas else "\t"
+    rows = _unquoted(source, separator) if quotes is Quotes.none else _quoted(source, separator, quotes, remark)
+    _, head = next((found for found in rows if found[1] != [""]), (0, []))
     names = [column] if id_column is None else [column, id_column]
     for name, option in zip(names, ("column", "id"), strict=False):
         if name not in head:
@@ -48,14 +78,18 @@ def table_rows(source: Source, column: str, id_column: str | None, prefix: str) 
     if len(set(head)) < len(head):
         rule = "has two columns of one name in its head line"
         raise bad_value("file", source.name, rule, "Rename one.")
-    for number, (line, row) in enumerate(rows, 1):
+    number = 0
+    for line, row in rows:
+        if row == [""] and len(head) > 1:
+            continue
+        number += 1
         if len(row) != len(head):
-            rule = (
-                f"has {len(row)} fields in the row that ends in line {line}, and {len(head)} in its head line"
-            )
-            raise bad_value("file", source.name, rule, "Quote fields that hold separators or quotes.")
+            rule = f"has {len(row)} fields in the row of line {line}, and {len(head)} in its head line"
+            instead = "Quote fields that hold separators or quotes." if quotes is not Quotes.none else ""
+            raise bad_value("file", source.name, rule, instead)
         fields = dict(zip(head, row, strict=True))
-        yield _record(TextRecord, fields, column, id_column, f"{prefix}{number}")
+        name = f"{prefix}{number}" if id_column is None else fields[id_column]
+        yield _record(TextRecord, name, fields[column], fields, (column, id_column))
 
 
 def json_rows(source: Source, key: str, id_key: str | None, prefix: str) -> Iterator[TextRecord]:
@@ -73,58 +107,108 @@ def json_rows(source: Source, key: str, id_key: str | None, prefix: str) -> Iter
     """
     from genlm.bytes.score import TextRecord
 
-    for number, text in enumerate(_decoded(source), 1):
-        if not text.strip():
+    for number, line in _decoded(source):
+        if not line.strip():
             continue
         try:
-            fields = json.loads(text)
-        except ValueError as error:
-            raise bad_value("file", source.name, f"is no JSON in line {number}: {error}") from None
-        if not isinstance(fields, dict):
-            raise bad_value("file", source.name, f"has no JSON object in line {number}")
+            fields = members(line)
+        except TypeError:
+            raise bad_value("file", source.name, f"has no JSON object in line {number}") from None
+        except (ValueError, RecursionError) as error:
+            why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+            raise bad_value("file", source.name, f"is no JSON in line {number}: {why}") from None
         for name, option in ((key, "field"), (id_key, "id")):
             if name is not None and name not in fields:
                 raise bad_value(option, name, f"is no key in line {number} of {source.name}")
-        if not isinstance(fields[key], str):
-            raise bad_type(f"{key} in line {number} of {source.name}", fields[key], "must be a string")
-        yield _record(TextRecord, fields, key, id_key, f"{prefix}{number}")
+        text = fields[key]
+        if not text.startswith('"'):
+            raise bad_type(f"{key} in line {number} of {source.name}", str(text), "must be a string")
+        name = f"{prefix}{number}" if id_key is None else fields[id_key].name()
+        yield _record(TextRecord, name, text.cell(), fields, (key, id_key))
 
 
-def rows_of(source: Source, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a table with the number of the line in which each ends; empty lines are passed over.
+def plain_rows(source: Source) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a list of ours, with the number of their line: tabs separate, and quotes are letters.
 
     Raises:
-        ValueError: no UTF-8, or quotes that do not close.
+        ValueError: no UTF-8.
     """
+    return (found for found in _unquoted(source, "\t") if found[1] != [""])
+
+
+def _unquoted(source: Source, separator: str) -> Iterator[tuple[int, list[str]]]:
+    for number, line in _decoded(source):
+        yield number, line.removesuffix("\n").removesuffix("\r").split(separator)
+
+
+def _quoted(
+    source: Source, separator: str, quotes: Quotes, remark: Callable[[str], None]
+) -> Iterator[tuple[int, list[str]]]:
+    """Rows with the number of the line in which each begins."""
     csv.field_size_limit(LONGEST_FIELD)
-    reader = csv.reader(_decoded(source), delimiter=separator, strict=True)
-    try:
-        for row in reader:
-            if row:
-                yield reader.line_num, row
-    except csv.Error as error:
-        raise bad_value("file", source.name, f"is no table in line {reader.line_num}: {error}") from None
+    lines: list[str] = []  # of the row that is being read
+
+    def kept() -> Iterator[str]:
+        for _, line in _decoded(source):
+            lines.append(line)
+            yield line
+
+    reader = csv.reader(kept(), delimiter=separator, strict=True)
+    begins, width, told = 1, 0, False
+    while True:
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            rule = f"is no table in the row that begins in line {begins}: {_why(error)}"
+            doubled = 'A quote inside quotes is written twice (in R: qmethod = "double").'
+            raise bad_value("file", source.name, rule, f"{doubled} {NONE}") from None
+        if row is None:
+            return
+        row = row or [""]
+        width = width or (0 if row == [""] else len(row))
+        if len(lines) > 1 and quotes is Quotes.auto:
+            where = f"lines {begins} to {reader.line_num}"
+            if width > 1 and all(line.count(separator) == width - 1 for line in lines):
+                rule = f"has a quote that makes {where} one row, and each would be one of its own"
+                instead = f"{NONE} `--quotes csv` takes them for one row."
+                raise bad_value("file", source.name, rule, instead)
+            if not told:
+                remark(f"{source.name}: a quoted cell goes over {where}. If that is wrong, give --quotes none.")
+            told = True
+        yield begins, row
+        begins = reader.line_num + 1
+        lines.clear()
 
 
-def _decoded(source: Source) -> Iterator[str]:
+def _why(error: csv.Error) -> str:
+    said = str(error)
+    if "unexpected end of data" in said:
+        return "a quote opens a cell and is never closed"
+    if "expected after" in said:
+        return "a quoted cell goes on after its closing quote"
+    return said
+
+
+def _decoded(source: Source) -> Iterator[tuple[int, str]]:
+    """Lines and their numbers."""
     for number, line in enumerate(source.lines(), 1):
         try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             rule = f"is no UTF-8 in line {number}, at its byte {error.start}"
-            raise bad_value("file", source.name, rule) from None
+            kind = next((kind for mark, kind in MARKS.items() if line.startswith(mark) and number == 1), None)
+            instead = "" if kind is None else f"It looks like {kind}: save it as UTF-8 text."
+            raise bad_value("file", source.name, rule, instead) from None
 
 
 def _record(
-    kind: type[TextRecord], fields: Mapping[str, Any], key: str, id_key: str | None, number: str
+    kind: type[TextRecord], name: str, text: str, fields: Mapping[str, Any], used: tuple[str | None, ...]
 ) -> TextRecord:
-    name = number if id_key is None else str(fields[id_key])
-    others = {k: v for k, v in fields.items() if k not in (key, id_key)}
+    others = {k: v for k, v in fields.items() if k not in used}
     try:
-        text = fields[key].encode()
+        return kind(name, text.encode(), others)
     except UnicodeEncodeError:
         raise _half_a_character(name) from None
-    return kind(name, text, others)
 
 
 def _half_a_character(name: str) -> GenlmBytesError:

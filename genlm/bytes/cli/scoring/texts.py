@@ -11,7 +11,7 @@ Texts are read as they are needed: an input may be larger than memory. A text's 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from genlm.bytes.cli.scoring.source import Source, open_sources
-from genlm.bytes.cli.scoring.tables import json_rows, table_rows
+from genlm.bytes.cli.scoring.tables import Quotes, json_rows, table_rows
 from genlm.bytes.cli.source import argument_bytes
 from genlm.bytes.errors import bad_value
 
@@ -61,6 +61,13 @@ class Texts:
         str | None,
         typer.Option("--id", rich_help_panel=PANEL, help="The column or key that names the texts."),
     ] = None
+    quotes: Annotated[
+        Quotes,
+        typer.Option(
+            rich_help_panel=PANEL,
+            help="Quotes around cells: as spreadsheets write them, refusing what is doubtful; RFC 4180; letters.",
+        ),
+    ] = Quotes.auto
     chomp: Annotated[
         bool,
         typer.Option("--chomp", rich_help_panel=PANEL, help="Leave out one newline at the end of a text."),
@@ -77,28 +84,33 @@ class Texts:
             raise typer.BadParameter("give one of --lines, --column and --field", param_hint="--lines")
         if self.id_column is not None and self.column is self.key is None:
             raise typer.BadParameter("needs --column or --field", param_hint="--id")
+        if self.quotes is not Quotes.auto and self.column is None:
+            raise typer.BadParameter("needs --column", param_hint="--quotes")
         found = open_sources(self.texts or [], self.file or [])
         if not self.file:
             for text in self.texts or []:
                 _no_file(text)
         return found
 
-    def records(self, sources: list[Source]) -> Iterator[TextRecord]:
+    def records(
+        self, sources: list[Source], remark: Callable[[str], None] = lambda _: None
+    ) -> Iterator[TextRecord]:
         """The texts, read as they are taken.
 
         Args:
             sources: from `sources`.
+            remark: takes what the user should know of them.
 
         Raises:
             ValueError: a table that is none, lacks the column, or is no UTF-8.
         """
         return chain.from_iterable(
-            self._of(source, f"{source.name}:" if len(sources) > 1 else "") for source in sources
+            self._of(source, f"{source.name}:" if len(sources) > 1 else "", remark) for source in sources
         )
 
-    def _of(self, source: Source, prefix: str) -> Iterator[TextRecord]:
+    def _of(self, source: Source, prefix: str, remark: Callable[[str], None]) -> Iterator[TextRecord]:
         if self.column is not None:
-            return table_rows(source, self.column, self.id_column, prefix)
+            return table_rows(source, self.column, self.id_column, prefix, self.quotes, remark)
         if self.key is not None:
             return json_rows(source, self.key, self.id_column, prefix)
         return self._lines(source, prefix) if self.lines else self._whole(source)
