@@ -15,7 +15,13 @@ from brute import Brute
 from toy import EOS_STRING, TOY, FixedLM, ToyLM
 
 from genlm.bytes import AsyncTokenByteTrie, BeamParams, ByteBeamState, LazyTrieState, StatefulTokenizedLM
-from genlm.bytes.errors import EmptyBeamError, GenlmBytesError, ImpossibleByteError, NotMaterializedError
+from genlm.bytes.errors import (
+    EmptyBeamError,
+    GenlmBytesError,
+    ImpossibleByteError,
+    InvalidValueError,
+    NotMaterializedError,
+)
 from genlm.bytes.trie import EOS, EOT, TrieArrays, TrieMode
 
 
@@ -147,7 +153,7 @@ class TestLazyTrieState:
     async def test_the_end(self, lm, trie):
         state = await LazyTrieState.initial(lm, trie).materialize()
         ended = state << EOS
-        assert ended.terminated and ended.node == trie.trie.eos_node and ended.partial == []
+        assert ended.terminated and ended.node == trie.trie.eos_node and ended.partial == [EOS]
         assert math.exp(ended.weight) == pytest.approx(lm.probs([3])[6])
         assert ended.actions() == {} and ended.get_all_EOT() == [] and ended.extend_all() == []
         assert ended << ord("a") is None and ended << EOS is None
@@ -187,8 +193,81 @@ class TestLazyTrieState:
             state << "a"
         with pytest.raises(ValueError, match="atomic unit, and this trie has none"):
             state << b"a"
-        with pytest.raises(TypeError, match="`mode` is 'with_eos'"):
-            state.with_mode("with_eos")
+
+    @pytest.mark.parametrize("unknown", ["no_such_mode", "WITH_EOS", 1, True, b"with_eos", ["with_eos"]])
+    async def test_modes_by_member_value_and_none(self, lm, trie, unknown):
+        WITH, WITHOUT = TrieMode.WITH_EOS, TrieMode.WITHOUT_EOS
+        ws, service, table = np.ones(len(TOY)), trie, trie.trie
+        for mode, value in [(WITH, "with_eos"), (WITHOUT, "without_eos")]:
+            assert (
+                LazyTrieState.initial(lm, trie, value).mode is LazyTrieState.initial(lm, trie, mode=mode).mode
+            )
+            state = await LazyTrieState.initial(lm, trie, "without_eos").materialize()
+            assert state.with_mode(value).mode is state.with_mode(mode).mode is mode
+            beam = ByteBeamState([state], BeamParams(K=3)).with_mode(value)
+            assert beam.states[0].mode is mode
+            assert table.weight_sum(ws, value).equal(table.weight_sum(ws, mode))
+            assert table.batch_weight_sum([ws], value).equal(table.batch_weight_sum([ws], mode))
+            assert (await service.weight_sum(ws, value)).equal(table.weight_sum(ws, mode))
+        assert LazyTrieState.initial(lm, trie, None).mode is WITH and state.with_mode(None).mode is WITH
+        assert table.weight_sum(ws, None).equal(table.weight_sum(ws, WITHOUT))
+        for call in (
+            lambda: LazyTrieState.initial(lm, trie, unknown),
+            lambda: LazyTrieState(state.lm_state, trie, 0, 0.0, mode=unknown),
+            lambda: state.with_mode(unknown),
+            lambda: ByteBeamState([state], BeamParams(K=3)).with_mode(unknown),
+            lambda: table.weight_sum(ws, unknown),
+            lambda: table.batch_weight_sum([ws], unknown),
+        ):
+            with pytest.raises(InvalidValueError, match=r"`mode` is .*TrieMode.WITH_EOS or 'with_eos'"):
+                call()
+        with pytest.raises(InvalidValueError, match="`mode` is"):
+            await service.weight_sum(ws, unknown)
+
+    async def test_a_model_after_some_tokens_may_be_any_object_that_can_say_what_comes_next(self, lm, trie):
+        class After:
+            """No context, no model, no `known`: `logp_next` and, once a token ends, `<<`."""
+
+            def __init__(self, ids=(3,)):
+                self.ids = ids
+
+            async def logp_next(self):
+                return await lm.next_token_logprobs(self.ids)
+
+            def __lshift__(self, token):
+                return After((*self.ids, token))
+
+        own, ours = LazyTrieState.initial(After(), trie), LazyTrieState.initial(lm, trie)
+        assert own.lm_state.ids == (3,) and not own.materialize_if_known()
+        for method in ("beam", "tokenize", "heal"):
+            found = []
+            for start in (own, ours):
+                beam = ByteBeamState([await start.materialize()], BeamParams(K=5))
+                beam = await (await beam.prefill(b"abc", method=method) << ord("a"))
+                found.append((beam.logZ, (await beam.logp_next()).materialize()))
+                assert "abc" not in repr(beam) or repr(beam)
+                assert beam._repr_html_() and await beam.greedy(b"", 2)
+            assert found[0][0] == pytest.approx(found[1][0])
+            found[0][1].assert_equal(found[1][1])
+
+    async def test_a_model_needs_a_vocabulary_and_log_probabilities(self, lm):
+        class Model:
+            byte_vocab = lm.byte_vocab
+
+            async def next_token_logprobs(self, ids):
+                return await lm.next_token_logprobs([3, *ids])
+
+        beam = await (await ByteBeamState.initial(Model(), BeamParams(K=5))).prefill(b"ab")
+        same = await (await ByteBeamState.initial(lm, BeamParams(K=5))).prefill(b"ab")
+        assert beam.logZ == pytest.approx(same.logZ) and "a" in repr(beam)
+
+    async def test_extensions_are_in_the_order_of_the_tokens_that_end(self, lm, trie):
+        state = await LazyTrieState.initial(lm, trie).materialize() << ord("a")
+        ids = [token_id for _, token_id in state.get_all_EOT()]
+        assert [e.lm_state.context[-1] for e in state.extend_all()] == ids == [0, 4]
+        assert [e.weight for e in state.commit(state.node)] == sorted(
+            (e.weight for e in state.extend_all()), reverse=True
+        )
 
 
 class TestBeamParams:

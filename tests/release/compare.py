@@ -7,7 +7,6 @@ import math
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from release.programs import Program
 
-__all__ = ["Difference", "Meant", "Pair", "Worker", "differences"]
+__all__ = ["Difference", "Meant", "Pair", "Worker", "differences", "gap", "references"]
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
@@ -79,10 +78,13 @@ class Difference:
     def member(self) -> str:
         """The method, attribute or operation of the step."""
         kind, *rest = self.step["do"]
-        return str(rest[1] or "__init__") if kind in ("call", "get") else str(rest[0]) if kind == "op" else kind
+        return (
+            str(rest[1] or "__init__") if kind in ("call", "get") else str(rest[0]) if kind == "op" else kind
+        )
 
     def __str__(self) -> str:
-        return f"step {self.number} {json.dumps(self.step)}\n   0.2.0: {_short(self.theirs)}\n   ours:  {_short(self.ours)}\n   {self.what}"
+        lines = (f"0.2.0: {_short(self.theirs)}", f"ours:  {_short(self.ours)}", self.what)
+        return "\n   ".join([f"step {self.number} {json.dumps(self.step)}", *lines])
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,10 @@ class Pair:
 
 def differences(program: Program, theirs: list[Any], ours: list[Any]) -> Iterator[Difference]:
     """The steps that differ, but for those that only differ because an earlier one does."""
-    assert len(theirs) == len(ours) == len(program.steps), (theirs[len(program.steps) :], ours[len(program.steps) :])
+    assert len(theirs) == len(ours) == len(program.steps), (
+        theirs[len(program.steps) :],
+        ours[len(program.steps) :],
+    )
     tainted: set[str] = set()
     for number, (step, their, our) in enumerate(zip(program.steps, theirs, ours, strict=True)):
         if tainted & set(references(step["do"])):
@@ -178,14 +183,19 @@ def _entry(key: str, theirs: Any, ours: Any, at: str) -> str:
 def close(x: float, y: float) -> bool:
     if math.isnan(x) or math.isnan(y):
         return math.isnan(x) and math.isnan(y)
-    return x == y or (math.isfinite(x) and math.isfinite(y) and abs(x - y) <= RELATIVE * (1.0 + max(abs(x), abs(y))))
+    return x == y or (
+        math.isfinite(x) and math.isfinite(y) and abs(x - y) <= RELATIVE * (1.0 + max(abs(x), abs(y)))
+    )
 
 
 def same_text(theirs: str, ours: str) -> bool:
-    """Colours, spaces at the ends of lines and digits of rounded numbers aside; any text for none of one's own."""
+    """Colours, spaces at ends and digits of rounded numbers aside; any text for none of one's own."""
     if _DEFAULT_REPR.fullmatch(theirs):
         return True
-    theirs, ours = (re.sub(r"\s+", " ", _COLOUR.sub("", text)).replace("</td> </tr>", "</td></tr>").strip() for text in (theirs, ours))
+    theirs, ours = (
+        re.sub(r"\s+", " ", _COLOUR.sub("", text)).replace("</td> </tr>", "</td></tr>").strip()
+        for text in (theirs, ours)
+    )
     if _NUMBER.sub("0", theirs) != _NUMBER.sub("0", ours):
         return False
     pairs = zip(_NUMBER.findall(theirs), _NUMBER.findall(ours), strict=True)

@@ -32,7 +32,9 @@ def scenario(make: Callable[[Program, Draw], None]) -> Callable[[Program, Draw],
 # -- what is drawn ---------------------------------------------------------------------------------------
 
 byte = st.sampled_from(ALPHABET)
-word = st.lists(byte, min_size=1, max_size=4).map(b"".join) | st.sampled_from([b"<e>", b"<eos>", b"ab", b"abab", b"aba"])
+word = st.lists(byte, min_size=1, max_size=4).map(b"".join) | st.sampled_from(
+    [b"<e>", b"<eos>", b"ab", b"abab", b"aba"]
+)
 
 
 @st.composite
@@ -49,6 +51,11 @@ def some_of(vocab: list[Tok], most: int = 2) -> st.SearchStrategy[list[bytes]]:
     return st.lists(st.sampled_from([t.byte_string for t in vocab]), max_size=most, unique=True)
 
 
+def ends(vocab: list[Tok]) -> st.SearchStrategy[list[bytes]]:
+    """Strings that end a sequence: none, in half of the programs."""
+    return st.booleans().flatmap(lambda any_: some_of(vocab) if any_ else st.just([]))
+
+
 def texts(vocab: list[Tok], most: int = 8) -> st.SearchStrategy[bytes]:
     """Bytes that tokens spell, cut anywhere; now and then others."""
     spelled = st.lists(st.sampled_from([t.byte_string for t in vocab]), min_size=1, max_size=4).map(b"".join)
@@ -61,9 +68,12 @@ def numbers(n: int) -> st.SearchStrategy[list[float]]:
 
 
 def trie_of(p: Program, draw: Draw, vocab: list[Tok], eos: list[bytes] | None = None, **more: Any) -> Ref:
-    if eos is None:
-        eos = draw(some_of(vocab))
-    opts: dict[str, Any] = {"device": "cpu", "eos_byte_strings": eos or draw(st.sampled_from([None, []])), **more}
+    eos = draw(ends(vocab)) if eos is None else eos
+    opts: dict[str, Any] = {
+        "device": "cpu",
+        "eos_byte_strings": eos or draw(st.sampled_from([None, []])),
+        **more,
+    }
     if draw(st.booleans()):
         opts["max_batch_size"] = draw(st.integers(1, 5))
     return p.new("trie:TokenByteTrie", vocab, **opts)
@@ -75,7 +85,10 @@ def array(draw: Draw, values: Any) -> Any:
 
 
 def params_of(p: Program, draw: Draw, eos: list[bytes]) -> Ref:
-    opts: dict[str, Any] = {"K": draw(st.integers(1, 6)), "prune_threshold": draw(st.sampled_from([0.0, 0.0, 0.03, 0.2]))}
+    opts: dict[str, Any] = {
+        "K": draw(st.integers(1, 6)),
+        "prune_threshold": draw(st.sampled_from([0.0, 0.0, 0.03, 0.2])),
+    }
     if eos:
         opts["eos_byte_strings"] = eos
     if draw(st.booleans()):
@@ -104,7 +117,15 @@ def trie_structure(p: Program, draw: Draw) -> None:
     atomic = draw(some_of(vocab))
     sentinel = draw(st.sampled_from([None, "end", b"\x00eot"]))
     trie = trie_of(p, draw, vocab, atomic_byte_strings=atomic or None, eot_sentinel=sentinel)
-    for name in ("decode", "device", "eos_byte_strings", "eot_sentinel", "max_batch_size", "eos_token_ids", "lookup"):
+    for name in (
+        "decode",
+        "device",
+        "eos_byte_strings",
+        "eot_sentinel",
+        "max_batch_size",
+        "eos_token_ids",
+        "lookup",
+    ):
         p.get(trie, name)
     for name, form in [
         ("root", "node"),
@@ -128,7 +149,12 @@ def trie_attributes_as_builtins(p: Program, draw: Draw) -> None:
     trie = trie_of(p, draw, vocab)
     spelled = [draw(st.sampled_from(vocab)).byte_string, b"absent"]
     node = p.node(trie)
-    leaf = p.op("getitem", p.get(trie, "word2leaf", opaque=True), (vocab[0].byte_string, vocab[0].token_id), nodes=("node", trie))
+    leaf = p.op(
+        "getitem",
+        p.get(trie, "word2leaf", opaque=True),
+        (vocab[0].byte_string, vocab[0].token_id),
+        nodes=("node", trie),
+    )
     children = p.get(trie, "children", nodes=("sequence", trie))
     p.op("len", children)
     p.op("getitem", children, node, nodes=("values", trie))
@@ -175,13 +201,21 @@ def trie_attributes_as_builtins(p: Program, draw: Draw) -> None:
         p.op("contains", view, key)
         p.op("len", p.op("list", view, opaque=True))
         p.op("len", p.op("list", p.call(view, "keys", opaque=True), opaque=True))
-        p.op("sorted", p.call(view, "values", opaque=True), **({"nodes": ("nodes", trie), "opaque": True} if as_node else {}))
+        p.op(
+            "sorted",
+            p.call(view, "values", opaque=True),
+            **({"nodes": ("nodes", trie), "opaque": True} if as_node else {}),
+        )
         p.op("len", p.op("list", p.call(view, "items", opaque=True), opaque=True))
         for op in ("eq", "req", "ne", "lt"):
             p.op(op, view, builtin)
         p.op("eq", view, {})
         p.op("hash", view)
-        p.op("eq", p.op("dict", p.op("or", view, {"new": 1}, opaque=True), opaque=True), p.op("or", builtin, {"new": 1}, opaque=True))
+        p.op(
+            "eq",
+            p.op("dict", p.op("or", view, {"new": 1}, opaque=True), opaque=True),
+            p.op("or", builtin, {"new": 1}, opaque=True),
+        )
         p.op("len", p.op("ror", view, {"new": 1}, opaque=True))
         p.op("len", p.op("reversed", view, opaque=True))
         p.op("eq", p.call(view, "copy", opaque=True), builtin)
@@ -230,7 +264,12 @@ def trie_drawing(p: Program, draw: Draw) -> None:
     trie = trie_of(p, draw, vocab, eot_sentinel=draw(st.sampled_from([None, b"eot"])))
     p.call(trie, "visualize", opaque=True)
     p.call(trie, "visualize", p.do("number_of_nodes", trie, 0.5, opaque=True), opaque=True)
-    p.call(trie, "visualize", p.call(trie, "weight_sum", Array("tensor32", [0.5] * len(vocab)), opaque=True), opaque=True)
+    p.call(
+        trie,
+        "visualize",
+        p.call(trie, "weight_sum", Array("tensor32", [0.5] * len(vocab)), opaque=True),
+        opaque=True,
+    )
     p.call(trie, "visualize", [0.5] * 3 * (len(vocab) + 9) * 9, opaque=True)
     p.call(trie, "visualize", [], opaque=True)
 
@@ -254,11 +293,39 @@ def trie_mistakes(p: Program, draw: Draw) -> None:
 
 
 @scenario
+def ids_in_another_order(p: Program, draw: Draw) -> None:
+    vocab = draw(vocabularies(complete=True).flatmap(st.permutations))
+    trie = trie_of(p, draw, vocab, eos=[])
+    for name in ("decode", "lookup"):
+        p.get(trie, name)
+    p.get(trie, "token_id_to_leaf", nodes=("seconds", trie))
+    p.get(trie, "leaf2token_id", nodes=("keys", trie))
+    ws = draw(numbers(len(vocab)))
+    p.call(trie, "weight_sum", array(draw, ws), nodes=("vector", trie))
+    p.call(trie, "weight_max", ws, nodes=("vector", trie))
+    p.call(trie, "batch_weight_sum", [ws, ws], nodes=("matrix", trie))
+    p.call(p.new("trie:AsyncTokenByteTrie", trie), "weight_sum", array(draw, ws), nodes=("vector", trie))
+    beam = p.call(p.find("", "ByteBeamState"), "initial", model_of(p, draw, vocab), params_of(p, draw, []))
+    for symbol in draw(texts(vocab, most=4)):
+        beam = p.op("lshift", beam, symbol)
+        p.call(beam, "logp_next")
+
+
+@scenario
+def ids_with_holes(p: Program, draw: Draw) -> None:
+    vocab = [*draw(vocabularies())[:5], Tok(7, b"ab")]
+    trie = trie_of(p, draw, vocab)
+    p.call(trie, "weight_sum", draw(numbers(len(vocab))), nodes=("vector", trie))
+
+
+@scenario
 def async_trie(p: Program, draw: Draw) -> None:
     vocab = draw(vocabularies())
-    eos = draw(some_of(vocab))
+    eos = draw(ends(vocab))
     if draw(st.booleans()):
-        service = p.call(p.find("", "AsyncTokenByteTrie"), "from_vocab", vocab, device="cpu", eos_byte_strings=eos)
+        service = p.call(
+            p.find("", "AsyncTokenByteTrie"), "from_vocab", vocab, device="cpu", eos_byte_strings=eos
+        )
     else:
         service = p.new("trie:AsyncTokenByteTrie", trie_of(p, draw, vocab, eos))
     trie = p.get(service, "trie")
@@ -334,9 +401,11 @@ def look_at(p: Program, state: Ref, trie: Ref) -> None:
 @scenario
 def candidates(p: Program, draw: Draw) -> None:
     vocab = draw(vocabularies())
-    eos = draw(some_of(vocab))
+    eos = draw(ends(vocab))
     model = model_of(p, draw, vocab)
-    service = p.call(p.find("", "AsyncTokenByteTrie"), "from_vocab", vocab, device="cpu", eos_byte_strings=eos)
+    service = p.call(
+        p.find("", "AsyncTokenByteTrie"), "from_vocab", vocab, device="cpu", eos_byte_strings=eos
+    )
     make = p.find("byte_lm.trie_state", "LazyTrieState")
     begin = p.call(make, "initial", model, service)
     for name in ("mass", "logp_next"):
@@ -352,7 +421,7 @@ def candidates(p: Program, draw: Draw) -> None:
     look_at(p, state, service)
     text = draw(texts(vocab))
     for symbol in [*text, *draw(st.sampled_from([[], [257], [97]]))]:
-        extended = p.call(state, "extend_all", opaque=True)
+        extended = p.call(state, "extend_all")
         p.op("len", extended)
         where = draw(st.sampled_from(["on", "on", "extended"]))
         if where == "extended":
@@ -361,7 +430,7 @@ def candidates(p: Program, draw: Draw) -> None:
             state = p.call(first, "materialize", opaque=True)
         state = p.op("lshift", state, symbol)
         look_at(p, state, service)
-        p.call(state, "extend_all", opaque=True)
+        p.call(state, "extend_all")
     p.call(p.call(state, "with_mode", draw(st.sampled_from(MODES[1:]))), "materialize", opaque=True)
     p.call(state, "cleanup")
     p.op("lshift", begin, 257)
@@ -374,9 +443,11 @@ def candidates(p: Program, draw: Draw) -> None:
 @scenario
 def candidates_placed_by_hand(p: Program, draw: Draw) -> None:
     vocab = draw(vocabularies(complete=True))
-    eos = draw(some_of(vocab))
+    eos = draw(ends(vocab))
     model = model_of(p, draw, vocab)
-    service = p.call(p.find("", "AsyncTokenByteTrie"), "from_vocab", vocab, device="cpu", eos_byte_strings=eos)
+    service = p.call(
+        p.find("", "AsyncTokenByteTrie"), "from_vocab", vocab, device="cpu", eos_byte_strings=eos
+    )
     make = p.find("", "LazyTrieState")
     root = p.node(service)
     mode = draw(st.sampled_from(MODES[1:]))
@@ -388,7 +459,7 @@ def candidates_placed_by_hand(p: Program, draw: Draw) -> None:
         look_at(p, state, service)
         after = p.op("lshift", state, vocab[0].byte_string[0])
         look_at(p, after, service)
-        p.call(after, "extend_all", opaque=True)
+        p.call(after, "extend_all")
         mass = p.get(state, "mass", nodes=("vector", service))
         given = p.call(make, None, lm_state, service, root, -0.5, mass, mode, False)
         look_at(p, given, service)
@@ -419,7 +490,14 @@ def params(p: Program, draw: Draw) -> None:
         p.call(make, None, K=5, eos_tokens=eos or [b"e"]),
     ]
     for one in made:
-        for name in ("K", "prune_threshold", "log_prune_threshold", "verbose", "eos_byte_strings", "eos_tokens"):
+        for name in (
+            "K",
+            "prune_threshold",
+            "log_prune_threshold",
+            "verbose",
+            "eos_byte_strings",
+            "eos_tokens",
+        ):
             p.get(one, name)
         for name in ("heal", "heal_max_backoff", "heal_max_splits"):
             p.get(one, name)
@@ -435,7 +513,15 @@ def params(p: Program, draw: Draw) -> None:
     for wrong in (-0.1, -1, "a"):
         p.call(make, None, 5, wrong)
     p.call(make, None, 5, no_such_argument=1)
-    for name in ("eos_byte_strings", "eos_tokens", "heal", "heal_max_backoff", "heal_max_splits", "prune_threshold", "verbose"):
+    for name in (
+        "eos_byte_strings",
+        "eos_tokens",
+        "heal",
+        "heal_max_backoff",
+        "heal_max_splits",
+        "prune_threshold",
+        "verbose",
+    ):
         p.get(make, name)
     for K in (0, -1, 2.5, "a"):
         p.call(make, None, K)
@@ -445,7 +531,7 @@ def params(p: Program, draw: Draw) -> None:
 
 def start(p: Program, draw: Draw, complete: bool | None = None) -> tuple[Ref, list[Tok], list[bytes]]:
     vocab = draw(vocabularies(complete))
-    eos = draw(some_of(vocab))
+    eos = draw(ends(vocab))
     model = model_of(p, draw, vocab)
     opts = draw(st.sampled_from([[], [{}], [{"max_batch_size": 3}], [None]]))
     beam = p.call(p.find("byte_lm.beam", "ByteBeamState"), "initial", model, params_of(p, draw, eos), *opts)
@@ -565,7 +651,10 @@ def healing(p: Program, draw: Draw) -> None:
     state = p.call(p.call(p.find("", "LazyTrieState"), "initial", model, service), "materialize")
     for symbol in draw(st.sampled_from(vocab)).byte_string:
         state = p.op("lshift", state, symbol)
-    limits = {"max_backoff": draw(st.sampled_from([None, 0, 1, 2, 3])), "max_splits": draw(st.sampled_from([None, 0, 1, 2]))}
+    limits = {
+        "max_backoff": draw(st.sampled_from([None, 0, 1, 2, 3])),
+        "max_splits": draw(st.sampled_from([None, 0, 1, 2])),
+    }
     healer = p.new("byte_lm.heal:TokenHealer", **limits)
     for name in ("max_backoff", "max_splits", "verbose"):
         p.get(healer, name)
@@ -591,7 +680,28 @@ def a_model_of_ones_own(p: Program, draw: Draw) -> None:
     p.op("sorted", p.get(base, "__abstractmethods__"))
 
 
-# -- util ------------------------------------------------------------------------------------------------------
+@scenario
+def what_is_seldom_drawn(p: Program, draw: Draw) -> None:
+    ended = p.new(
+        "trie:TokenByteTrie", [Tok(0, b"a"), Tok(1, b"<e>")], device="cpu", eos_byte_strings=[b"<e>"]
+    )
+    p.call(ended, "weight_sum", Array("tensor", [1.0, 2.0]), "with_eos", nodes=("vector", ended))
+    p.call(ended, "visualize", [0.5] * 7, opaque=True)
+    p.op("getitem", p.get(ended, "word2leaf", opaque=True), b"a", nodes=("node", ended))
+    for seed in range(4):
+        # Three spellings alike: none of them is heavier than the threshold.
+        model = p.model([Tok(i, b"a") for i in range(3)], seed=seed)
+        beam = p.call(p.find("", "ByteBeamState"), "initial", model, p.new(":BeamParams", 3, 0.4))
+        p.call(p.op("lshift", beam, 97), "logp_next")
+        # After `ab` comes no `c`, but after either `a` comes `bc`.
+        vocab = [Tok(0, b"a"), Tok(1, b"a"), Tok(2, b"ab"), Tok(3, b"bc")]
+        service = p.call(p.find("", "AsyncTokenByteTrie"), "from_vocab", vocab, device="cpu")
+        state = p.call(p.find("", "LazyTrieState"), "initial", p.model(vocab, seed=seed), service)
+        state = p.op("lshift", p.op("lshift", p.call(state, "materialize"), 97), 98)
+        p.call(p.new("byte_lm.heal:TokenHealer"), "try_heal", state, 99)
+
+
+# -- util ---------------------------------------------------------------------------------------------
 
 
 @scenario
@@ -722,7 +832,11 @@ def small_functions(p: Program, draw: Draw) -> None:
         p.new("util:logsumexp", given)
     p.new("util:logsumexp", [-INF, -INF])
     p.new("util:logsumexp", [])
-    for text in (draw(st.binary(max_size=6)), draw(st.text("aé \n\t\x00\\", max_size=6)), draw(st.integers(0, 255))):
+    for text in (
+        draw(st.binary(max_size=6)),
+        draw(st.text("aé \n\t\x00\\", max_size=6)),
+        draw(st.integers(0, 255)),
+    ):
         p.new("util:escape", text)
     for value in (97, 10, 0, 255, draw(st.integers(0, 255)), 256, 257, None):
         p.new("util:format_byte", value)
@@ -744,6 +858,9 @@ def enums(p: Program, draw: Draw) -> None:
             p.op("eq", p.call(kind, None, p.get(one, "value")), one)
             p.op("eq", p.op("getitem", kind, member), one)
             p.op("eq", p.op("pickle", one), one)
+            p.op("contains", kind, one)
         p.call(kind, None, "no such member")
+        p.op("len", kind)
+        p.op("list", p.get(kind, "__members__"))
     p.find("trie", "EOS")
     p.find("byte_lm.trie_state", "EOS")

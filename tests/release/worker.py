@@ -1,11 +1,11 @@
 """Performs public calls under whichever interpreter runs it, and says what came of them in plain data.
 
-One JSON document a line: a program comes in (`programs.py` makes them), the outcomes of its steps go out. Plain
-Python and what `genlm-bytes` of either generation depends on, nothing else; both generations run this file.
+One JSON document a line: a program comes in (`programs.py` makes them), the outcomes of its steps go out.
+Plain Python and what `genlm-bytes` of either generation depends on, nothing else: both run this file.
 
 A step's outcome holds the value in a form that does not depend on how it is stored: family of the type and
-content. Node numbers are each generation's own affair, so steps that speak of nodes name them by the path that
-leads there. An exception is the set of built-in exceptions that would catch it.
+content. Node numbers are each generation's own affair, so steps that speak of nodes name them by the path
+that leads there. An exception is the set of built-in exceptions that would catch it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ FUNCTIONS = {
     "exp": math.exp,
     "upper": lambda key: str(key).upper(),
     "style": lambda key, value: f"<{value:.2f}>",
-    "likeliest": lambda probs: max(sorted(probs, key=repr), key=lambda key: (round(float(probs[key]), 9), repr(key))),
+    "likeliest": lambda probs: max(
+        sorted(probs, key=repr), key=lambda key: (round(float(probs[key]), 9), repr(key))
+    ),
     "negated": lambda key: [-x for x in key.encode()],
 }
 
@@ -236,7 +238,9 @@ def show(value: Any, depth: int = 0) -> Any:
     if kind.__module__.startswith("genlm.bytes") and kind.__name__ in SHOWN:
         return {kind.__name__: inner(SHOWN[kind.__name__](value))}
     if kind.__name__ == "DataFrame":
-        return {"frame": [inner(list(value.columns)), sorted(map(repr, inner(value.values.tolist())["list"]))]}
+        return {
+            "frame": [inner(list(value.columns)), sorted(map(repr, inner(value.values.tolist())["list"]))]
+        }
     if kind.__name__ == "Digraph":
         return {"drawing": [value.source.count("->"), len(value.body)]}
     if isinstance(value, Mapping):
@@ -268,7 +272,9 @@ def state(s: Any) -> Any:
 
 def beam(b: Any) -> Any:
     """Its candidates; those that differ in nothing but rounding may come in any order."""
-    by = sorted((state(s) for s in b.states), key=lambda s: (repr(s["context"]), s["partial"], s["terminated"]))
+    by = sorted(
+        (state(s) for s in b.states), key=lambda s: (repr(s["context"]), s["partial"], s["terminated"])
+    )
     ordered = all(x.weight >= y.weight for x, y in zip(b.states, b.states[1:], strict=False))
     return {"states": by, "ordered": ordered, "logZ": float(b.logZ), "params": b.params}
 
@@ -292,7 +298,10 @@ SHOWN = {
 
 def failure(error: BaseException) -> Any:
     kinds = [k.__name__ for k in type(error).__mro__ if k.__module__ == "builtins"]
-    return {"error": [k for k in kinds if k not in ("object", "BaseException", "Exception")], "message": str(error)}
+    return {
+        "error": [k for k in kinds if k not in ("object", "BaseException", "Exception")],
+        "message": str(error),
+    }
 
 
 # -- the programs ----------------------------------------------------------------------------------------
@@ -449,10 +458,6 @@ class Run:
         found = await asyncio.gather(*(self.do_call(*call) for call in calls), return_exceptions=True)
         return [failure(x)["error"] if isinstance(x, Exception) else x for x in found]
 
-    async def do_seed(self, seed: int) -> Any:
-        np.random.seed(seed)
-        random.seed(seed)
-
     async def do_surface(self, modules: list[str]) -> Any:
         return surface(modules)
 
@@ -512,7 +517,9 @@ def signature(value: Any) -> Any:
     except (TypeError, ValueError):
         return None
     return [
-        [p.name, p.kind.name, p.default is not p.empty, shown_default(p.default)] for p in parameters if p.name != "self"
+        [p.name, p.kind.name, p.default is not p.empty, shown_default(p.default)]
+        for p in parameters
+        if p.name != "self"
     ]
 
 

@@ -260,18 +260,18 @@ class LazyTrieState:
             b: a byte 0..255, 257 for the end of the sequence, or an atomic unit.
         """
         symbol = check_symbol(b, self.trie)
-        masses = self.masses
         if self.terminated:
             return None
         if symbol == EOS:
             if self.node != ROOT or self.mode is not TrieMode.WITH_EOS:
                 return None
-            return self._moved(self.trie.trie.eos_node, masses.eos(), terminated=True)
+            return self._moved(self.trie.trie.eos_node, self.masses.eos(), terminated=True)
         node = self.trie.trie.arrays.child(self.node, symbol)
-        return None if node < 0 else self._moved(node, masses.node(node, self.mode, self.mode))
+        return None if node < 0 else self._moved(node, self.masses.node(node, self.mode, self.mode))
 
     def extend_all(self) -> list[Self]:
-        """One state per token that ends here: the token committed, the next one not begun.
+        """One state per token that ends here and has a probability, in the order of `get_all_EOT`: the token
+        committed, the next one not begun.
 
         The states are not materialized. Asked again, the same states are returned, so that a
         distribution that was looked at is not computed twice.
@@ -284,7 +284,7 @@ class LazyTrieState:
 
     @cached_property
     def _extensions(self) -> list[Self]:
-        return [] if self.terminated or self.node == ROOT else self.commit(self.node)
+        return [] if self.terminated or self.node == ROOT else self._commit(self.node)
 
     @property
     def committed(self) -> float:
@@ -300,13 +300,16 @@ class LazyTrieState:
         Tokens of probability zero give none, which covers end-of-sequence tokens read as such, and tokens
         that may not come next in a canonical tokenization where only those count.
         """
+        return sorted(self._commit(node), key=lambda state: -state.weight)
+
+    def _commit(self, node: int) -> list[Self]:
         trie, masses = self.trie.trie, self.masses
         found = []
         for leaf, token_id in trie.tokens_ending_at(node):
             mass = masses.token(leaf - trie.eos_node - 1, self._ended)
             if mass > 0.0:
                 found.append(self._after(token_id, self.committed + math.log(mass)))
-        return sorted(found, key=lambda state: -state.weight)
+        return found
 
     def _after(self, token_id: int, weight: float) -> Self:
         canonical = self.canonical

@@ -101,6 +101,10 @@ class TokenByteTrie:
         ids = np.fromiter((token.token_id for token in self.decode), np.int64, len(self.decode))
         self.largest_id = int(ids.max())
         self.token_ids: Int[np.ndarray, " tokens"] = ids[self.arrays.order]
+        # Where weights come by token id and that is not their order here, their places.
+        in_order = np.arange(len(ids))
+        by_id = np.array_equal(np.sort(ids), in_order) and not np.array_equal(ids, in_order)
+        self._places = torch.from_numpy(ids) if by_id else None
         ends = [i for i, s in enumerate(spellings) if s in self.eos_byte_strings]
         self.eos_token_ids: list[int] = ids[ends].tolist()
         self.eos_token_id_set = frozenset(self.eos_token_ids)
@@ -149,8 +153,8 @@ class TokenByteTrie:
 
     @cached_property
     def lookup(self) -> dict[tuple[bytes, int], int]:
-        """Position in `decode` of each `(byte_string, token_id)`."""
-        return {(bytes(token), token.token_id): at for at, token in enumerate(self.decode)}
+        """Token id of each `(byte_string, token_id)`."""
+        return {(bytes(token), token.token_id): token.token_id for token in self.decode}
 
     @cached_property
     def leaf2token_id(self) -> dict[int, int]:
@@ -198,7 +202,8 @@ class TokenByteTrie:
         """For every node, the sum of the weights of the tokens below it.
 
         Args:
-            ws: one weight per entry of `decode`, `[tokens]`.
+            ws: one weight per token, `[tokens]`: by token id where the ids are 0, 1, 2 … in any order, as
+                those of a model are; where they have holes, in the order of `decode`.
             mode: a `TrieMode` or its value. `WITHOUT_EOS` (the same as None): every token is ordinary text
                 and the end-of-sequence node gets 0. `WITH_EOS`: tokens that end a sequence give their
                 weight to the end-of-sequence node and the root only.
@@ -225,8 +230,8 @@ class TokenByteTrie:
 
     def check_weights(self, ws: Weights, dims: int) -> Float[torch.Tensor, "batch tokens"]:
         """`ws` as a batch, or a `ValueError` naming what is wrong with its shape."""
-        if isinstance(ws, (list, tuple)) and ws and isinstance(ws[0], torch.Tensor):
-            ws = torch.stack(tuple(ws))
+        if isinstance(ws, list | tuple) and any(isinstance(row, torch.Tensor | np.ndarray) for row in ws):
+            ws = torch.stack([torch.as_tensor(row).double() for row in ws])
         weights = torch.as_tensor(ws).detach()
         if not weights.is_floating_point() or weights.dtype not in (torch.float32, torch.float64):
             weights = weights.float() if weights.is_floating_point() else weights.double()
@@ -242,6 +247,8 @@ class TokenByteTrie:
 
     def _below(self, ws: Weights, mode: Mode, op: TrieOp, dims: int) -> Float32[torch.Tensor, "batch nodes"]:
         weights = self.check_weights(ws, dims)
+        if self._places is not None:
+            weights = weights[:, self._places]
         with_eos = as_mode(mode, TrieMode.WITHOUT_EOS) is TrieMode.WITH_EOS
         eos = self.eos_leaves if with_eos else self.eos_leaves[:0]
         if self.device == "cpu":

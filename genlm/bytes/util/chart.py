@@ -43,7 +43,7 @@ class Chart(dict[Any, Any]):
         super().__init__(vals)
         self.zero = zero
 
-    def __missing__(self, key: Any) -> Any:
+    def __missing__(self, k: Any) -> Any:
         return self.zero
 
     def spawn(self) -> Chart:
@@ -187,7 +187,7 @@ class Chart(dict[Any, Any]):
             3
         """
         other = self._as_chart(other)
-        return max((_gap(self[k], other[k]) for k in _union(self, other)), default=0)
+        return max([0, *(_gap(self[k], other[k]) for k in _union(self, other))])
 
     def compare(self, other: Mapping[Any, Any], *, domain: Iterable[Any] | None = None) -> Any:
         """Both charts and their absolute differences (see `metric`) as a table.
@@ -242,7 +242,9 @@ class Chart(dict[Any, Any]):
             >>> Chart(0.0, {"a": 0.5}).assert_equal({"a": 0.25}, tol=0.5)
         """
         if not (verbose or throw):
-            raise bad_asserted("throw", throw, "without `verbose` the result would be lost", "Set one of them.")
+            raise bad_asserted(
+                "throw", throw, "without `verbose` the result would be lost", "Set one of them."
+            )
         rows = self._rows(want, domain)
         wrong = sorted((row for row in rows if row[3] > tol), key=lambda row: row[3], reverse=True)
         if verbose:
