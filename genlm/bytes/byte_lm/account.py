@@ -131,18 +131,19 @@ class Mixture(NamedTuple):
         """Natural log of the weight that the entries stand for."""
         return self.heaviest + math.log(self.total)
 
-    def normalised(self, least: Float64[np.ndarray, " 258"] | None, slack: Slack) -> LazyByteProbs:
+    def normalised(self, least: Float64[np.ndarray, " symbols"] | None, slack: Slack) -> LazyByteProbs:
         """The distribution in natural logs.
 
         Args:
-            least: probabilities to mix in, of a sum below 1.
+            least: probabilities to mix in, of a sum below 1: 258, then one for each of `units`.
             slack: how far off it may be.
         """
+        probs = np.concatenate([self.probs, list(self.units.values())]) if self.units else self.probs
         scale = 1.0 / self.total
-        probs = self.probs * scale
-        if least is not None:
-            scale *= 1.0 - float(least.sum())
-            probs = self.probs * scale + least
+        if least is None:
+            probs = probs * scale
+        else:
+            probs = probs * (scale * (1.0 - float(least.sum()))) + least
         with np.errstate(divide="ignore"):
-            logs = {u: math.log(p * scale) if p > 0.0 else -math.inf for u, p in self.units.items()}
-            return LazyByteProbs(np.log(probs), units=logs, slack=slack)
+            logs = np.log(probs)
+        return LazyByteProbs(logs[:258], units=dict(zip(self.units, logs[258:].tolist(), strict=True)), slack=slack)

@@ -135,8 +135,8 @@ async def _forget(state: LazyTrieState, begun: int, overlap: int) -> LazyTrieSta
     after: LazyTrieState | None = LazyTrieState(lm_state, state.trie, ROOT, state.committed, mode=state.mode)
     assert after is not None
     await after.materialize()
-    for byte in state.partial:
-        after = None if after is None else after << byte
+    for symbol in state.symbols:
+        after = None if after is None else after << symbol
     return after
 
 
