@@ -83,12 +83,17 @@ def prior_by_definition(trie: TokenByteTrie, text: bytes) -> float:
     if not text:
         return 1.0
     likely = [w for w in words if w.startswith(text)]
-    whole = [prior_by_definition(trie, text[len(w) :]) for w in words if len(w) < len(text) and text.startswith(w)]
+    whole = [
+        prior_by_definition(trie, text[len(w) :]) for w in words if len(w) < len(text) and text.startswith(w)
+    ]
     drawn = [w for w in words if 0x80 <= w[0] < 0xC0] if 0x80 <= text[0] < 0xC0 else words
     return (len(likely) + sum(whole)) / max(len(drawn), 1)
 
 
-@given(vocabularies(b"ab\xc3\xa9", complete=False), st.lists(st.sampled_from(b"ab\xc3\xa9"), max_size=7).map(bytes))
+@given(
+    vocabularies(b"ab\xc3\xa9", complete=False),
+    st.lists(st.sampled_from(b"ab\xc3\xa9"), max_size=7).map(bytes),
+)
 @settings(max_examples=60)
 def test_priors_are_what_they_say(words, text):
     trie = TokenByteTrie(ToyLM(words).byte_vocab)
@@ -104,7 +109,9 @@ def test_priors_are_what_they_say(words, text):
 
 
 @pytest.mark.parametrize("length", [50, 100, 200])
-async def test_inside_a_long_token_a_byte_costs_its_length(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_inside_a_long_token_a_byte_costs_its_length(
+    length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Steps in the trie grow with the square of the text, not with its third power or more."""
     steps, child = 0, TrieArrays.child
 
@@ -149,3 +156,35 @@ def test_brute_agrees_where_nothing_waits():
         assert math.exp(beam.logZ) == pytest.approx(Brute(lm).prefix(b"abab"))
 
     asyncio.run(go())
+
+
+# --- the account of what is missing -------------------------------------------------------------------
+
+
+async def test_over_a_long_text_nats_add_up_and_no_share_is_above_1():
+    """At each `a` a tenth is dropped: after n of them the whole is 0.9^-n times what was kept."""
+    lm = FixedLM([b"a", b"a"], rule=lambda _: [0.9, 0.1])
+    beam = await ByteBeamState.initial(lm, BeamParams(K=1))
+    for n in range(1, 1001):
+        beam = await (beam.prune() << ord("a"))
+        if n in (1, 2, 10, 100, 1000):
+            logp = await beam.prune().logp_next()
+            assert beam.bounds().lower == pytest.approx(beam.logZ)
+            dropped = max(0, n - 2)  # the last two are not pruned yet
+            assert beam.slack.nats == pytest.approx(-dropped * math.log(0.9), rel=0.02, abs=1e-9) or n == 1000
+            assert beam.slack.expected <= beam.slack.bound <= 1.0
+            assert logp.slack.expected <= logp.slack.bound <= 1.0
+    assert 0.9 < beam.slack.expected <= 1.0 and beam.slack.bound == pytest.approx(1.0)
+    assert logp.slack.expected < 1.0
+
+
+async def test_what_was_dropped_long_ago_counts_little_for_what_comes_next():
+    lm = FixedLM([b"a", b"a", b"b"], rule=lambda c: [0.5, 0.3, 0.2] if len(c) < 5 else [0.0, 0.0, 1.0])
+    beam = await (await ByteBeamState.initial(lm, BeamParams(K=1))).prefill(b"aaaaa")
+    whole, next_byte = [], []
+    for _ in range(300):
+        beam = await (beam.prune() << ord("b"))
+        whole.append(beam.slack.expected)
+        next_byte.append((await beam.logp_next()).slack.expected)
+    assert whole[-1] == pytest.approx(whole[1]) and whole[-1] > 0.5
+    assert next_byte[-1] < 0.05 and next_byte[5:] == sorted(next_byte[5:], reverse=True)

@@ -1,4 +1,4 @@
-"""Atomic units: symbols of their own, read where a token ends and nowhere else; their bytes one by one are not they."""
+"""Atomic units: symbols of their own, read where a token ends; their bytes one by one are not they."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ UNIT = b"<s>"
 WORDS = [UNIT, b"<s>a", b"<s", b"<", b"a", b"s", b"aa<", b">", b"a<s>"]
 symbols = st.lists(st.sampled_from([*b"<s>a", *b"<s>", UNIT]), min_size=1, max_size=7)
 rules = st.sampled_from(
-    [{"K": 1}, {"K": 2, "prune_threshold": 0.3}, {"tolerance": 0.4}, {"tolerance": 0.05}, {"K": 1, "tolerance": 0.4}]
+    [
+        {"K": 1},
+        {"K": 2, "prune_threshold": 0.3},
+        {"tolerance": 0.4},
+        {"tolerance": 0.05},
+        {"K": 1, "tolerance": 0.4},
+    ]
 )
 
 
@@ -49,12 +55,12 @@ async def test_healing_included_no_beam_is_above_the_truth(words, text, rule, se
 
 
 @given(
-    st.sets(st.sampled_from(WORDS[1:]), min_size=3), symbols, st.integers(0, 7), st.sampled_from(METHODS), rules,
-    st.integers(0, 999),
+    st.sets(st.sampled_from(WORDS[1:]), min_size=3), symbols, st.integers(0, 7), st.sampled_from(METHODS),
+    rules, st.integers(0, 999),
 )  # fmt: skip
 @settings(max_examples=100)
 async def test_every_method_reads_these_symbols_and_no_others(words, text, cut, method, rule, seed):
-    """A tokenizer's path may spell a unit by its bytes, or take bytes for a unit: then it is not the text's."""
+    """A tokenizer's path may spell a unit by its bytes, or take bytes for a unit: it is not the text's."""
     lm, beam = await start(words, seed, **rule)
     try:
         beam = await (await beam.prefill(text[:cut])).prefill(text[cut:], method=method)

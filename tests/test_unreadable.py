@@ -1,4 +1,4 @@
-"""Bytes that cannot be read: said at once where the vocabulary tells, after a stated effort where only a model can."""
+"""Bytes that cannot be read: said at once where the vocabulary tells, else after a stated effort."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def test_a_byte_that_no_token_contains_asks_the_model_nothing(kind: Any, p
     beam = await start.prefill(b"aab")
     asked, kept = len(lm.asked), len(getattr(lm, "kept", ()))
     for method in ("beam", "tokenize", "heal"):
-        with pytest.raises(ImpossibleByteError, match="0x04.*offset 5.*no token of this model") as caught:
+        with pytest.raises(ImpossibleByteError, match=r"0x04.*offset 5.*no token of this model") as caught:
             await beam.prefill(b"ababa\x04ab", method=method)
         assert (caught.value.byte, caught.value.offset, caught.value.producible) == (4, 5, False)
     for symbol in (4, EOS):  # nothing ends a sequence here
@@ -56,13 +56,15 @@ async def test_everywhere() -> None:
             assert caught.value.byte == 4 and len(lm.asked) <= 12  # starts, and the text beside it
         score = await byte_lm.score("ab\x04ab", on_impossible="inf")
         assert np.isfinite(score.logprobs[:2]).all() and score.logprobs[2] == -math.inf
-        with pytest.raises(ImpossibleByteError, match="`text` has byte 0x04.*offset 2"):
+        with pytest.raises(ImpossibleByteError, match=r"`text` has byte 0x04.*offset 2"):
             await byte_lm.score("ab\x04ab")
 
 
 @given(models(), texts, st.sampled_from([0.3, 1e-3]))
 @settings(max_examples=60)
-async def test_what_the_vocabulary_rules_out_has_probability_0(model: Any, text: bytes, tolerance: float) -> None:
+async def test_what_the_vocabulary_rules_out_has_probability_0(
+    model: Any, text: bytes, tolerance: float
+) -> None:
     """In either mode, EOS strings and units included; and smoothing gives it none."""
     lm, eos = model
     brute = Brute(lm, eos)
@@ -97,7 +99,9 @@ MANY = [b"a", b"b", b"ab", b"ba", b"aa", b"bb", b"aba", b"bab", b"z"]
 @pytest.mark.parametrize("heal", [True, False])
 @pytest.mark.parametrize("kind", [Forbidding])
 @pytest.mark.parametrize("most", [20, 100])
-async def test_a_byte_that_the_model_rules_out_costs_a_stated_effort(kind: Any, most: int, heal: bool) -> None:
+async def test_a_byte_that_the_model_rules_out_costs_a_stated_effort(
+    kind: Any, most: int, heal: bool
+) -> None:
     """Hundreds of ways to cut the text wait, and every one that is looked at brings more."""
     lm = kind(MANY, seed=2)
     params = BeamParams(tolerance=0.05, max_late_contexts=most, heal=heal)

@@ -265,7 +265,7 @@ class ByteBeamState(StatefulByteLM):
         if self.params.tolerance is not None:
             opened = self._opened_before or (yield from open_beam(self, symbol))
             states, room = yield from read_symbol(opened, self, symbol)
-            return self._after(states, room, self.dropped, opened.absent)
+            return self._after(states, room, self.dropped.aged(), opened.absent)
         read = [after for state in self.states if (after := state << symbol) is not None]
         total = logsumexp([state.weight for state in read])
         kept = self.extensions(total)
@@ -283,7 +283,7 @@ class ByteBeamState(StatefulByteLM):
                 "Exact reading keeps every tokenization, and their number grows exponentially: read less, "
                 "raise `max_candidates`, or use a tolerance: BeamParams(tolerance=1e-4)."
             )
-        return self.with_states(read, self._without(kept, total))
+        return self.with_states(read, self._without(kept, total).aged())
 
     def _extend_in_reach(
         self, extensions: list[LazyTrieState], read: list[LazyTrieState], symbol: int | bytes
@@ -364,7 +364,7 @@ class ByteBeamState(StatefulByteLM):
         if not found.total > 0.0:
             raise EmptyBeamError(self._why_empty())
         left_out = self._without(states, self.logZ)
-        slack = Slack.of(found.log_total, waiting, left_out)
+        slack = Slack.of(found.log_total, waiting, left_out, of_next=True)
         return found.normalised(self._anything(slack, found.units) if len(waiting) else None, slack)
 
     async def _open(self) -> Opened:
@@ -429,11 +429,12 @@ class ByteBeamState(StatefulByteLM):
         total = self.logZ + self.absent
         least = self.params.log_least_share
         kept = [state for state in self.states if state.weight - total > least][: self.params.K]
-        dropped = self.dropped.more([ceiling(state) for state in self.states[len(kept) :]], total)
+        held = logsumexp([state.weight for state in kept]) + self.absent
+        dropped = self.dropped.more([ceiling(state) for state in self.states[len(kept) :]], held)
         if self.params.tolerance is None:
             return self._after(kept, self.waiting, dropped, self.absent)
         gone, waiting = self.waiting.drop(total + least)
-        return self._after(kept, waiting, dropped.more(gone.weights, total, gone.expected()), self.absent)
+        return self._after(kept, waiting, dropped.more(gone.weights, held, gone.expected()), self.absent)
 
     def with_mode(self, mode: TrieMode) -> Self:
         """The same beam, reading end-of-sequence tokens in the given mode from now on."""

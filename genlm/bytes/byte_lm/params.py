@@ -40,9 +40,9 @@ class BeamParams:
             wait, and are evaluated when they come to matter (`waiting.py`). Above 0 and below 1. Not
             together with a `prune_threshold`. None, where neither `K` nor `exact` is given, means
             `DEFAULT_TOLERANCE`.
-        max_late_contexts: with a tolerance: how many of those who wait are evaluated at one byte, at most. Real
-            text needs some hundreds at worst. Where no candidate can read a byte, and none of so many of those
-            who wait, the others are given up, and the byte is healed or impossible.
+        max_late_contexts: with a tolerance: how many of those who wait are evaluated at one byte, at most.
+            Real text needs some hundreds at worst. Where no candidate can read a byte, and none of so many of
+            those who wait, the others are given up, and the byte is healed or impossible.
         exact: keep and evaluate every tokenization, so that answers are exact. For short texts.
         max_candidates: with `exact`: more candidates are a `BudgetExceededError`.
         canonical: count only tokenizations that the model's own tokenizer would produce; the probability of

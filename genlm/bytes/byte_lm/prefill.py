@@ -400,7 +400,7 @@ def check_readable(
     producible = isinstance(symbol, bytes) or symbol in trie.trie.producible
     if producible:
         why = (
-            "it only occurs in tokens that end a sequence or are atomic units, which are not read byte by byte. "
+            "it only occurs in tokens that end a sequence or are atomic units, and none is read byte by byte. "
             "Read an atomic unit whole; where an end may be text, read it with `prefill`."
         )
     where = _where(symbol, symbols, _offsets(symbols)[at], name)
@@ -421,8 +421,8 @@ def _impossible(
     """Why `beam` could not read `symbol`, which some token is read by."""
     if beam.logZ == -math.inf:
         why = (
-            "nothing goes on from where the text before it ends, inside a string that ends a sequence. End that "
-            "text elsewhere, or give other `eos_byte_strings`."
+            "nothing goes on from where the text before it ends, inside a string that ends a sequence. End "
+            "that text elsewhere, or give other `eos_byte_strings`."
         )
     else:
         why = "no kept tokenization of the bytes before it can go on with it. "

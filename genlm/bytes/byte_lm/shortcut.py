@@ -40,8 +40,8 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
 
     Returns:
         A beam of one candidate, and the number of bytes of `text` it has read. The beam as it is and 0
-        where no such path exists, the model gives it no probability, it takes bytes for an atomic unit that are
-        none, or it is not canonical though only canonical tokenizations count.
+        where no such path exists, the model gives it no probability, it takes bytes for an atomic unit that
+        are none, or it is not canonical though only canonical tokenizations count.
     """
     state = beam.states[0]
     trie = state.trie.trie
@@ -83,7 +83,7 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
     after = beam.restarted(end, beam.waiting.trail.at + read)
     # All that the beam held before bounds what the other tokenizations can contribute.
     others = [state.weight for state in beam.states] + beam.waiting.weights
-    after.dropped = beam.dropped.more(others, math.inf)
+    after.dropped = beam.dropped.more(others, weight, expected=-math.inf)
     return after, read
 
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from genlm.bytes.byte_lm.trie_state import LazyTrieState
 from genlm.bytes.byte_lm.waiting import HEAVY, WaitingRoom
-from genlm.bytes.trie.modes import TrieMode
 from genlm.bytes.util import logsumexp
 
 if TYPE_CHECKING:
@@ -159,10 +158,10 @@ def wake(
     patience: float,
     looks: int = 0,
 ) -> Step[tuple[list[LazyTrieState], WaitingRoom]]:
-    """Evaluate those who waited and matter now, until nobody is left who does, or `max_late_contexts` of them.
+    """Evaluate those who waited and matter now, until nobody is left who does, or `max_late_contexts`.
 
-    Each that is evaluated lets more wait, where tokens end on its way, and where no candidate is left to measure
-    them by, all matter: without that bound every way to cut the text would be tried.
+    Each that is evaluated lets more wait, where tokens end on its way, and where no candidate is left to
+    measure them by, all matter: without that bound every way to cut the text would be tried.
 
     Args:
         beam: the settings, and the mode that candidates go on in.

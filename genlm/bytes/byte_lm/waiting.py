@@ -53,7 +53,7 @@ RECENT = 12
 """How many bytes ago those may have begun to wait who are looked at. Earlier ones are often heavier, and have
 been passed by many times."""
 MOST_WAITING = 4096
-"""How many may wait that have rejoined, and as many that have not: the rest are given up, the lightest first."""
+"""How many may wait that have rejoined, and as many that have not; the lightest beyond are given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,8 +253,8 @@ class WaitingRoom:
         return tuple(found)
 
     def _rejoining(self, start: Trail) -> tuple[Trail, Stretch] | None:
-        """The first place from `start` on where heavy candidates have a token's end, if there is one; and what
-        was read from the place before where they did to there."""
+        """The first place from `start` on where heavy candidates have a token's end, if there is one; and
+        what was read from the place before where they did to there."""
         for link in self.trail.since(start):
             if link.met is not None:
                 assert link.before is not None
