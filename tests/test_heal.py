@@ -222,7 +222,7 @@ class TestInTheBeam:
     def test_verbose_logs(self, caplog):
         with caplog.at_level(logging.INFO, "genlm.bytes"):
             self.read(b"abcx", prune_threshold=0.9, verbose=True)
-            self.read(b"az", verbose=True)
+            self.read(b"ad", verbose=True)
         text = caplog.text
         assert "healed" in text and "no split of" in text and "after" in text
 

@@ -1,7 +1,7 @@
-"""A text read in any number of parts, by any mixture of `prefill` and `<<`: what reading it byte by byte gives.
+"""A text in any number of parts, read by `prefill` and `<<` in any mixture: as if read byte by byte.
 
-Whoever reads a second text after a first, a word after a word, a line of a stream after a line, does this. What
-began to wait in an earlier part comes to matter in a later one.
+Whoever reads a second text after a first, a word after a word, a line of a stream after a line, does this.
+What began to wait in an earlier part comes to matter in a later one.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import math
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy import FixedLM, RememberingToy, ToyLM, vocabularies
+from toy import RememberingToy, ToyLM, vocabularies
 
 from genlm.bytes import BeamParams, ByteBeamState
 from genlm.bytes.byte_lm.prefill import read_context
@@ -117,11 +118,11 @@ async def test_one_that_waited_in_the_first_is_drafted_from_its_place() -> None:
     The text before it is long enough for a place counted from the wrong end to be another place.
     """
     words = [b"ab", b"a", b"bbc", b"b", b"c"]
-    rule = lambda c: [0.0, 0.0, 0.97, 0.01, 0.02] if c and c[-1] == 1 else [0.95, 0.02, 0.0, 0.02, 0.01]  # noqa: E731
 
     class Model(RememberingToy):
         def probs(self, context):
-            return FixedLM(words, rule=rule).probs(context)
+            after_a = bool(context) and context[-1] == 1
+            return np.array([0.0, 0.0, 0.97, 0.01, 0.02] if after_a else [0.95, 0.02, 0.0, 0.02, 0.01])
 
     found = []
     for parts in ([b"abbc" * 3 + b"abbcab"], [b"abbc" * 3 + b"a", b"bbcab"]):
@@ -152,7 +153,11 @@ async def test_the_listener_hears_of_each_symbol_once() -> None:
 @pytest.mark.real_model
 async def test_a_second_text_after_a_first(default_llm: Any) -> None:
     start = await ByteBeamState.initial(default_llm, BeamParams())
-    for first, second in ((b"Two plus two is", b" four"), (b"Photo", b"synthesis"), (b"x = [1, 2", b", 3]\n")):
+    for first, second in (
+        (b"Two plus two is", b" four"),
+        (b"Photo", b"synthesis"),
+        (b"x = [1, 2", b", 3]\n"),
+    ):
         whole = await start.prefill(first + second)
         before = await start.prefill(first)
         parts = await before.prefill(second)

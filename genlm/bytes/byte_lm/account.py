@@ -5,6 +5,12 @@ these ways; the rest were dropped, or wait. Of each the weight at that moment is
 as further bytes are read: so the weights of all that was left out bound from above what is missing, however
 long ago that was. That bound is *certified* and, as the beam's own weight falls with every byte, soon loose.
 What is *expected* to be missing takes those left out to have done as well since as those that were kept.
+
+Over a long text what is expected to be missing adds up, in nats: a thousandth at each of a thousand steps is
+one nat of the text's log-probability, and a share of 0.63. That is true of the text's probability, and says
+little of what comes next: whatever was dropped long ago would by now differ from what was kept in old
+boundaries only, and says much the same. So a distribution's share counts a dropping less the longer ago it
+was (`AGE`). No such reason holds for a bound: the certified one is near 1 for any text of some hundred bytes.
 """
 
 from __future__ import annotations
@@ -22,6 +28,11 @@ from genlm.bytes.trie.modes import EOT, TrieMode
 from genlm.bytes.util import LazyByteProbs, logsumexp
 
 __all__ = ["Bounds", "Dropped", "Mixture", "Slack", "ceiling"]
+
+
+AGE = 64
+"""Bytes after which what was dropped counts 1/e as much for the next byte: several words. Candidates that part
+in one boundary mostly meet again within the word."""
 
 
 class Bounds(NamedTuple):
@@ -44,12 +55,27 @@ class Slack(NamedTuple):
     bound: float
 
     @classmethod
-    def of(cls, kept: float, waiting: WaitingRoom, dropped: Dropped) -> Self:
-        """The slack of an answer from candidates of log weight `kept`."""
+    def of(cls, kept: float, waiting: WaitingRoom, dropped: Dropped, *, of_next: bool = False) -> Self:
+        """The slack of an answer from candidates of log weight `kept`.
+
+        Args:
+            kept: natural log weight of the candidates.
+            waiting: who waits.
+            dropped: what was given up.
+            of_next: the answer is what comes next, for which what was dropped long ago counts little.
+        """
         most = logsumexp([*waiting.weights, dropped.weight])
-        expected = _share(waiting.expected(), kept) + dropped.share
-        bound = _share(most, kept)
-        return cls(min(expected, bound), bound)
+        waits, bound = _share(waiting.expected(), kept), _share(most, kept)
+        left = math.exp(-(dropped.recent if of_next else dropped.nats))
+        return cls(min(waits + (1.0 - waits) * (1.0 - left), bound), bound)
+
+    @property
+    def nats(self) -> float:
+        """By how much the log prefix probability is expected to be higher: `expected` as a length.
+
+        Divide it by the number of bytes to compare texts of different lengths.
+        """
+        return -math.log1p(-self.expected) if self.expected < 1.0 else math.inf
 
 
 def _share(part: float, rest: float) -> float:
@@ -64,25 +90,32 @@ class Dropped(NamedTuple):
 
     Attributes:
         weight: natural log of the weights that candidates had when they were given up.
-        share: what they are expected to be of the whole now.
+        nats: natural log of the factor by which the whole is expected to be more than what was kept.
+        recent: the same of what was given up of late (`AGE`).
     """
 
     weight: float = -math.inf
-    share: float = 0.0
+    nats: float = 0.0
+    recent: float = 0.0
 
-    def more(self, weights: Iterable[float], total: float, expected: float | None = None) -> Self:
+    def more(self, weights: Iterable[float], kept: float, expected: float | None = None) -> Self:
         """The account after more has been given up.
 
         Args:
             weights: natural log weights of the candidates given up.
-            total: natural log weight of the beam.
-            expected: natural log of what they were expected to contribute; None: their weights.
+            kept: natural log weight of those that were not.
+            expected: natural log of what those given up were expected to contribute; None: their weights.
         """
         gone = logsumexp(list(weights))
         if gone == -math.inf:
             return self
-        share = math.exp(min((gone if expected is None else expected) - total, 0.0))
-        return type(self)(logsumexp([self.weight, gone]), min(1.0, self.share + share))
+        missing = gone if expected is None else expected
+        nats = math.log1p(math.exp(min(missing - kept, 700.0))) if kept > -math.inf else math.inf
+        return type(self)(logsumexp([self.weight, gone]), self.nats + nats, self.recent + nats)
+
+    def aged(self) -> Self:
+        """The account one byte later."""
+        return self._replace(recent=self.recent * (1.0 - 1.0 / AGE))
 
 
 def ceiling(state: LazyTrieState) -> float:
@@ -131,18 +164,21 @@ class Mixture(NamedTuple):
         """Natural log of the weight that the entries stand for."""
         return self.heaviest + math.log(self.total)
 
-    def normalised(self, least: Float64[np.ndarray, " 258"] | None, slack: Slack) -> LazyByteProbs:
+    def normalised(self, least: Float64[np.ndarray, " symbols"] | None, slack: Slack) -> LazyByteProbs:
         """The distribution in natural logs.
 
         Args:
-            least: probabilities to mix in, of a sum below 1.
+            least: probabilities to mix in, of a sum below 1: 258, then one for each of `units`.
             slack: how far off it may be.
         """
+        probs = np.concatenate([self.probs, list(self.units.values())]) if self.units else self.probs
         scale = 1.0 / self.total
-        probs = self.probs * scale
-        if least is not None:
-            scale *= 1.0 - float(least.sum())
-            probs = self.probs * scale + least
+        if least is None:
+            probs = probs * scale
+        else:
+            probs = probs * (scale * (1.0 - float(least.sum()))) + least
         with np.errstate(divide="ignore"):
-            logs = {u: math.log(p * scale) if p > 0.0 else -math.inf for u, p in self.units.items()}
-            return LazyByteProbs(np.log(probs), units=logs, slack=slack)
+            logs = np.log(probs)
+        return LazyByteProbs(
+            logs[:258], units=dict(zip(self.units, logs[258:].tolist(), strict=True)), slack=slack
+        )

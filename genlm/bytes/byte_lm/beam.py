@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Self
 
@@ -32,14 +32,15 @@ from genlm.bytes.byte_lm.lm_state import Context, StatefulByteLM, StatefulTokeni
 from genlm.bytes.byte_lm.params import BeamParams
 from genlm.bytes.byte_lm.prefill import read_context
 from genlm.bytes.byte_lm.progress import ReadingProgress
-from genlm.bytes.byte_lm.step import Ask, Opened, Step, drive, open_beam, read_symbol
+from genlm.bytes.byte_lm.step import Ask, Opened, Step, drive, open_beam, read_symbol, wake
 from genlm.bytes.byte_lm.subclass import makeable
 from genlm.bytes.byte_lm.tokenization import Tokenization, tokenizations_of
 from genlm.bytes.byte_lm.trail import Trail
 from genlm.bytes.byte_lm.trie_state import LazyTrieState, check_symbol
 from genlm.bytes.byte_lm.waiting import WaitingRoom
 from genlm.bytes.errors import BudgetExceededError, EmptyBeamError, bad_type
-from genlm.bytes.trie.modes import EOS, Mode, TrieMode
+from genlm.bytes.trie.modes import EOS, Mode, TrieMode, as_mode
+from genlm.bytes.trie.service import AsyncTokenByteTrie
 from genlm.bytes.util import LazyByteProbs, escape, logsumexp
 from genlm.bytes.vocab import shared_trie
 
@@ -89,6 +90,9 @@ class ByteBeamState(StatefulByteLM):
         self.absent = 0.0
         self._opened_before: Opened | None = None
         self._begun = 0  # tokens of the initial context
+        # Of a beam without candidates, which those who wait may still go on: those of the beam it came from.
+        self._trie = self.states[0].trie if self.states else None
+        self._mode = self.states[0].mode if self.states else TrieMode.WITH_EOS
 
     @classmethod
     async def initial(
@@ -146,6 +150,27 @@ class ByteBeamState(StatefulByteLM):
         return beam.with_states([await state.materialize()])
 
     # -- looking --------------------------------------------------------------------------------------
+
+    @property
+    def trie(self) -> AsyncTokenByteTrie:
+        """The trie of the candidates' vocabulary.
+
+        Raises:
+            EmptyBeamError: a beam that was made without candidates has none.
+        """
+        if self._trie is None:
+            raise EmptyBeamError(self._why_empty())
+        return self._trie
+
+    @property
+    def mode(self) -> TrieMode:
+        """How the candidates read end-of-sequence tokens from now on."""
+        return self._mode
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing can be read any more: no candidate is left, and nobody waits."""
+        return not self.states and not len(self.waiting)
 
     def __iter__(self) -> Iterator[LazyTrieState]:
         return iter(self.states)
@@ -221,9 +246,9 @@ class ByteBeamState(StatefulByteLM):
             ValueError: an integer that is no such symbol, or bytes that are no atomic unit.
             TypeError: something else.
         """
-        if not self.states:
+        if self.is_empty:
             return self
-        return await self.advance(check_symbol(a, self.states[0].trie))
+        return await self.advance(check_symbol(a, self.trie))
 
     async def advance(self, symbol: int | bytes, *, pruned: bool = False) -> Self:
         """`<<` of a checked symbol.
@@ -233,10 +258,13 @@ class ByteBeamState(StatefulByteLM):
             pruned: the caller prunes next. Then extensions that pruning is bound to discard are not
                 evaluated, and the beam after that `prune()` is the same.
         """
-        await self.materialize()
-        after = await drive(self.reading(symbol, pruned=pruned))
-        if not after.states and self.params.heal:
-            after = after.with_states(await self._heal(symbol))
+        if not self.trie.trie.may_read(symbol, self.mode):
+            after = self._given_up([])  # no candidate could, evaluated or healed in whatever way
+        else:
+            await self.materialize()
+            after = await drive(self.reading(symbol, pruned=pruned))
+            if not after.states:
+                after = after._given_up(await self._heal(symbol) if self.params.heal else [])
         if self.params.verbose:
             logger.info("after %r: %r", symbol, after)
         return after
@@ -245,9 +273,8 @@ class ByteBeamState(StatefulByteLM):
         """`advance` without healing, as a step (`step.py`), of materialized candidates."""
         if self.params.tolerance is not None:
             opened = self._opened_before or (yield from open_beam(self, symbol))
-            before = self.logZ + self.absent
-            states, room = yield from read_symbol(opened, before, self.params.log_tolerance, symbol)
-            return self._after(states, room, self.dropped, opened.absent)
+            states, room = yield from read_symbol(opened, self, symbol)
+            return self._after(states, room, self.dropped.aged(), opened.absent)
         read = [after for state in self.states if (after := state << symbol) is not None]
         total = logsumexp([state.weight for state in read])
         kept = self.extensions(total)
@@ -265,7 +292,7 @@ class ByteBeamState(StatefulByteLM):
                 "Exact reading keeps every tokenization, and their number grows exponentially: read less, "
                 "raise `max_candidates`, or use a tolerance: BeamParams(tolerance=1e-4)."
             )
-        return self.with_states(read, self._without(kept, total))
+        return self.with_states(read, self._without(kept, total).aged())
 
     def _extend_in_reach(
         self, extensions: list[LazyTrieState], read: list[LazyTrieState], symbol: int | bytes
@@ -295,8 +322,8 @@ class ByteBeamState(StatefulByteLM):
 
     def _without(self, kept: Sequence[LazyTrieState], total: float) -> Dropped:
         """The account after extensions other than `kept` have been dropped."""
-        if self.params.K is None:
-            return self.dropped
+        if self.params.tolerance is not None or self.params.exact:
+            return self.dropped  # they wait; nothing is below no threshold
         ids = {id(state) for state in kept}
         gone = [e.weight for state in self.states for e in state.extend_all() if id(e) not in ids]
         return self.dropped.more(gone, logsumexp([total, *(state.weight for state in kept)]))
@@ -346,8 +373,8 @@ class ByteBeamState(StatefulByteLM):
         if not found.total > 0.0:
             raise EmptyBeamError(self._why_empty())
         left_out = self._without(states, self.logZ)
-        slack = Slack.of(found.log_total, waiting, left_out)
-        return found.normalised(self._anything(slack) if len(waiting) else None, slack)
+        slack = Slack.of(found.log_total, waiting, left_out, of_next=True)
+        return found.normalised(self._anything(slack, found.units) if len(waiting) else None, slack)
 
     async def _open(self) -> Opened:
         if self._opened_before is not None:
@@ -356,12 +383,13 @@ class ByteBeamState(StatefulByteLM):
         self._opened_before = opened
         return opened
 
-    def _anything(self, slack: Slack) -> Float64[np.ndarray, " 258"]:
-        """A small share for every symbol that some token contains."""
-        state = self.states[0]
-        possible = np.zeros(258)
-        possible[list(state.trie.trie.producible)] = 1.0
-        if state.mode is TrieMode.WITH_EOS and len(state.trie.trie.eos_leaves):
+    def _anything(self, slack: Slack, units: Collection[bytes]) -> Float64[np.ndarray, " symbols"]:
+        """A small share for every symbol that some token is read by: 258, then the atomic units."""
+        trie = self.trie.trie
+        possible = np.zeros(258 + len(units))
+        possible[sorted(trie.readable(self.mode))] = 1.0
+        possible[258:] = 1.0
+        if self.mode is TrieMode.WITH_EOS and len(trie.eos_leaves):
             possible[EOS] = 1.0
         possible *= FLOOR * slack.expected / possible.sum()
         return possible
@@ -410,16 +438,30 @@ class ByteBeamState(StatefulByteLM):
         total = self.logZ + self.absent
         least = self.params.log_least_share
         kept = [state for state in self.states if state.weight - total > least][: self.params.K]
-        dropped = self.dropped.more([ceiling(state) for state in self.states[len(kept) :]], total)
+        held = logsumexp([state.weight for state in kept]) + self.absent
+        dropped = self.dropped.more([ceiling(state) for state in self.states[len(kept) :]], held)
         if self.params.tolerance is None:
             return self._after(kept, self.waiting, dropped, self.absent)
         gone, waiting = self.waiting.drop(total + least)
-        return self._after(kept, waiting, dropped.more(gone.weights, total, gone.expected()), self.absent)
+        return self._after(kept, waiting, dropped.more(gone.weights, held, gone.expected()), self.absent)
 
     def with_mode(self, mode: Mode) -> Self:
         """The same beam, reading end-of-sequence tokens in the given mode from now on."""
         # Who waits will read in the mode that each symbol was read in, and goes on in that of the others.
-        return self.with_states([state.with_mode(mode) for state in self.states])
+        after = self.with_states([state.with_mode(mode) for state in self.states])
+        after._mode = as_mode(mode, TrieMode.WITH_EOS)
+        return after
+
+    async def relieved(self) -> Self:
+        """The beam with some of those who wait evaluated, if no candidate has any probability.
+
+        So it is where all stand inside an end-of-sequence string that was read as text and that nothing else
+        goes on with: in the other mode they are no text.
+        """
+        if self.logZ > -math.inf or not len(self.waiting):
+            return self
+        states, room = await drive(wake(self, self.states, self.waiting, self.absent, 0.0))
+        return self._after(states, room, self.dropped, self.absent)
 
     async def prefill(
         self, bs: Context, *, method: str = "beam", progress: bool | ReadingProgress = False
@@ -476,7 +518,15 @@ class ByteBeamState(StatefulByteLM):
         after = makeable(type(self), 2)(states, self.params)
         after.waiting, after.dropped, after.absent = waiting, dropped, absent
         after._begun = self._begun
+        if not states:
+            after._trie, after._mode = self._trie, self._mode
         return after
+
+    def _given_up(self, states: Sequence[LazyTrieState]) -> Self:
+        """Healed candidates, or none, in place of all who wait."""
+        waiting, total = self.waiting, logsumexp([state.weight for state in states])
+        dropped = self.dropped.more(waiting.weights, total, waiting.expected())
+        return self._after(states, WaitingRoom(Trail(waiting.trail.at)), dropped, self.absent)
 
 
 def _in_reach(

@@ -63,7 +63,7 @@ class TokenHealer:
             A materialized candidate that has read `next_byte`, its weight computed as for any other
             candidate with the same tokens; or None if there is none within the limits.
         """
-        symbols = [*_symbols_of(state), check_symbol(next_byte, state.trie)]
+        symbols = [*state.symbols, check_symbol(next_byte, state.trie)]
         if state.terminated or len(symbols) == 1:
             return None
         splits = _Splits(state.trie.trie, symbols)
@@ -137,12 +137,6 @@ class _Splits:
             if arrays.ends[node] and at + 1 < len(self.symbols):
                 ends.append((at + 1, node))
         return ends, True
-
-
-def _symbols_of(state: LazyTrieState) -> list[int | bytes]:
-    """What the state has read since its last boundary; an atomic unit is one symbol."""
-    partial = state.partial_bytes
-    return [partial] if partial in state.trie.trie.arrays.unit_node else list(partial)
 
 
 def _read(state: LazyTrieState, symbols: Sequence[int | bytes]) -> LazyTrieState | None:

@@ -40,6 +40,9 @@ class BeamParams:
             wait, and are evaluated when they come to matter (`waiting.py`). Above 0 and below 1. Not
             together with a `prune_threshold`. None, where neither `K` nor `exact` is given, means
             `DEFAULT_TOLERANCE`.
+        max_late_contexts: with a tolerance: how many of those who wait are evaluated at one byte, at most.
+            Real text needs some hundreds at worst. Where no candidate can read a byte, and none of so many of
+            those who wait, the others are given up, and the byte is healed or impossible.
         exact: keep and evaluate every tokenization, so that answers are exact. For short texts.
         max_candidates: with `exact`: more candidates are a `BudgetExceededError`.
         canonical: count only tokenizations that the model's own tokenizer would produce; the probability of
@@ -67,6 +70,7 @@ class BeamParams:
     exact: bool = False
     max_candidates: int = 10_000
     canonical: bool = False
+    max_late_contexts: int = 1000
 
     def __post_init__(self) -> None:
         if self.K is not None:
@@ -109,10 +113,12 @@ class BeamParams:
         if self.exact and (self.prune_threshold or self.K is not None):
             name = "prune_threshold" if self.prune_threshold else "K"
             raise bad_value(name, getattr(self, name), "must not be given with `exact`: nothing is dropped")
-        if isinstance(self.max_candidates, bool) or not isinstance(self.max_candidates, int):
-            raise bad_type("max_candidates", self.max_candidates, "must be an integer of at least 1")
-        if self.max_candidates < 1:
-            raise bad_value("max_candidates", self.max_candidates, "must be at least 1")
+        for name in ("max_candidates", "max_late_contexts"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise bad_type(name, value, "must be an integer of at least 1")
+            if value < 1:
+                raise bad_value(name, value, "must be at least 1")
 
     @property
     def log_tolerance(self) -> float:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from genlm.bytes.byte_lm.beam import ByteBeamState
     from genlm.bytes.byte_lm.canonical import CanonicalContext
 
-__all__ = ["Listener", "read_context"]
+__all__ = ["Listener", "check_readable", "read_context"]
 
 
 class _Lacking(NamedTuple):
@@ -104,15 +104,18 @@ async def read_context(
         beam: see there, as for `bs`, `method` and `progress`.
         mode: how end-of-sequence strings are read.
         listener: hears of each symbol that is read with the beam. Where a symbol cannot be read it has heard
-            of all those before it.
+            of all those before it. Without one, a symbol that no token is read by is refused before the model
+            is asked for anything.
     """
     if method not in METHODS:
         raise bad_value("method", method, f"must be one of {', '.join(map(repr, METHODS))}")
-    if not len(beam):
+    if beam.is_empty:
         raise EmptyBeamError("the beam is empty: it cannot read a context. Start with ByteBeamState.initial.")
-    symbols = split_symbols(bs, beam.states[0].trie)
+    symbols = split_symbols(bs, beam.trie)
     if not symbols:
         return beam
+    if listener is None:
+        check_readable(symbols, beam.trie, mode)
     with reading_progress(progress, _length(symbols)) as report:
         return await _read(beam, symbols, method, report, mode, listener or _unheard)
 
@@ -131,6 +134,10 @@ async def _read(
 ) -> _Beam:
     reading, done = beam.with_mode(mode), 0
     await reading.materialize()
+    reading = await reading.relieved()
+    whole, text = text, text[: _readable(text, beam.trie, mode)]
+    if not len(reading) and text:
+        raise _impossible(reading, text[0], text, 0)
     if method != "beam" and all(isinstance(symbol, int) for symbol in text):
         reading, done = await read_path(reading, spelled(text), method)
         report(done)
@@ -148,7 +155,8 @@ async def _read(
         if guesses.useful:
             reading, at = await _read_known(reading, symbols, at, guesses)
         report(done + guesses.offset(at))
-    return reading.with_mode(TrieMode.WITH_EOS)
+    check_readable(whole, beam.trie, mode)
+    return await reading.with_mode(TrieMode.WITH_EOS).relieved()
 
 
 async def _read_known(
@@ -230,11 +238,10 @@ class _Guesses:
     """Contexts that reading some symbols will probably need."""
 
     def __init__(self, beam: ByteBeamState, symbols: list[int | bytes], listener: Listener) -> None:
-        state = beam.states[0]
         self.listener = listener
-        self._mode = state.mode
-        self.useful = state.remembers
-        self._trie = state.trie.trie
+        self._mode = beam.mode
+        self.useful = any(state.remembers for state in beam.states[:1])
+        self._trie = beam.trie.trie
         self._history = beam.waiting.trail  # what was read before
         self._text = spelled(symbols)
         self._offset = _offsets(symbols)
@@ -363,17 +370,58 @@ def split_symbols(bs: Context, trie: AsyncTokenByteTrie) -> list[int | bytes]:
     return symbols
 
 
+def _readable(symbols: Sequence[int | bytes], trie: AsyncTokenByteTrie, mode: TrieMode) -> int:
+    """How many symbols there are before the first that no token of the vocabulary is read by."""
+    may = trie.trie.may_read
+    return next((at for at, symbol in enumerate(symbols) if not may(symbol, mode)), len(symbols))
+
+
+def check_readable(
+    symbols: list[int | bytes], trie: AsyncTokenByteTrie, mode: TrieMode, name: str = "bs"
+) -> None:
+    """Refuse a text with a symbol that no token of the vocabulary is read by: no model is needed for that.
+
+    Args:
+        symbols: the text.
+        trie: the trie of the vocabulary.
+        mode: how end-of-sequence strings are read.
+        name: the argument that the text is.
+
+    Raises:
+        ImpossibleByteError: such a symbol, with its offset.
+    """
+    at = _readable(symbols, trie, mode)
+    if at == len(symbols):
+        return
+    symbol = symbols[at]
+    why = "no token of this model contains that byte. Remove it, or use a model with byte fallback."
+    producible = isinstance(symbol, bytes) or symbol in trie.trie.producible
+    if producible:
+        why = (
+            "it only occurs in tokens that end a sequence or are atomic units, and none is read byte by byte. "
+            "Read an atomic unit whole; where an end may be text, read it with `prefill`."
+        )
+    where = _where(symbol, symbols, _offsets(symbols)[at], name)
+    raise ImpossibleByteError(
+        f"{where}: {why}", byte=symbol, offset=_offsets(symbols)[at], producible=producible
+    )
+
+
+def _where(symbol: int | bytes, symbols: list[int | bytes], offset: int, name: str = "bs") -> str:
+    shown = repr(symbol) if isinstance(symbol, bytes) else f"0x{symbol:02x} ({bytes([symbol])!r})"
+    before = spelled(symbols)[max(0, offset - 20) : offset]
+    return f"`{name}` has byte {shown} at offset {offset}, after {before!r}"
+
+
 def _impossible(
     beam: ByteBeamState, symbol: int | bytes, symbols: list[int | bytes], offset: int
 ) -> ImpossibleByteError:
-    """Why `beam` could not read `symbol`: the vocabulary, or what the beam was allowed to keep."""
-    trie = beam.states[0].trie.trie
-    producible = isinstance(symbol, bytes) or symbol in trie.producible
-    text = spelled(symbols)
-    shown = repr(symbol) if isinstance(symbol, bytes) else f"0x{symbol:02x} ({bytes([symbol])!r})"
-    where = f"`bs` has byte {shown} at offset {offset}, after {text[max(0, offset - 20) : offset]!r}"
-    if not producible:
-        why = "no token of this model contains that byte. Remove it, or use a model with byte fallback."
+    """Why `beam` could not read `symbol`, which some token is read by."""
+    if beam.logZ == -math.inf:
+        why = (
+            "nothing goes on from where the text before it ends, inside a string that ends a sequence. End "
+            "that text elsewhere, or give other `eos_byte_strings`."
+        )
     else:
         why = "no kept tokenization of the bytes before it can go on with it. "
         if beam.params.canonical:
@@ -383,4 +431,5 @@ def _impossible(
             )
         way = "Allow healing (heal=True, larger heal_max_backoff and heal_max_splits), a larger K, or a "
         why += way + "smaller prune_threshold."
-    return ImpossibleByteError(f"{where}: {why}", byte=symbol, offset=offset, producible=producible)
+    where = _where(symbol, symbols, offset)
+    return ImpossibleByteError(f"{where}: {why}", byte=symbol, offset=offset, producible=True)

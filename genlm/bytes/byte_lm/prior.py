@@ -1,22 +1,24 @@
 """What a text's beginning counts for by the vocabulary alone: tokens drawn evenly.
 
-Let `g(i)` be the probability that tokens drawn evenly spell a text beginning with the symbols from place `i` to
-the present one, `n`. A token that begins at `i` either ends at some `m <= n`, and the rest has `g(m)`; or it goes
-on beyond `n`. So
+Let `g(i)` be the probability that tokens drawn evenly spell a text beginning with the symbols from place `i`
+to the present one, `n`. A token that begins at `i` either ends at some `m <= n`, and the rest has `g(m)`; or
+it goes on beyond `n`. So
 
-    g(n) = 1    g(i) = sum over m of g(m) (tokens that spell i..m) / all  +  (tokens that begin with i..n) / all
+    g(n) = 1
+    g(i) = sum over m of g(m) (tokens that spell i..m) / all  +  (longer tokens that begin with i..n) / all
 
-Candidates that wait since many places ask for `g` of each, after every symbol. **Cost**: one pass from the back
-gives all of them, in as many steps as tokens end on the way; and what tokens there are is known from the symbol
-before: each of those that were going on goes on by one edge of the trie, or is gone. Inside a token of `n` bytes
-that is `n` steps a byte. Walking from each place anew is `n^2` of them, and for each place by itself `n^3`.
+Candidates that wait since many places ask for `g` of each, after every symbol. **Cost**: one pass from the
+back gives all of them, in as many steps as tokens end on the way; and what tokens there are is known from the
+symbol before: each of those that were going on goes on by one edge of the trie, or is gone. Inside a token of
+`n` bytes that is `n` steps a byte. Walking from each place anew is `n^2` of them, and for each place by
+itself `n^3`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from genlm.bytes.trie.arrays import ROOT
 from genlm.bytes.trie.modes import EOS
@@ -53,24 +55,24 @@ class Stretch:
     def __init__(self) -> None:
         self.length = 0
         self._symbol: int | bytes = -1
-        self._before: Self | None = None
+        self._before: Stretch | None = None
         self._covers: _Covers | None = None
         self._priors: list[float] | None = None
 
-    def after(self, symbol: int | bytes) -> Self:
+    def after(self, symbol: int | bytes) -> Stretch:
         """One more symbol."""
-        longer = type(self)()
+        longer = Stretch()
         longer.length, longer._symbol, longer._before = self.length + 1, symbol, self
         return longer
 
     def prior(self, trie: TokenByteTrie, length: int) -> float:
-        """`token_prior` of the last `length` symbols, at least `LOWEST`. All are asked about with one trie."""
+        """`token_prior` of the last `length` symbols, at least `LOWEST`; always with one trie."""
         if self._priors is None:
             self._priors = self._known_covers(trie).priors()
         return self._priors[self.length - length]
 
     def _known_covers(self, trie: TokenByteTrie) -> _Covers:
-        links, link = list[Self](), self
+        links, link = list[Stretch](), self
         while link._covers is None and link._before is not None:
             links.append(link)
             link = link._before

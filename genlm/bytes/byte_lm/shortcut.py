@@ -39,11 +39,14 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
 
     Returns:
         A beam of one candidate, and the number of bytes of `text` it has read. The beam as it is and 0
-        where no such path exists, the model gives it no probability, or it is not canonical though only
-        canonical tokenizations count.
+        where no such path exists, the model gives it no probability, it takes bytes for an atomic unit that
+        are none, or it is not canonical though only canonical tokenizations count.
     """
     state = beam.states[0]
     trie = state.trie.trie
+    units = trie.arrays.unit_node
+    if state.symbols and isinstance(state.symbols[0], bytes):  # a unit is a token: go on from its end
+        state = next(iter(state.extend_all()), state)
     partial = state.partial_bytes
     tokens = guess_tokens(getattr(state.lm_state, "model", None), trie, partial + text)
     spelled = [trie.spelling_of_id[token] for token in tokens]
@@ -51,7 +54,7 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
         return beam, 0
     kept = len(tokens) - 1 if method == "heal" else _last_word(spelled)
     read = sum(map(len, spelled[:kept])) - len(partial)
-    if kept == 0 or read < 0:
+    if kept == 0 or read < 0 or not units.keys().isdisjoint(spelled[:kept]):
         return beam, 0
     canonical = state.canonical
     if canonical is not None and (canonical := canonical.after_all(tokens[:kept])) is None:
@@ -83,7 +86,7 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
     after = beam.restarted(end, beam.waiting.trail.at + read)
     # All that the beam held before bounds what the other tokenizations can contribute.
     others = [state.weight for state in beam.states] + beam.waiting.weights
-    after.dropped = beam.dropped.more(others, math.inf)
+    after.dropped = beam.dropped.more(others, weight, expected=-math.inf)
     return after, read
 
 

@@ -22,7 +22,7 @@ from genlm.bytes.util import logsumexp
 if TYPE_CHECKING:
     from genlm.bytes.byte_lm.beam import ByteBeamState
 
-__all__ = ["Ask", "Opened", "Step", "drive", "open_beam", "read_symbol"]
+__all__ = ["Ask", "Opened", "Step", "drive", "open_beam", "read_symbol", "wake"]
 
 PATIENCE = math.log(30.0)
 """How much heavier than the tolerance an extension must be that ends inside a token of the others, to be
@@ -101,8 +101,8 @@ def open_beam(beam: ByteBeamState, symbol: int | bytes | None) -> Step[Opened]:
     tolerance = beam.params.log_tolerance
     patience = 0.0 if symbol is None else PATIENCE
     states, room = list(beam.states), beam.waiting
-    if symbol is None and states:
-        states, room = yield from _wake(states, room, beam.absent, tolerance, patience)
+    if symbol is None:
+        states, room = yield from wake(beam, states, room, beam.absent, patience)
     total = logsumexp([state.weight for state in states]) + beam.absent
     extensions = [extension for state in states for extension in state.extend_all()]
     if symbol is not None:
@@ -125,42 +125,58 @@ def open_beam(beam: ByteBeamState, symbol: int | bytes | None) -> Step[Opened]:
 
 
 def read_symbol(
-    opened: Opened, before: float, log_tolerance: float, symbol: int | bytes
+    opened: Opened, beam: ByteBeamState, symbol: int | bytes
 ) -> Step[tuple[list[LazyTrieState], WaitingRoom]]:
     """Read a symbol: by the candidates, and by those who waited and matter now.
 
     Args:
-        opened: the beam.
-        before: natural log of its weight.
-        log_tolerance: natural log of the share above which an estimate matters.
+        opened: the beam, opened.
+        beam: the beam.
         symbol: what to read.
+
+    Returns:
+        The candidates, and who still waits. Where there is no candidate, those are the ones that nobody has
+        looked at within `max_late_contexts`.
     """
+    before, mode = beam.logZ + beam.absent, beam.mode
     read = [after for state in opened.states if (after := state << symbol) is not None]
-    mode = opened.states[0].mode
     logp = _log_ratio(read, opened.absent, before)
     room = opened.room.read(symbol, mode, logp)
-    looks = int(logp * log_tolerance / PER_LOOK) if -math.inf < logp < SURPRISE else 0
-    read, room = yield from _wake(read, room, opened.absent, log_tolerance, PATIENCE, looks)
-    read = [state.with_mode(mode) for state in read]
+    surprised = -math.inf < logp < SURPRISE
+    looks = int(logp * beam.params.log_tolerance / PER_LOOK) if surprised else 0
+    read, room = yield from wake(beam, read, room, opened.absent, PATIENCE, looks)
     logp = _log_ratio(read, opened.absent, before)
     # Nobody began to wait at the present place yet: those who were replayed did at places before it.
     return read, replace(room, trail=opened.room.read(symbol, mode, logp).trail)
 
 
-def _wake(
+def wake(
+    beam: ByteBeamState,
     states: list[LazyTrieState],
     room: WaitingRoom,
     absent: float,
-    log_tolerance: float,
     patience: float,
     looks: int = 0,
 ) -> Step[tuple[list[LazyTrieState], WaitingRoom]]:
-    """Evaluate those who waited and matter now, until nobody is left who does."""
-    at_once = AT_ONCE
+    """Evaluate those who waited and matter now, until nobody is left who does, or `max_late_contexts`.
+
+    Each that is evaluated lets more wait, where tokens end on its way, and where no candidate is left to
+    measure them by, all matter: without that bound every way to cut the text would be tried.
+
+    Args:
+        beam: the settings, and the mode that candidates go on in.
+        states: the candidates so far.
+        room: who waits.
+        absent: see `Opened`.
+        patience: see `WaitingRoom.due`.
+        looks: how many to look at, however little is expected of them.
+    """
+    at_once, left = AT_ONCE, beam.params.max_late_contexts
     while True:
-        # Where nobody could read the symbol, those who wait are all there is: a few at a time.
         total = logsumexp([state.weight for state in states]) + absent
-        due, room = room.due(total + log_tolerance, patience, None if states else at_once)
+        # Where nobody could read the symbol, those who wait are all there is: a few at a time.
+        most = left if total > -math.inf else min(left, at_once)
+        due, room = room.due(total + beam.params.log_tolerance, patience, most)
         looked_at, room = room.look(looks)
         due += looked_at
         at_once, looks = 2 * at_once, 0
@@ -169,6 +185,7 @@ def _wake(
         due = [w for w in due if w.state.may_read([link.symbol for link in room.trail.since(w.trail)])]
         if not due:  # all have probability 0: they are gone without having been evaluated
             continue
+        left = max(0, left - len(due))
         ask = Ask([w.state for w in due], [w.trail.at for w in due])
         got = {id(state) for state in (yield ask)}
         for waiting in due:
@@ -176,7 +193,7 @@ def _wake(
                 after, found = waiting.replay(room.trail)
                 room = room.admit_late(found)
                 if after is not None:
-                    states = [*states, after]
+                    states = [*states, after.with_mode(beam.mode)]
 
 
 def _log_ratio(read: Sequence[LazyTrieState], absent: float, before: float) -> float:

@@ -37,9 +37,7 @@ class Trail:
     loglik: float = 0.0
     met: Stretch | None = None
 
-    def after(
-        self, symbol: int | bytes, mode: TrieMode, logp: float, met: Stretch | None = None
-    ) -> Trail:
+    def after(self, symbol: int | bytes, mode: TrieMode, logp: float, met: Stretch | None = None) -> Trail:
         """The trail with one more symbol, of log-probability `logp`."""
         return Trail(self.at + 1, self, symbol, mode, self.loglik + max(logp, LEAST), met)
 

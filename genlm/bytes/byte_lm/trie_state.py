@@ -205,6 +205,12 @@ class LazyTrieState:
         trie = self.trie.trie
         return b"" if self.node >= trie.eos_node else trie.arrays.prefix(self.node, trie.decode)
 
+    @property
+    def symbols(self) -> list[int | bytes]:
+        """What was read since the last token ended: bytes one by one, or an atomic unit."""
+        partial = self.partial_bytes
+        return [partial] if self.node == self.trie.trie.arrays.unit_node.get(partial) else list(partial)
+
     def actions(self) -> Mapping[Any, int]:
         """Each edge that can be followed here, and the node it leads to; nothing after the end."""
         return {} if self.terminated else self.trie.trie.children[self.node]
@@ -244,15 +250,15 @@ class LazyTrieState:
         masses, trie = self.masses, self.trie.trie
         here = 0.0 if self.terminated else self._mass_here
         if here <= 0.0:
-            return ps, {}
+            return ps, dict.fromkeys(trie.arrays.unit_node, 0.0)
         labels, sums = masses.children(self.node, self.mode)
         ps[labels] = sums / here
         ps[EOT] = masses.ending(self.node, self._ended) / here
-        if self.node != ROOT:
-            return ps, {}
+        units = trie.arrays.unit_node
+        if self.node != ROOT:  # a unit is a token of its own: it can follow where one ends
+            return ps, dict.fromkeys(units, 0.0)
         if self.mode is TrieMode.WITH_EOS:
             ps[EOS] = masses.eos() / here
-        units = trie.arrays.unit_node
         return ps, {unit: masses.node(node, self.mode, self.mode) / here for unit, node in units.items()}
 
     # -- moving ---------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from bisect import insort
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import nlargest
+from operator import itemgetter
 from typing import Self
 
 from genlm.bytes.byte_lm.prior import Stretch
@@ -52,7 +53,7 @@ RECENT = 12
 """How many bytes ago those may have begun to wait who are looked at. Earlier ones are often heavier, and have
 been passed by many times."""
 MOST_WAITING = 4096
-"""How many may wait that have rejoined, and as many that have not: the rest are given up, the lightest first."""
+"""How many may wait that have rejoined, and as many that have not; the lightest beyond are given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,14 +177,15 @@ class WaitingRoom:
             patience: by how much more, as a log factor, for those who have not rejoined.
             most: take at most so many, those of the largest estimates.
         """
+        if most == 0:
+            return [], self
         bar = least - self.trail.loglik
         n = 0
         while n < len(self.rejoined) and self.rejoined[n].key > bar:
             n += 1
         taken, left = list(self.rejoined[:n]), self.rejoined[n:]
         inside = list[tuple[Waiting, ...]]()
-        for group in self.inside:
-            doubt = self._doubt(group[0], self.trail, self.stretch)
+        for group, doubt in self._with_doubts():
             k = sum(1 for w in group if w.weight + doubt > least + patience)
             taken += group[:k]
             if k < len(group):
@@ -220,25 +222,18 @@ class WaitingRoom:
         bar, n = least - self.trail.loglik, len(self.rejoined)
         while n and (self.rejoined[n - 1].key < bar or n > MOST_WAITING):
             n -= 1
-        doubts = [self._doubt(group[0], self.trail, self.stretch) for group in self.inside]
-        each = list(zip(self.inside, doubts, strict=True))
-        if sum(map(len, self.inside)) > MOST_WAITING:
-            estimates = nlargest(MOST_WAITING, (w.weight + doubt for group, doubt in each for w in group))
-            least = max(least, estimates[-1])
-        lost = list[tuple[Waiting, ...]]()
-        inside = list[tuple[Waiting, ...]]()
-        for group, doubt in each:
-            k = len(group)
-            while k and group[k - 1].weight + doubt < least:
-                k -= 1
-            if k < len(group):
-                lost.append(group[k:])
-            if k:
-                inside.append(group[:k])
-        gone = replace(self, inside=tuple(lost), rejoined=self.rejoined[n:])
-        return gone, replace(self, inside=tuple(inside), rejoined=self.rejoined[:n]) if len(gone) else self
+        each = [(w, w.weight + doubt) for group, doubt in self._with_doubts() for w in group]
+        keep = {id(w) for w, estimate in nlargest(MOST_WAITING, each, key=itemgetter(1)) if estimate >= least}
+        lost = _parted([[w for w in group if id(w) not in keep] for group in self.inside])
+        inside = _parted([[w for w in group if id(w) in keep] for group in self.inside])
+        gone = replace(self, inside=lost, rejoined=self.rejoined[n:])
+        return gone, replace(self, inside=inside, rejoined=self.rejoined[:n]) if len(gone) else self
 
     # -- estimates ------------------------------------------------------------------------------------
+
+    def _with_doubts(self) -> Iterator[tuple[tuple[Waiting, ...], float]]:
+        for group in self.inside:
+            yield group, self._doubt(group[0], self.trail, self.stretch)
 
     def _estimate(self, waiting: Waiting) -> float:
         end, stretch = self._rejoining(waiting.trail) or (self.trail, self.stretch)
@@ -258,8 +253,8 @@ class WaitingRoom:
         return tuple(found)
 
     def _rejoining(self, start: Trail) -> tuple[Trail, Stretch] | None:
-        """The first place from `start` on where heavy candidates have a token's end, if there is one; and what
-        was read from the place before where they did to there."""
+        """The first place from `start` on where heavy candidates have a token's end, if there is one; and
+        what was read from the place before where they did to there."""
         for link in self.trail.since(start):
             if link.met is not None:
                 assert link.before is not None
@@ -278,6 +273,10 @@ class WaitingRoom:
         """The same without lenience."""
         start = waiting.trail
         return 0.0 if start is end else min(_prior(waiting, end, stretch), end.loglik - start.loglik)
+
+
+def _parted(groups: list[list[Waiting]]) -> tuple[tuple[Waiting, ...], ...]:
+    return tuple(tuple(group) for group in groups if group)
 
 
 def _descending(waiting: Waiting) -> float:

@@ -36,7 +36,7 @@ class Score:
             infinity the others are nan: nothing is known of what follows the impossible.
         end: of the end of the text after them; None if it was not asked for.
         slack: the share of the whole text's probability that is expected to be missing, since tokenizations
-            were left out.
+            were left out; of a span, that of the whole.
 
     Examples:
         >>> s = Score(b"ab", np.log([0.5, 0.25]))
@@ -55,6 +55,16 @@ class Score:
         if (self.logprobs == -np.inf).any():
             return -math.inf
         return float(self.logprobs.sum()) + (self.end or 0.0)
+
+    @property
+    def missing(self) -> float:
+        """By how many nats the log-probability of the whole is expected to be too low: `slack` as a length.
+
+        It adds up over a text, as the log-probability does, where a share comes near 1; divide it by the
+        number of bytes to compare texts of different lengths. Nothing is certified: see
+        `ByteBeamState.bounds`.
+        """
+        return -math.log1p(-self.slack) if self.slack < 1.0 else math.inf
 
     @property
     def bits(self) -> float:

@@ -52,7 +52,7 @@ async def token_scores(
         without a tokenizer they are the longest matches.
     """
     state = start.states[0]
-    trie, partial = state.trie.trie, bytes(state.partial)
+    trie, partial = state.trie.trie, state.partial_bytes
     encoder, whole = text_encoder(state.lm_state.model, trie), partial + before + text
     tokens = encoder.exact(whole) if encoder.exists else [*longest_tokens(trie, whole, encoder.avoided)]
     spelled = [trie.spelling_of_id[token] for token in tokens or ()]

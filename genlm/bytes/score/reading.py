@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from genlm.bytes.byte_lm import ByteBeamState
-from genlm.bytes.byte_lm.prefill import split_symbols
+from genlm.bytes.byte_lm.prefill import check_readable, split_symbols
 from genlm.bytes.errors import ImpossibleByteError, bad_value
 from genlm.bytes.score.ends import end_probability, ends_tree
 from genlm.bytes.score.window import Window, read_sliding
@@ -67,7 +67,9 @@ async def read(
     Raises:
         ImpossibleByteError: such a byte.
     """
-    symbols = split_symbols(text, start.states[0].trie)
+    symbols = split_symbols(text, start.trie)
+    if on_impossible == "error":
+        check_readable(symbols, start.trie, TrieMode.WITH_EOS, "text")
     found = np.zeros(len(text), np.float64)
     beams: dict[int, ByteBeamState] = {}
     wanted = frozenset(wanted)

@@ -139,15 +139,9 @@ async def _forget(state: LazyTrieState, begun: int, overlap: int) -> LazyTrieSta
     # Which tokens may follow is a matter of the whole text, and not of what the model sees of it.
     start = LazyTrieState.at_boundary(lm_state, state.trie, state.committed, state.mode, state.canonical)
     after: LazyTrieState | None = await start.materialize()
-    for symbol in _unfinished(state):
+    for symbol in state.symbols:
         after = None if after is None else after << symbol
     return after
-
-
-def _unfinished(state: LazyTrieState) -> list[int | bytes]:
-    """What a candidate has read of its next token: bytes, or an atomic unit, which is one symbol."""
-    units = state.trie.trie.arrays.unit_node
-    return next(([unit] for unit, node in units.items() if node == state.node), [*state.partial])
 
 
 def _deepest(beam: ByteBeamState) -> int:

@@ -19,7 +19,7 @@ from jaxtyping import Float, Float32, Int
 
 from genlm.bytes.errors import bad_asserted, bad_type, bad_value
 from genlm.bytes.trie.arrays import ROOT, TrieArrays
-from genlm.bytes.trie.modes import Mode, TrieMode, TrieOp, as_mode
+from genlm.bytes.trie.modes import EOS, Mode, TrieMode, TrieOp, as_mode
 from genlm.bytes.trie.sums import Branches, Levels, below_cpu, below_torch
 from genlm.bytes.trie.views import Children, Prefixes, WordToLeaf
 
@@ -176,6 +176,34 @@ class TokenByteTrie:
     def producible(self) -> frozenset[int]:
         """The bytes that occur in any token."""
         return frozenset(b"".join(map(bytes, self.decode)))
+
+    def readable(self, mode: TrieMode) -> frozenset[int]:
+        """The bytes that some token is read by, one after another.
+
+        Those of atomic units are not, nor, with `TrieMode.WITH_EOS`, those of tokens that end the sequence.
+        """
+        return self._text_bytes if mode is TrieMode.WITH_EOS else self._any_bytes
+
+    @cached_property
+    def _any_bytes(self) -> frozenset[int]:
+        return self._bytes_but(self.atomic_byte_strings)
+
+    @cached_property
+    def _text_bytes(self) -> frozenset[int]:
+        return self._bytes_but(self.atomic_byte_strings | self.eos_byte_strings)
+
+    def _bytes_but(self, strings: set[bytes]) -> frozenset[int]:
+        if not strings:
+            return self.producible
+        return frozenset(b"".join(string for token in self.decode if (string := bytes(token)) not in strings))
+
+    def may_read(self, symbol: int | bytes, mode: TrieMode) -> bool:
+        """Whether any token at all is read by a symbol: a byte, 257 for the end, or an atomic unit."""
+        if isinstance(symbol, bytes):
+            return symbol in self.arrays.unit_node
+        if symbol == EOS:
+            return mode is TrieMode.WITH_EOS and len(self.eos_leaves) > 0
+        return symbol in self.readable(mode)
 
     @property
     def leaf_of_position(self) -> Int[np.ndarray, " tokens"]:

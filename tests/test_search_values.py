@@ -1,0 +1,190 @@
+"""Beams are values: what is asked of one changes no other. And what waits costs no more than it says."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Any
+
+import pytest
+from brute import Brute
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toy import FixedLM, ToyLM, vocabularies
+
+from genlm.bytes import BeamParams, ByteBeamState, TokenByteTrie
+from genlm.bytes.byte_lm.prior import Stretch, token_prior
+from genlm.bytes.byte_lm.trail import Trail
+from genlm.bytes.byte_lm.waiting import WaitingRoom
+from genlm.bytes.trie.arrays import TrieArrays
+
+tolerances = st.sampled_from([0.5, 0.1, 0.02, 1e-3])
+
+
+def held(beam: ByteBeamState) -> Any:
+    waiting = sorted((w.trail.at, w.state.lm_state.context, w.weight, w.key) for w in beam.waiting)
+    return [(s.weight, s.lm_state.context, s.node) for s in beam], waiting, beam.slack
+
+
+@given(
+    vocabularies(most=12, longest=6),
+    st.text("aabbc", min_size=4, max_size=14),
+    st.lists(st.integers(0, 3), min_size=1, max_size=8),
+    tolerances,
+    st.integers(0, 2**20),
+)
+@settings(max_examples=80)
+async def test_looking_at_an_older_beam_changes_no_newer_one(words, text, ages, tolerance, seed):
+    """After each byte, a beam of a few bytes ago is looked at: those that went on from it do not notice."""
+
+    async def read(looking: bool) -> list[Any]:
+        beams = [await ByteBeamState.initial(ToyLM(words, seed=seed), BeamParams(tolerance=tolerance))]
+        for n, byte in enumerate(text.encode()):
+            beams.append(await (beams[-1].prune() << byte))
+            if looking:
+                await beams[max(0, n - ages[n % len(ages)])].logp_next()
+        return [held(beam) for beam in beams]
+
+    assert await read(True) == await read(False)
+
+
+async def test_branches_share_what_was_read_and_no_more():
+    """Two ways to go on from one beam, one of them looked at on the way, in either order."""
+    lm = ToyLM([b"a", b"b", b"ab", b"ba", b"abab", b"bb"], seed=5)
+    beam = await (await ByteBeamState.initial(lm, BeamParams(tolerance=0.1))).prefill(b"abab")
+    alone = held(await (await (beam << 97) << 98))
+    other = await (beam << 98)
+    await beam.logp_next()
+    await other.logp_next()
+    again = await ByteBeamState.initial(lm, BeamParams(tolerance=0.1))
+    again = await again.prefill(b"abab")
+    assert held(await (await (again << 97) << 98)) == alone
+
+
+@given(vocabularies(), st.text("abc", max_size=8), tolerances, st.integers(0, 999))
+@settings(max_examples=60)
+async def test_slack_counts_nobody_twice(words, text, tolerance, seed):
+    """A limit on the candidates that none exceeds changes nothing, what is missing included."""
+    found = []
+    for K in (None, 10**6):
+        beam = await ByteBeamState.initial(ToyLM(words, seed=seed), BeamParams(K, tolerance=tolerance))
+        for byte in text.encode():
+            beam = await (beam.prune() << byte)
+        found.append((beam.slack, (await beam.logp_next()).slack, held(beam)))
+    assert found[0] == found[1]
+
+
+# --- priors -----------------------------------------------------------------------------------------
+
+
+def prior_by_definition(trie: TokenByteTrie, text: bytes) -> float:
+    """Tokens drawn one after another, evenly, until they cover the text."""
+    words = [bytes(token) for token in trie.decode]
+    if not text:
+        return 1.0
+    likely = [w for w in words if w.startswith(text)]
+    whole = [
+        prior_by_definition(trie, text[len(w) :]) for w in words if len(w) < len(text) and text.startswith(w)
+    ]
+    drawn = [w for w in words if 0x80 <= w[0] < 0xC0] if 0x80 <= text[0] < 0xC0 else words
+    return (len(likely) + sum(whole)) / max(len(drawn), 1)
+
+
+@given(
+    vocabularies(b"ab\xc3\xa9", complete=False),
+    st.lists(st.sampled_from(b"ab\xc3\xa9"), max_size=7).map(bytes),
+)
+@settings(max_examples=60)
+def test_priors_are_what_they_say(words, text):
+    trie = TokenByteTrie(ToyLM(words).byte_vocab)
+    stretch = Stretch()
+    for n, byte in enumerate(text, start=1):
+        stretch = stretch.after(byte)
+        if n % 2:  # asked now and then, or only at the end
+            stretch.prior(trie, n)
+    for length in range(len(text) + 1):
+        want = prior_by_definition(trie, text[len(text) - length :])
+        assert math.exp(stretch.prior(trie, length)) == pytest.approx(want)
+        assert math.exp(token_prior(trie, text[len(text) - length :])) == pytest.approx(want)
+
+
+@pytest.mark.parametrize("length", [50, 100, 200])
+async def test_inside_a_long_token_a_byte_costs_its_length(
+    length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps in the trie grow with the square of the text, not with its third power or more."""
+    steps, child = 0, TrieArrays.child
+
+    def counted(self, node, symbol):
+        nonlocal steps
+        steps += 1
+        return child(self, node, symbol)
+
+    words = [b"ab" * n for n in (1, 2, 4, 250)] + [b"ab" * 250 + b"c", b"a", b"b"]
+    lm = FixedLM(words, rule=lambda _: [0.01, 0.01, 0.01, 0.9, 0.05, 0.01, 0.01])
+    start = await ByteBeamState.initial(lm, BeamParams(tolerance=1e-3))
+    monkeypatch.setattr(TrieArrays, "child", counted)
+    beam = await start.prefill(b"ab" * (length // 2))
+    assert len(beam) and steps < 10 * length**2
+
+
+async def test_both_kinds_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    from genlm.bytes.byte_lm import waiting
+
+    monkeypatch.setattr(waiting, "MOST_WAITING", 5)
+    lm = FixedLM([b"a", b"ab"], rule=lambda _: [0.3, 0.7])
+    (state,) = await ByteBeamState.initial(lm, BeamParams())
+    for meets in (True, False):
+        gone, kept = WaitingRoom(Trail()).admit([state] * 3, meets).drop(-math.inf)
+        assert (len(gone), len(kept)) == (0, 3)
+    room = WaitingRoom(Trail()).admit([(state << 97).extend_all()[0]] * 3, meets=False)
+    room = room.read(97, state.mode, -1.0).admit([state] * 4, meets=False)
+    gone, kept = room.drop(-math.inf)
+    assert (len(gone), len(kept)) == (2, 5)
+    assert {w.weight for w in gone} == {min(w.weight for w in room)} == {math.log(0.3)}
+
+
+def test_brute_agrees_where_nothing_waits():
+    """The values above are those of the definition when the tolerance is fine enough."""
+    lm = ToyLM([b"a", b"b", b"ab", b"bab"], seed=3)
+
+    async def go():
+        beam = await ByteBeamState.initial(lm, BeamParams(tolerance=1e-12))
+        for byte in b"abab":
+            await beam.logp_next()
+            beam = await (beam.prune() << byte)
+        assert math.exp(beam.logZ) == pytest.approx(Brute(lm).prefix(b"abab"))
+
+    asyncio.run(go())
+
+
+# --- the account of what is missing -------------------------------------------------------------------
+
+
+async def test_over_a_long_text_nats_add_up_and_no_share_is_above_1():
+    """At each `a` a tenth is dropped: after n of them the whole is 0.9^-n times what was kept."""
+    lm = FixedLM([b"a", b"a"], rule=lambda _: [0.9, 0.1])
+    beam = await ByteBeamState.initial(lm, BeamParams(K=1))
+    for n in range(1, 1001):
+        beam = await (beam.prune() << ord("a"))
+        if n in (1, 2, 10, 100, 1000):
+            logp = await beam.prune().logp_next()
+            assert beam.bounds().lower == pytest.approx(beam.logZ)
+            dropped = max(0, n - 2)  # the last two are not pruned yet
+            assert beam.slack.nats == pytest.approx(-dropped * math.log(0.9), rel=0.02, abs=1e-9) or n == 1000
+            assert beam.slack.expected <= beam.slack.bound <= 1.0
+            assert logp.slack.expected <= logp.slack.bound <= 1.0
+    assert 0.9 < beam.slack.expected <= 1.0 and beam.slack.bound == pytest.approx(1.0)
+    assert logp.slack.expected < 1.0
+
+
+async def test_what_was_dropped_long_ago_counts_little_for_what_comes_next():
+    lm = FixedLM([b"a", b"a", b"b"], rule=lambda c: [0.5, 0.3, 0.2] if len(c) < 5 else [0.0, 0.0, 1.0])
+    beam = await (await ByteBeamState.initial(lm, BeamParams(K=1))).prefill(b"aaaaa")
+    whole, next_byte = [], []
+    for _ in range(300):
+        beam = await (beam.prune() << ord("b"))
+        whole.append(beam.slack.expected)
+        next_byte.append((await beam.logp_next()).slack.expected)
+    assert whole[-1] == pytest.approx(whole[1]) and whole[-1] > 0.5
+    assert next_byte[-1] < 0.05 and next_byte[5:] == sorted(next_byte[5:], reverse=True)
