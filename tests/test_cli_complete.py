@@ -28,6 +28,16 @@ class TestComplete:
             done = run("complete", "-", "--echo", "--max-bytes", "5", *args, stdin=b"the \xc3")
             assert fine(done) == b"the \xc3" + new
 
+    @pytest.mark.parametrize("more", [(), ("--stream",), ("--json",)])
+    def test_special_tokens(self, run: Run, lm: ByteLM, more: tuple[str, ...]) -> None:
+        """The text spells one: it is text, unless it is said that such a token is meant."""
+        text, options = "the</s>an", ("--max-bytes", "6", *more)
+        for args, prompt in (((), text), (("--parse-special",), ("the", lm.special("</s>"), "an"))):
+            done, want = run("complete", text, *options, *args), lm.complete(prompt, max_bytes=6)
+            found = exact(document(done)["completions"][0]) if "--json" in more else fine(done)
+            assert found == want.bytes
+        assert run("complete", text, "--parse-special", "--suffix", "x").code == 2
+
     def test_a_document(self, run: Run, lm: ByteLM) -> None:
         found = document(run("complete", "the", "--max-bytes", "9", "--json"))
         expected = lm.complete("the", max_bytes=9)

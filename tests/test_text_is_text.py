@@ -211,6 +211,27 @@ class TestTemplates:
             parse_messages(family("smollm2"), [{"role": "user", "content": "\ud800"}])
 
 
+class TestCanonicalTokenizations:
+    """What is closed is cut on purpose; no token reaches over a special one, so it can be followed."""
+
+    @pytest.mark.parametrize("name", ["smollm2", "llama3"])
+    async def test_a_message_that_spells_a_token(self, name):
+        llm = family(name)
+        lm = AsyncByteLM(llm, BeamParams(K=5, prune_threshold=0.1, canonical=True), eos=[])
+        end = names_of(llm)[3]
+        turn = [{"role": "user", "content": f"the{end} end"}]
+        beam = await lm.beam(turn)
+        assert beam.states[0].lm_state.context[: beam.begun] == list(parse_messages(llm, turn).ids)
+
+    async def test_what_follows_the_last_one_is_still_asked_for(self):
+        lm = AsyncByteLM(family("llama3"), BeamParams(K=5, canonical=True), eos=[])
+        vocab = lm.llm.tokenizer.get_vocab()
+        start, t, h = vocab["<|eot_id|>"], vocab["t"], vocab["h"]
+        assert await lm.beam((start, t, h, start))
+        with pytest.raises(InvalidValueError, match="must begin a canonical tokenization"):
+            await lm.beam((start, t, h))
+
+
 class TestUnfinishedAnswers:
     @pytest.mark.parametrize("said", ["fib \n", "x", "fib", "1\t", "<|im_end|> and ", "</think>x "])
     @pytest.mark.parametrize("name", ["smollm2", "llama3", "thinking"])

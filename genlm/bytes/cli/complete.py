@@ -19,7 +19,7 @@ from genlm.bytes.cli.output import (
 )
 from genlm.bytes.cli.sampling import Sampling
 from genlm.bytes.cli.shared import Shared
-from genlm.bytes.cli.source import TextInput, argument_bytes, argument_text
+from genlm.bytes.cli.source import TextInput, argument_bytes, argument_text, as_text
 
 if TYPE_CHECKING:
     from genlm.bytes import ByteLM
@@ -57,6 +57,9 @@ def complete(
     json_schema: Annotated[
         Path | None, typer.Option(help="A file with a JSON schema that the completion fits.")
     ] = None,
+    parse_special: Annotated[
+        bool, typer.Option("--parse-special", help="Take special tokens that the text spells for such.")
+    ] = False,
     stream: Annotated[
         bool | None,
         typer.Option("--stream/--no-stream", help="Write text as it comes: the default, except for --json."),
@@ -85,17 +88,21 @@ def complete(
         "fim": None if fim is None else tuple(argument_text("fim", name) or None for name in fim),
         "mask": _mask(regex, json_schema),
     }
+    if parse_special and suffix is not None:
+        raise typer.BadParameter("goes with no --suffix", param_hint="--parse-special")
+    spelled = as_text("text", prompt) if parse_special else ""
     single = n == 1 and best_of is None
     if stream and not single:
         raise typer.BadParameter("only one completion can be streamed", param_hint="--stream")
     with shared.working("Starting"):
         _check(n, best_of, options)
     with shared.model() as lm:
+        given = lm.parse_special(spelled) if parse_special else prompt
         if single and (not shared.as_json if stream is None else stream):
-            _stream(lm, prompt, options, echo, shared)
+            _stream(lm, prompt, given, options, echo, shared)
             return
         with shared.working(f"Reading {len(prompt):,} bytes and writing"):
-            found = lm.complete(prompt, n=n, best_of=best_of, echo=echo, **options)
+            found = lm.complete(given, n=n, best_of=best_of, echo=echo, **options)
         completions = found if isinstance(found, list) else [found]
         if shared.as_json:
             every = [completion_json(c) for c in completions]
@@ -136,8 +143,10 @@ def play(
         return stream.completion
 
 
-def _stream(lm: ByteLM, prompt: bytes, options: dict[str, Any], echo: bool, shared: Shared) -> None:
-    completion = play(lm, prompt, options, shared, prompt if echo else b"")
+def _stream(
+    lm: ByteLM, prompt: bytes, given: Any, options: dict[str, Any], echo: bool, shared: Shared
+) -> None:
+    completion = play(lm, given, options, shared, prompt if echo else b"")
     if shared.as_json:
         write_json({"event": "completion", "prompt": bytes_json(prompt), **completion_json(completion)})
     else:

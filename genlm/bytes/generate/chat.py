@@ -74,18 +74,14 @@ def _cut(llm: Any, trie: TokenByteTrie, control: _Control, text: str, said: str,
     """The prompt of a rendered conversation, `said` being how its open end has begun."""
     encoder = text_encoder(llm, trie)
     also = frozenset(token.token_id for token in control.every)
-    *parts, rest = split_special(text.removesuffix(said) if said else text, control.every)
+    parts, rest = split_special(text.removesuffix(said) if said else text, control.every)
     ids: list[int] = []
     before = b""
-    for part in parts:
-        if isinstance(part, SpecialToken):
-            ids.append(part.token_id)
-            before += part.name.encode()
-            continue
+    for part, token in parts:
         piece = hidden.shown(part).encode()
         lead = encoder.lead_after(ids[-1]) if ids else encoder.begins(piece)
-        ids += tokenize(llm, trie, piece, lead, also)
-        before += piece
+        ids += [*tokenize(llm, trie, piece, lead, also), token.token_id]
+        before += piece + token.name.encode()
     spelled = hidden.spelled(rest + said)
     left = hidden.shown((rest + said)[spelled:]).encode()
     if spelled:  # closed to its end, or the beam would read the token that it spells

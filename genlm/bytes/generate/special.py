@@ -8,7 +8,7 @@ with the white space that some of them take from what follows (`rstrip`, as in P
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,28 +59,27 @@ def special_tokens(llm: Any, trie: TokenByteTrie) -> list[SpecialToken]:
     return [*found.values(), *(SpecialToken(name, i) for i, name in spelled.items())]
 
 
-def split_special(text: str, tokens: Iterable[SpecialToken]) -> list[str | SpecialToken]:
-    """A text as tokens and what stands between them: text first and last, perhaps empty.
+def split_special(text: str, tokens: Iterable[SpecialToken]) -> tuple[list[tuple[str, SpecialToken]], str]:
+    """A text taken apart: each token with the text before it, and the text after the last.
 
     White space that a token takes is left out, as the model never sees it.
 
     Examples:
         >>> user = SpecialToken("<|user|>", 7, rstrip=True)
-        >>> [p if isinstance(p, str) else p.token_id for p in split_special("a <|user|>\\n b", [user])]
-        ['a ', 7, 'b']
+        >>> found, rest = split_special("a <|user|>\\n b", [user])
+        >>> [(before, token.token_id) for before, token in found], rest
+        ([('a ', 7)], 'b')
     """
     known = {token.name: token for token in tokens}
-    found: list[str | SpecialToken] = []
-    at = 0
+    found, at = [], 0
     for match in _pattern(known).finditer(text):
         token = known[match.group()]
         before = text[at : match.start()]
-        found += [before.rstrip() if token.lstrip else before, token]
+        found.append((before.rstrip() if token.lstrip else before, token))
         at = match.end()
         if token.rstrip:
             at += len(text[at:]) - len(text[at:].lstrip())
-    found.append(text[at:])
-    return found
+    return found, text[at:]
 
 
 def _pattern(known: dict[str, SpecialToken]) -> re.Pattern[str]:
@@ -100,6 +99,6 @@ def parse_special(llm: Any, trie: TokenByteTrie, text: str) -> tuple[str | int, 
         trie: the trie of its vocabulary.
         text: the text, its special tokens meant as such: never one of others.
     """
-    parts: Sequence[str | SpecialToken] = split_special(text, special_tokens(llm, trie))
-    found = [part.token_id if isinstance(part, SpecialToken) else part for part in parts]
-    return tuple(part for part in found if part != "") or ("",)
+    found, rest = split_special(text, special_tokens(llm, trie))
+    parts = [part for before, token in found for part in (before, token.token_id)]
+    return tuple(part for part in (*parts, rest) if part != "") or ("",)

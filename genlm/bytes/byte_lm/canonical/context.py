@@ -39,14 +39,14 @@ class CanonicalContext(NamedTuple):
 
         Raises:
             UnsupportedModelError: what the model's tokenizer does cannot be followed.
-            ValueError: `initial_context` begins no canonical tokenization.
+            ValueError: `initial_context` begins no canonical tokenization after its last special token.
         """
         rules = canonical_rules(llm, trie)
         if initial_context is None:
             return cls(rules, rules.start)
         ids = list(initial_context)
         unknown = [i for i in ids if i not in trie.spelling_of_id]
-        state = None if unknown else rules.read(ids)
+        state = None if unknown else rules.read_closed(ids)
         if state is None:
             why = f"{unknown[0]} is no token" if unknown else "the tokenizer would not cut its text so"
             raise bad_value(

@@ -184,6 +184,24 @@ class CanonicalRules:
             state = self.after(state, token_id)
         return state
 
+    def read_closed(self, token_ids: Sequence[int]) -> CanonicalState | None:
+        """The state after a context of tokens that were chosen already, or None if they are not open.
+
+        No token reaches over an added one, so what stands before the last of them need not be cut as a
+        tokenizer would cut it: a message that spells special tokens out is cut otherwise, on purpose.
+        """
+        state = self.read(token_ids)
+        places = [self._place.get(token_id, _NONE) for token_id in token_ids]
+        last = max(
+            (n for n, place in enumerate(places) if place != _NONE and self._added[place]), default=_NONE
+        )
+        if state is not None or last == _NONE:
+            return state
+        state = self._later
+        for token_id in token_ids[last + 1 :]:
+            state = None if state is None else self.after(state, token_id)
+        return state
+
     def complete(self, state: CanonicalState) -> bool:
         """Whether the tokens read are canonical as they stand, if the text ends here."""
         return self._cuts.automaton.ends(state.cuts)
