@@ -133,6 +133,25 @@ async def test_the_offset_of_an_impossible_byte_counts_from_the_start():
     assert caught.value.offset == 19
 
 
+@pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=15)
+@given(
+    words=st.lists(st.sampled_from([b"the", b" cat", b" sat", b" c", b"a"]), min_size=4, max_size=9),
+    at=st.integers(0, 2),
+    partial=st.sampled_from([b"", b"t", b"th"]),
+)
+async def test_the_offset_of_a_byte_is_its_place_in_the_text(method, words, at, partial):
+    """A byte that tokens spell and the model never writes, in what is left open at the end of a path."""
+    spellings = [b"the", b" cat", b" sat", b" c", b"a", b"t", b"h", b"e", b"z", b" "]
+    never = FixedLM(spellings, rule=lambda context: [0.125] * 6 + [0.05, 0.05, 0.0, 0.15])
+    begin = await (await start(never, BeamParams(K=4))).prefill(partial)
+    words.insert(len(words) - at, b"z")
+    text = b"".join(words)
+    with pytest.raises(ImpossibleByteError, match=f"offset {text.index(b'z')},") as caught:
+        await begin.prefill(text, method=method)
+    assert (caught.value.offset, caught.value.byte) == (text.index(b"z"), ord("z"))
+
+
 async def test_mistakes():
     begin = await start(word_model())
     with pytest.raises(ValueError, match=r"`method`.*'quick'.*'beam', 'tokenize', 'heal'"):

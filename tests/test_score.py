@@ -81,6 +81,29 @@ class TestAgainstBruteForce:
 
         np.testing.assert_allclose(lm.score(text).logprobs, lm.run(by_hand()), atol=1e-12)
 
+    def test_what_comes_after_a_text_is_asked_of_a_pruned_beam(self):
+        """Its end, and the end of its last word: as for every byte, what pruning drops has no part in it."""
+        text, shown = b"ababab", 0
+        for seed in range(12):
+            lm = toy(seed=seed, params=BeamParams(K=1, prune_threshold=0.02))
+
+            async def by_hand(lm=lm):
+                beam = await lm.asynchronous.beam(b"")
+                for byte in text:
+                    beam = await (beam.prune() << byte)
+                return [await kept.logp_next() for kept in (beam.prune(), beam)]
+
+            pruned, unpruned = lm.run(by_hand())
+            if pruned[257] == -math.inf:  # then reading, which heals, says more
+                continue
+            shown += pruned[257] > unpruned[257] + 1e-6 or pruned[257] < unpruned[257] - 1e-6
+            assert lm.score(text, end=True).end == pytest.approx(pruned[257], abs=1e-12)
+            (row,) = lm.word_surprisal(text, sep="c", base=math.e)
+            ended = math.exp(pruned[257]) + math.exp(pruned[ord("c")])
+            want = -lm.score(text).logprobs.sum() - math.log(ended)
+            assert row.surprisal == pytest.approx(want, abs=1e-12)
+        assert shown > 3
+
 
 class TestScore:
     def test_slices_totals_and_characters(self):
