@@ -88,6 +88,7 @@ def score(
     _apart(sources, out, html, parts)
     with shared.working("Starting"):  # mistakes are found before the seconds that a model takes to load
         from genlm.bytes.cli.scoring.formats import Asked
+        from genlm.bytes.cli.scoring.rows import check_fields
         from genlm.bytes.score import Scoring
 
         shared.params()
@@ -95,14 +96,30 @@ def score(
         before = argument_bytes(context)
         scoring = Scoring(before, end, chosen, options, str(on_impossible), window, overlap)
         given = parts.table()
+        if given is not None:
+            for source in sources:
+                source.keep()
         first, records = not_empty(texts.records(sources, shared.warn), end)
         records = records if given is None else given.attach(records)
         asked = Asked(unit, tuple(first.fields), chosen, end)
         files = _files(asked, out, html, overwrite, _settings(shared, scoring, asked))
     with nullcontext() if files is None else closing(files):
+        if (given is not None or texts.in_tables) and all(source.again for source in sources):
+            # What is wrong at the end of a long file is said before hours of work, not after.
+            table = not shared.as_json if files is None else out is not None and out.suffix.lower() == ".tsv"
+            with shared.working("Checking"):
+                for record in records:
+                    if given is not None:
+                        scoring.check(record)
+                    if table:
+                        check_fields(record, asked.fields)
+            records = texts.records(sources)
+            if given is not None:
+                given.check_all_met()
+                records = given.attach(records)
+            for source in sources:
+                source.consumed = 0
         _run(records, files, asked, scoring, shared, where, sources)
-    if given is not None:
-        given.check_all_met()
 
 
 def _run(

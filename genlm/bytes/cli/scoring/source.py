@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import stat
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import typer
 
@@ -18,6 +20,9 @@ from genlm.bytes.cli.source import argument_bytes
 from genlm.bytes.errors import GenlmBytesError, bad_value
 
 __all__ = ["Source", "open_sources"]
+
+IN_MEMORY = 1 << 24
+"""Bytes of a pipe that are kept in memory, where it has to be read twice."""
 
 
 @dataclass
@@ -37,6 +42,25 @@ class Source:
     typed: bytes | None = None
     size: int | None = None
     consumed: int = 0
+    _kept: Any = None
+
+    @property
+    def again(self) -> bool:
+        """Whether it can be read more than once."""
+        return self.typed is not None or self.size is not None or self._kept is not None
+
+    def keep(self) -> None:
+        """Make sure that it can be read again: what comes through a pipe is put on the disk.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        if self.again:
+            return
+        kept = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115  (closed with the process)
+        with self._open() as file:
+            shutil.copyfileobj(file, kept)
+        self._kept = kept
 
     def read(self) -> bytes:
         """Everything.
@@ -64,6 +88,9 @@ class Source:
     def _open(self) -> Iterator[BinaryIO]:
         if self.typed is not None:
             yield io.BytesIO(self.typed)
+        elif self._kept is not None:
+            self._kept.seek(0)
+            yield self._kept
         elif self.path is None:
             yield sys.stdin.buffer
         else:
