@@ -62,14 +62,16 @@ class TestBeforeTheModel:
             refused(done, *words)
             assert not [*Path().glob("x.*")]
 
-    def test_lists_and_stdin(self, run: Run, toy: Any) -> None:
+    @pytest.mark.parametrize("most", [1, 1 << 20])
+    def test_lists_and_stdin(self, run: Run, toy: Any, monkeypatch: Any, most: int) -> None:
         """It is read twice, however long it is."""
-        Path("list").write_text("1\tab\n4000\tbb\n")
-        stdin = b"ab a\n" + b"\n" * 3998 + b"a bb\n"
+        monkeypatch.setattr("genlm.bytes.cli.scoring.source.IN_MEMORY", most)
+        Path("list").write_text("1\tab\n40\tbb\n")
+        stdin = b"ab a\n" + b"\n" * 38 + b"a bb\n"
         out = fine(run("score", "--lines", "--word-list", "list", stdin=stdin, model=toy)).decode()
         assert [line.split("\t")[:4] for line in out.splitlines()[1:-1]] == [
             ["1", "0", "word", "ab"],
-            ["4000", "0", "word", "bb"],
+            ["40", "0", "word", "bb"],
         ]
 
     @pytest.mark.parametrize(
@@ -104,7 +106,7 @@ STRANGE = {
     "brace": b"{",
     "number": b"1\n",
     "deep": b'{"text": ' + b"[" * 200_000,
-    "long": b"text\tn\n" + b"ab" * 200 + b"\t1\n",
+    "long": b"text\tn\n" + b"ab" * 9 + b"x" * 10_000 + b"\t1\n",
     "\u202e\x1b[31mname\udcff\n": b"a",
 }
 OPTIONS = [
@@ -124,11 +126,16 @@ OPTIONS = [
     ["complete", "ab", "--json-schema", "NAME", "--max-bytes", "1"],
     ["chat", "--file", "NAME", "--max-bytes", "1"],
 ]
+PAIRS = [
+    pytest.param(name, options, marks=[] if (i + j) % 8 == 0 else pytest.mark.thorough, id=f"{i}-{j}")
+    for i, name in enumerate(STRANGE)
+    for j, options in enumerate(OPTIONS)
+    if name != "deep" or "--field" in options
+]
 
 
 class TestStrangeFiles:
-    @pytest.mark.parametrize("name", STRANGE)
-    @pytest.mark.parametrize("options", OPTIONS, ids=" ".join)
+    @pytest.mark.parametrize("name, options", PAIRS)
     def test_every_option_that_takes_a_file(
         self, run: Run, toy: Any, name: str, options: list[str]
     ) -> None:
@@ -143,3 +150,83 @@ class TestStrangeFiles:
         if done.code:
             assert done.err.count("\n") == 1 and done.err.startswith("genlm-bytes: "), done.err
             assert done.err[:-1].isprintable() and "Traceback" not in done.err
+
+
+class TestTerminal:
+    EVIL = "a\x1b[31m\x9b2J\u202e\u2028b"
+
+    def test_rows_and_documents(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Text of the user's, also where there are no colours, and the names of texts and columns."""
+        toy = ToyLM([*(bytes([b]) for b in range(256)), b"<e>"], seed=1, eos=256)
+        Path("t.tsv").write_text(f"id\ttext\t{self.EVIL}\n{self.EVIL}\t{self.EVIL}\t{self.EVIL}\n", newline="")
+        for args in (["--words"], ["--json"], ["--words", "--json"], []):
+            for term in ("dumb", "xterm-256color"):
+                terminal = Terminal()
+                with monkeypatch.context() as patch:
+                    patch.setenv("TERM", term)
+                    patch.setattr(sys, "stdout", terminal)
+                    done = run(
+                        "score", "-f", "t.tsv", "--column", "text", "--id", "id", "-q", *args, model=toy
+                    )
+                    assert done.code == 0
+                shown = terminal.written()
+                assert not {"\x9b", "\u202e", "\u2028"} & set(shown) and "\x1b[31m" not in shown
+                assert "u202e" in shown
+
+    def test_what_was_typed(self, run: Run) -> None:
+        for args in ([self.EVIL], [f"--{self.EVIL}"], ["score", "-f", self.EVIL], ["next", "a", "--K", self.EVIL]):
+            done = run(*args)
+            assert done.code in (1, 2) and done.err[:-1].isprintable()
+        assert run("score", "a", "--out", f"{self.EVIL}.tsv/x.tsv").err[:-1].isprintable()
+
+
+def process(*args: str, shell: str = "", **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """A command as a process, on a model of two tokens; with a shell, in its hands."""
+    program = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import genlm.bytes.models; from toy import FixedLM\n"
+        "llm = FixedLM([b'a', b'<e>'], eos=1, rule=lambda context: [0.5, 0.5])\n"
+        "genlm.bytes.models.load_model = lambda *_, **__: llm\n"
+        "from genlm.bytes.cli import main; main()"
+    )
+    Path("program.py").write_text(program)
+    command = [sys.executable, "program.py", *args]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    if shell:
+        command = ["bash", "-c", f'set -o pipefail; "$@" {shell}', "bash", *command]
+    return subprocess.run(command, capture_output=True, env=environment, **options)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell's streams")
+class TestStreams:
+    def test_a_reader_that_leaves(self) -> None:
+        done = process("score", "--lines", shell="| head -1", input=b"aa\n" * 300)
+        assert (done.returncode, done.stderr) == (1, b"") and done.stdout.startswith(b"id\t")
+
+    @pytest.mark.parametrize("args", [("score", "aa"), ("score", "aa", "--out", "x.tsv"), ("--version",)])
+    def test_a_full_disk_behind_stdout(self, args: tuple[str, ...]) -> None:
+        if not Path("/dev/full").exists():
+            pytest.skip("no /dev/full")
+        done = process(*args, shell="> /dev/full")
+        assert done.returncode == 1 and done.stderr.count(b"\n") == 1
+        assert b"stdout cannot be written: No space left" in done.stderr
+        assert Path("x.tsv").exists() == ("--out" in args)  # what was asked for is there all the same
+
+    def test_closed(self) -> None:
+        """No output gets the number of a closed stream, nor what libraries write there."""
+        done = process("score", "aa", "--out", "x.tsv", shell="<&- >&- 2>&-")
+        assert done.returncode == 1 and Path("x.tsv").read_text().count("\n") == 2
+        done = process("score", "aa", shell=">&-")
+        assert (done.returncode, done.stderr.count(b"\n")) == (1, 1) and b"closed" in done.stderr
+        done = process("score", "-", shell="<&-")
+        assert (done.returncode, done.stderr.count(b"\n")) == (1, 1), done.stderr
+        done = process("score", "--nothing", shell="2>&-")
+        assert done.returncode == 2
+
+
+class TestEveryCommand:
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_wrong_types(self, run: Run, command: str) -> None:
+        for args in (["--K", "x"], ["--K", "-1"], ["--tolerance", "nan"], ["--threshold", "2"], ["--nothing"]):
+            done = run(command, *(["a"] if command not in ("demo", "info") else []), *args)
+            refused(done)

@@ -18,6 +18,7 @@ import typer
 
 from genlm.bytes.cli.source import argument_bytes
 from genlm.bytes.errors import GenlmBytesError, bad_value
+from genlm.bytes.escaping import safe_text
 
 __all__ = ["Source", "open_sources"]
 
@@ -45,6 +46,11 @@ class Source:
     _kept: Any = None
 
     @property
+    def shown(self) -> str:
+        """The name inside a sentence."""
+        return safe_text(self.name, keep="")
+
+    @property
     def again(self) -> bool:
         """Whether it can be read more than once."""
         return self.typed is not None or self.size is not None or self._kept is not None
@@ -57,10 +63,14 @@ class Source:
         """
         if self.again:
             return
-        kept = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115  (closed with the process)
         with self._open() as file:
-            shutil.copyfileobj(file, kept)
-        self._kept = kept
+            self._kept = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115  (`close` does)
+            shutil.copyfileobj(file, self._kept)
+
+    def close(self) -> None:
+        """Let go what was kept."""
+        if self._kept is not None:
+            self._kept.close()
 
     def read(self) -> bytes:
         """Everything.
