@@ -6,7 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from genlm.bytes.cli.output import complain, on_terminal, write_json
-from genlm.bytes.cli.scoring.parts import Parts
+from genlm.bytes.cli.scoring.parts import Given, Parts
 from genlm.bytes.cli.scoring.texts import Texts, not_empty
 from genlm.bytes.cli.scoring.watching import Pace
 from genlm.bytes.cli.scoring.where import Where
@@ -86,21 +86,52 @@ def score(
     unit, chosen = parts.unit, _base(bits, base)
     sources = texts.sources()
     _apart(sources, out, html, parts)
-    with shared.working("Starting"):  # mistakes are found before the seconds that a model takes to load
-        from genlm.bytes.cli.scoring.formats import Asked
-        from genlm.bytes.score import Scoring
+    with ExitStack() as ending:
+        for source in sources:
+            ending.callback(source.close)
+        with shared.working("Starting"):  # mistakes are found before the seconds that a model takes to load
+            from genlm.bytes.cli.scoring.formats import Asked
+            from genlm.bytes.score import Scoring
 
-        shared.params()
-        options = parts.options()
-        before = argument_bytes(context)
-        scoring = Scoring(before, end, chosen, options, str(on_impossible), window, overlap)
-        given = parts.table()
-        first, records = not_empty(texts.records(sources, shared.warn), end)
-        records = records if given is None else given.attach(records)
-        asked = Asked(unit, tuple(first.fields), chosen, end)
-        files = _files(asked, out, html, overwrite, _settings(shared, scoring, asked))
-    with nullcontext() if files is None else closing(files):
+            shared.params()
+            options = parts.options()
+            before = argument_bytes(context)
+            scoring = Scoring(before, end, chosen, options, str(on_impossible), window, overlap)
+            given = parts.table()
+            if given is not None:
+                for source in sources:
+                    source.keep()
+            first, records = not_empty(texts.records(sources, shared.warn), end)
+            records = records if given is None else given.attach(records)
+            asked = Asked(unit, tuple(first.fields), chosen, end)
+            files = _files(asked, out, html, overwrite, _settings(shared, scoring, asked))
+        if files is not None:
+            ending.enter_context(closing(files))
+        if (given is not None or texts.in_tables) and all(source.again for source in sources):
+            # What is wrong at the end of a long file is said before hours of work, not after.
+            table = not shared.as_json if files is None else out is not None and out.suffix.lower() == ".tsv"
+            with shared.working("Checking"):
+                _check_records(records, scoring, given, asked.fields if table else None)
+            records = texts.records(sources)
+            records = records if given is None else given.attach(records)
+            for source in sources:
+                source.consumed = 0
         _run(records, files, asked, scoring, shared, where, sources)
+        if given is not None:
+            given.check_all_met()
+
+
+def _check_records(
+    records: Iterator[TextRecord], scoring: Scoring, given: Given | None, columns: tuple[str, ...] | None
+) -> None:
+    """That all texts can be read and have what is asked for, and columns for what they carry along."""
+    from genlm.bytes.cli.scoring.rows import check_fields
+
+    for record in records:
+        if given is not None:
+            scoring.check(record)
+        if columns is not None:
+            check_fields(record, columns)
     if given is not None:
         given.check_all_met()
 
@@ -119,7 +150,7 @@ def _run(
         if files.resumed:
             shared.remark(f"{files.resumed:,} texts are there already.")
         if files.unlocked is not None:
-            said = f"The file system of {files.unlocked} has no locks: let no other run write there."
+            said = f"The file system of {str(files.unlocked)!r} has no locks: let no other run write there."
             shared.warn(said)
     from genlm.bytes.cli.scoring.results import show, write
 

@@ -12,10 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from genlm.bytes.errors import GenlmBytesError, InvalidValueError, bad_value
 from genlm.bytes.generate.options import whole_number
-from genlm.bytes.score.byte_scores import Score
+from genlm.bytes.score.byte_scores import CharScores, Score
 from genlm.bytes.score.reading import check_policy
+from genlm.bytes.score.regions import find_regions
 from genlm.bytes.score.scorer import rule_of
 from genlm.bytes.score.table import WordSurprisal
 
@@ -121,6 +124,26 @@ class Scoring:
             raise bad_value("sep", "", "finds no words", "Give the words, or spans, or a separator.")
         spans = () if regions.given == "spans" else None
         rule_of(regions.boundary, regions.sep, regions.punctuation, self.base, spans)
+
+    def check(self, record: TextRecord) -> None:
+        """That the regions asked for are in a text; no model is needed to know.
+
+        Raises:
+            ValueError: they are not; the text's name is said.
+        """
+        if self.regions is None:
+            return
+        given, options = self.regions.given, self.regions
+        spans = record.spans or () if given == "spans" else None
+        rule = rule_of(options.boundary, options.sep, options.punctuation, self.base, spans)
+        text = CharScores(Score(record.text, np.zeros(len(record.text)))).text
+        words = list(record.words or ()) if given == "words" else None
+        try:
+            for region in find_regions(text, words, spans, rule.sep, rule.marks):
+                if rule.wants_end(region):
+                    rule.own_end(text, region)
+        except GenlmBytesError as error:
+            raise _named(record, error) from error
 
     def of(self, lm: Any, records: Sequence[TextRecord]) -> list[ScoredText]:
         """What is asked, of some texts at once.

@@ -18,7 +18,7 @@ from genlm.bytes.errors import bad_value
 if TYPE_CHECKING:
     from genlm.bytes.score import RegionOptions, TextRecord
 
-__all__ = ["Boundary", "Parts", "Unit"]
+__all__ = ["Boundary", "Given", "Parts", "Unit"]
 
 PANEL = "Rows"
 
@@ -127,7 +127,7 @@ class Parts:
         marks = self.punctuation if self.marks is None else argument_text("marks", self.marks)
         return RegionOptions(given, sep, boundary, marks)
 
-    def table(self) -> _Given | None:
+    def table(self) -> Given | None:
         """The spans or words of `--spans` or `--word-list`, read.
 
         Raises:
@@ -137,10 +137,10 @@ class Parts:
         if path is None:
             return None
         (source,) = open_sources([], [path])
-        return _Given(source, "spans" if self.spans is not None else "words")
+        return Given(source, "spans" if self.spans is not None else "words")
 
 
-class _Given:
+class Given:
     """Regions by the texts' ids. They are held in memory; a head line may stand over them."""
 
     def __init__(self, source: Source, kind: str) -> None:

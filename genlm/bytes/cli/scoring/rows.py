@@ -26,9 +26,9 @@ from genlm.bytes.cli.scoring.parts import Unit
 from genlm.bytes.errors import InvalidValueError
 
 if TYPE_CHECKING:
-    from genlm.bytes.score import ScoredText
+    from genlm.bytes.score import ScoredText, TextRecord
 
-__all__ = ["cell", "char_surprisals", "document", "figures", "head", "rows", "tsv", "visible"]
+__all__ = ["cell", "char_surprisals", "check_fields", "document", "figures", "head", "rows", "tsv", "visible"]
 
 TEXT = ("bytes", "chars", "logprob", "bits_per_byte", "bits_per_char", "slack", "above_one")
 REGION = ("index", "kind", "word", "start", "end", "surprisal", "naive", "difference", "above_one")
@@ -64,13 +64,22 @@ def rows(
     Raises:
         ValueError: the text has a field that the head line has not.
     """
+    check_fields(result.record, fields)
     given = result.record.fields
-    if unknown := [name for name in given if name not in fields]:
-        message = f"text {result.record.id!r}: the first text has no {unknown[0]!r}: there is no such column."
-        raise InvalidValueError(f"{message} Write .jsonl instead.")
     front = [result.record.id, *(cell(given.get(name)) for name in fields)]
     for row in _ROWS[unit](result, base, end):
         yield [*front, *row]
+
+
+def check_fields(record: TextRecord, fields: Sequence[str]) -> None:
+    """That there is a column for all that a text carries along.
+
+    Raises:
+        ValueError: the text has a field that the head line has not.
+    """
+    if unknown := [name for name in record.fields if name not in fields]:
+        message = f"text {record.id!r}: the first text has no {unknown[0]!r}: there is no such column."
+        raise InvalidValueError(f"{message} Write .jsonl instead.")
 
 
 def tsv(lines: Sequence[Sequence[Any]]) -> bytes:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import stat
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import typer
 
 from genlm.bytes.cli.source import argument_bytes
 from genlm.bytes.errors import GenlmBytesError, bad_value
+from genlm.bytes.escaping import safe_text
 
 __all__ = ["Source", "open_sources"]
+
+IN_MEMORY = 1 << 24
+"""Bytes of a pipe that are kept in memory, where it has to be read twice."""
 
 
 @dataclass
@@ -37,6 +43,34 @@ class Source:
     typed: bytes | None = None
     size: int | None = None
     consumed: int = 0
+    _kept: Any = None
+
+    @property
+    def shown(self) -> str:
+        """The name inside a sentence."""
+        return safe_text(self.name, keep="")
+
+    @property
+    def again(self) -> bool:
+        """Whether it can be read more than once."""
+        return self.typed is not None or self.size is not None or self._kept is not None
+
+    def keep(self) -> None:
+        """Make sure that it can be read again: what comes through a pipe is put on the disk.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        if self.again:
+            return
+        with self._open() as file:
+            self._kept = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115  (`close` does)
+            shutil.copyfileobj(file, self._kept)
+
+    def close(self) -> None:
+        """Let go what was kept."""
+        if self._kept is not None:
+            self._kept.close()
 
     def read(self) -> bytes:
         """Everything.
@@ -64,6 +98,9 @@ class Source:
     def _open(self) -> Iterator[BinaryIO]:
         if self.typed is not None:
             yield io.BytesIO(self.typed)
+        elif self._kept is not None:
+            self._kept.seek(0)
+            yield self._kept
         elif self.path is None:
             yield sys.stdin.buffer
         else:

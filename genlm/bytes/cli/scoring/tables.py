@@ -73,7 +73,7 @@ def table_rows(
     for name, option in zip(names, ("column", "id"), strict=False):
         if name not in head:
             there = ", ".join(map(repr, head)) or "nothing"
-            rule = f"is not in the head line of {source.name}, which has {there}"
+            rule = f"is not in the head line of {source.shown}, which has {there}"
             raise bad_value(option, name, rule)
     if len(set(head)) < len(head):
         rule = "has two columns of one name in its head line"
@@ -119,10 +119,10 @@ def json_rows(source: Source, key: str, id_key: str | None, prefix: str) -> Iter
             raise bad_value("file", source.name, f"is no JSON in line {number}: {why}") from None
         for name, option in ((key, "field"), (id_key, "id")):
             if name is not None and name not in fields:
-                raise bad_value(option, name, f"is no key in line {number} of {source.name}")
+                raise bad_value(option, name, f"is no key in line {number} of {source.shown}")
         text = fields[key]
         if not text.startswith('"'):
-            raise bad_type(f"{key} in line {number} of {source.name}", str(text), "must be a string")
+            raise bad_type(f"{key} in line {number} of {source.shown}", str(text), "must be a string")
         name = f"{prefix}{number}" if id_key is None else fields[id_key].name()
         yield _record(TextRecord, name, text.cell(), fields, (key, id_key))
 
@@ -173,7 +173,7 @@ def _quoted(
                 instead = f"{NONE} `--quotes csv` takes them for one row."
                 raise bad_value("file", source.name, rule, instead)
             if not told:
-                remark(f"{source.name}: a quoted cell goes over {where}. If that is wrong, give --quotes none.")
+                remark(f"{source.shown}: a quoted cell goes over {where}. If that is wrong, give --quotes none.")
             told = True
         yield begins, row
         begins = reader.line_num + 1

@@ -73,6 +73,11 @@ class Texts:
         typer.Option("--chomp", rich_help_panel=PANEL, help="Leave out one newline at the end of a text."),
     ] = False
 
+    @property
+    def in_tables(self) -> bool:
+        """Whether they are rows or objects, which can be wrong, and not files or lines, which cannot."""
+        return self.column is not None or self.key is not None
+
     def sources(self) -> list[Source]:
         """Where the texts are, looked at but not read.
 
