@@ -42,13 +42,17 @@ class Worker:
             text=True,
             env=environment | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         )
+        self._number = 0
         self.where = Path(self._answer()["ready"])
 
     def run(self, program: Program) -> Any:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(program.steps) + "\n")
+        self._number += 1
+        self._process.stdin.write(json.dumps([self._number, program.steps]) + "\n")
         self._process.stdin.flush()
-        return self._answer()
+        while (answer := self._answer())["number"] != self._number:
+            pass  # of a program that whoever asked no longer waited for
+        return answer
 
     def _answer(self) -> Any:
         assert self._process.stdout is not None

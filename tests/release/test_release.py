@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from release.compare import REPOSITORY, Pair, Worker
 from release.meant import ATTRIBUTES, IMPORTED, MEANT, PYTHONS_OWN, SIGNATURES
@@ -77,7 +77,9 @@ def compared(pair: Pair) -> Iterator[set[str]]:
 
 @pytest.mark.parametrize("name", sorted(SCENARIOS))
 def test_same_answers(pair: Pair, compared: set[str], name: str) -> None:
-    @settings(max_examples=EXAMPLES, deadline=None)
+    @settings(
+        max_examples=EXAMPLES, deadline=None, phases=[Phase.explicit, Phase.generate]
+    )  # no shrinking: programs are short
     @given(st.data())
     def check(data: st.DataObject) -> None:
         left = pair.compare(SCENARIOS[name](data.draw), MEANT)

@@ -413,7 +413,8 @@ class Run:
             self.visit(target, name)
             target = getattr(target, name)
         value = target(*[self.read(x) for x in args], **{k: self.read(v) for k, v in kwargs.items()})
-        return await value if inspect.isawaitable(value) else value
+        # A guard: what never answers is an outcome like any other, with the program that led to it.
+        return await asyncio.wait_for(value, 60) if inspect.isawaitable(value) else value
 
     async def do_get(self, target: Any, name: str) -> Any:
         target = self.read(target)
@@ -428,7 +429,7 @@ class Run:
         values = [self.read(x) for x in args]
         self.visit(values[0], dunder)
         value = function(*values)
-        return await value if inspect.isawaitable(value) else value
+        return await asyncio.wait_for(value, 60) if inspect.isawaitable(value) else value
 
     async def do_model(self, vocab: Any, kwargs: dict[str, Any]) -> Any:
         return Model(self.read(vocab), **kwargs)
@@ -532,9 +533,10 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a library prints must not be taken for an answer
     print(json.dumps({"ready": importlib.import_module("genlm.bytes").__file__}), file=answers, flush=True)
     for line in sys.stdin:
-        run = Run()
-        outcomes = asyncio.run(run.program(json.loads(line)))
+        run, (number, steps) = Run(), json.loads(line)
+        outcomes = asyncio.run(run.program(steps))
         answer = {
+            "number": number,
             "outcomes": outcomes,
             "visited": sorted(run.visited),
             "attributes": {kind: sorted(names) for kind, names in run.attributes.items()},
