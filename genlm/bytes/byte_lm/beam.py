@@ -33,6 +33,7 @@ from genlm.bytes.byte_lm.params import BeamParams
 from genlm.bytes.byte_lm.prefill import read_context
 from genlm.bytes.byte_lm.progress import ReadingProgress
 from genlm.bytes.byte_lm.step import Ask, Opened, Step, drive, open_beam, read_symbol
+from genlm.bytes.byte_lm.subclass import makeable
 from genlm.bytes.byte_lm.tokenization import Tokenization, tokenizations_of
 from genlm.bytes.byte_lm.trail import Trail
 from genlm.bytes.byte_lm.trie_state import LazyTrieState, check_symbol
@@ -49,9 +50,9 @@ FLOOR = 1e-3
 impossible, too little to be drawn by chance."""
 
 TURNS = 8
-"""Passes of the event loop that `initial` takes at least. Clients store their first beam and then have it read
-a prompt (`genlm-control`'s `ByteLLM` does); a task that comes in between takes the beam for one that has read
-it. Particles come together, a few passes apart where they gather in gathers: while the first of them is in
+"""Passes of the event loop that `initial` takes at least. Clients keep their first beam and then have it read a
+prompt (`genlm-control`'s `ByteLLM`); a task that comes in between takes that beam for one that has read it.
+Particles come together, or a few passes apart where they gather in gathers: while the first of them is in
 `initial`, also where the model need not be asked, each of the others makes a beam of its own."""
 
 logger = logging.getLogger(__name__)
@@ -472,7 +473,7 @@ class ByteBeamState(StatefulByteLM):
     def _after(
         self, states: Sequence[LazyTrieState], waiting: WaitingRoom, dropped: Dropped, absent: float
     ) -> Self:
-        after = type(self)(states, self.params)
+        after = makeable(type(self), 2)(states, self.params)
         after.waiting, after.dropped, after.absent = waiting, dropped, absent
         after._begun = self._begun
         return after

@@ -42,7 +42,17 @@ class StatefulTokenizedLM:
         TypeError: `context` is not a sequence of token ids.
     """
 
-    __slots__ = ("_context", "_node", "lora_name", "max_context_length", "model", "n_calls")
+    # The dictionary is for attributes of clients' own; there is none until somebody sets one.
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_context",
+        "_node",
+        "lora_name",
+        "max_context_length",
+        "model",
+        "n_calls",
+    )
 
     def __init__(
         self,
@@ -66,7 +76,9 @@ class StatefulTokenizedLM:
         if self.max_context_length is not None:
             context = context[-self.max_context_length :]
         self._context: list[int] | None = context
-        self._node: Any = self.model.node(context, **self._lora) if hasattr(self.model, "node") else None
+        # Asked of the class: a mock has every attribute.
+        keeps = hasattr(type(self.model), "node")
+        self._node: Any = self.model.node(context, **self._lora) if keeps else None
 
     @property
     def _lora(self) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from genlm.bytes.byte_lm.heal import check_limit
@@ -62,7 +62,7 @@ class BeamParams:
     heal: bool = True
     heal_max_backoff: int | None = None
     heal_max_splits: int | None = None
-    eos_tokens: Iterable[bytes] | None = None
+    eos_tokens: Iterable[bytes] | None = field(default=None, repr=False)
     tolerance: float | None = None
     exact: bool = False
     max_candidates: int = 10_000
@@ -77,8 +77,8 @@ class BeamParams:
             raise bad_type("canonical", self.canonical, "must be True or False")
         check_limit("heal_max_backoff", self.heal_max_backoff)
         check_limit("heal_max_splits", self.heal_max_splits)
-        # `dataclasses.replace` hands both names the set they share: that is no contradiction.
-        if self.eos_tokens is not None and self.eos_tokens is not self.eos_byte_strings:
+        # `dataclasses.replace` and `asdict` hand on what was filled in below: that is no contradiction.
+        if self.eos_tokens is not None and not isinstance(self.eos_tokens, _Filled):
             if self.eos_byte_strings is not None:
                 raise bad_type(
                     "eos_tokens",
@@ -92,7 +92,8 @@ class BeamParams:
                 stacklevel=3,
             )
             self.eos_byte_strings = self.eos_tokens
-        self.eos_byte_strings = self.eos_tokens = _check_eos(self.eos_byte_strings)
+        self.eos_byte_strings = _check_eos(self.eos_byte_strings)
+        self.eos_tokens = _Filled(self.eos_byte_strings)
 
     def _check_rule(self) -> None:
         if self.tolerance is None and self.K is None and not self.exact and not self.prune_threshold:
@@ -127,6 +128,10 @@ class BeamParams:
     def log_prune_threshold(self) -> float:
         """Natural log of `prune_threshold`; minus infinity at 0."""
         return math.log(self.prune_threshold) if self.prune_threshold > 0 else -math.inf
+
+
+class _Filled(set[bytes]):
+    """What the older name reads: the set of the newer one, told apart from one that a caller gives."""
 
 
 def _check_K(K: Any) -> int:

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64
 
 from genlm.bytes.byte_lm.lm_state import StatefulTokenizedLM
+from genlm.bytes.byte_lm.subclass import makeable
 from genlm.bytes.errors import NotMaterializedError, bad_type, bad_value
 from genlm.bytes.trie.arrays import ROOT
 from genlm.bytes.trie.masses import NodeMasses
@@ -79,6 +80,7 @@ class LazyTrieState:
         # log P of the committed tokens. For a state that a caller places inside a token it follows from
         # the weight once the masses are known.
         self._committed = weight if node == ROOT else None
+        self._given = weight
 
     @classmethod
     def initial(
@@ -119,7 +121,9 @@ class LazyTrieState:
             mode: how the bytes read from now on treat end-of-sequence tokens.
             canonical: those tokens under the rules of canonical tokenizations; None where all count.
         """
-        return cls(lm_state, trie, ROOT, weight, mode=mode, canonical=canonical)
+        state = makeable(cls, 4, "mode", "terminated")(lm_state, trie, ROOT, weight, mode=mode)
+        state.canonical = canonical
+        return state
 
     # -- masses ---------------------------------------------------------------------------------------
 
@@ -276,11 +280,19 @@ class LazyTrieState:
         The states are not materialized. Asked again, the same states are returned, so that a
         distribution that was looked at is not computed twice.
         """
+        self._settle()
         return list(self._extensions)
+
+    def _settle(self) -> None:
+        """A weight that a client has set counts for what follows, as if the state had been made with it."""
+        if self.weight != self._given:
+            self._given = self.weight
+            self._committed = self.weight if self.node == ROOT else None
+            vars(self).pop("_extensions", None)
 
     def extend(self) -> Self | None:
         """The first of `extend_all`, or None. Older form."""
-        return next(iter(self._extensions), None)
+        return next(iter(self.extend_all()), None)
 
     @cached_property
     def _extensions(self) -> list[Self]:
@@ -289,6 +301,7 @@ class LazyTrieState:
     @property
     def committed(self) -> float:
         """log P of the committed tokens."""
+        self._settle()
         if self._committed is None:
             mass = self._mass_here
             self._committed = self.weight - math.log(mass) if mass > 0.0 else -math.inf
@@ -323,18 +336,13 @@ class LazyTrieState:
 
     def _derived(self, node: int, weight: float, mode: TrieMode, ended: TrieMode, terminated: bool) -> Self:
         """A state after the same committed tokens, with the same masses."""
-        state = type(self)(
-            self.lm_state,
-            self.trie,
-            node,
-            weight,
-            mode=mode,
-            terminated=terminated,
-            canonical=self.canonical,
-        )
+        kind = makeable(type(self), 4, "mode", "terminated")
+        state = kind(self.lm_state, self.trie, node, weight, mode=mode, terminated=terminated)
+        state.canonical = self.canonical
         state._ended = ended
         state._masses = self._masses
-        state._committed = self._committed
+        if node != ROOT:
+            state._committed = self._committed
         return state
 
     def with_mode(self, mode: Mode) -> Self:

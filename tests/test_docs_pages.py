@@ -1,0 +1,185 @@
+"""Pages of the documentation whose examples are run as written, and whose claims are looked up."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import re
+import shlex
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from genlm.backend.tokenization import Token
+from toy import EOS_STRING, TOY, ToyLM
+
+import genlm.bytes
+from genlm.bytes import BeamParams, LazyTrieState, TokenByteTrie
+
+REPOSITORY = Path(genlm.bytes.__file__).parents[2]
+DOCS = REPOSITORY / "docs"
+COMING = DOCS / "coming-from-0.2.0.md"
+
+pytestmark = pytest.mark.skipif(not COMING.exists(), reason="no documentation here")
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8") if page.exists() else ""  # as in a source distribution
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text_of(page), re.DOTALL | re.MULTILINE)
+
+
+async def run(page: Path, llm: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A page's examples, one after another, as in a notebook; on a model that is loaded already."""
+    for loader in ("load_default_model", "load_model"):
+        monkeypatch.setattr(f"genlm.bytes.models.{loader}", lambda *_, **__: llm)
+    namespace: dict[str, Any] = {"__name__": page.stem}
+    for i, source in enumerate(blocks(page, "python")):
+        code = compile(source, f"{page.name}, example {i + 1}", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        result = eval(code, namespace)
+        if inspect.iscoroutine(result):
+            await result
+    return namespace
+
+
+@pytest.mark.real_model
+async def test_the_home_page_runs(default_llm, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    found = await run(DOCS / "index.md", default_llm, monkeypatch)
+    said = capsys.readouterr().out
+    assert "nce is Paris" in said and "b'doctor" in said
+    assert found["start"].params == BeamParams()  # the defaults, not settings that lose bytes
+
+
+def test_the_home_page_begins_as_the_readme():
+    """The same line first, and the same settings: none, before any word about cheaper ones."""
+    (line,) = re.findall(r"^\*\*(.*?)\*\*", text_of(REPOSITORY / "README.md"), re.MULTILINE)[:1]
+    home = text_of(DOCS / "index.md")
+    assert home.startswith(f"# GenLM Bytes\n\n**{line}**")
+    ours, theirs = ("".join(blocks(page, "python")) for page in (DOCS / "index.md", REPOSITORY / "README.md"))
+    assert "BeamParams(" not in ours + theirs
+    assert ours.splitlines()[:5] == theirs.splitlines()[:5]
+
+
+@pytest.mark.parametrize(
+    "page", [REPOSITORY / "README.md", *sorted(DOCS.rglob("*.md"))], ids=lambda p: p.name
+)
+def test_settings_that_lose_bytes_are_nowhere_shown_without_saying_so(page):
+    """Where the lossy settings stand in a page, that they lose or drop something stands near by."""
+    text = text_of(page)
+    for found in re.finditer(r"prune_threshold=0\.05", text):
+        around = text[max(0, found.start() - 500) : found.end() + 500]
+        assert re.search(r"\blos(e|es|ing|t)\b|\bdrop|in place of|before =", around), around
+
+
+@pytest.mark.real_model
+async def test_the_page_for_those_who_come_from_the_release_runs(default_llm, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    found = await run(COMING, default_llm, monkeypatch)
+    named = re.search(r"(-\d+\.\d+) in place of (-\d+\.\d+)", text_of(COMING))
+    assert named is not None
+    lost = found["lost"]
+    assert [lost["before"], lost["now"]] == pytest.approx([float(x) for x in named.groups()], abs=0.01)
+    assert lost["before"] < lost["now"] <= lost["finer"]
+
+
+async def test_its_comparison_goes_on_where_settings_fail(capsys):
+    """A user's text may be one that the old settings cannot read at all."""
+    source = blocks(COMING, "python")[-1].split("\n\nllm = ")[0]
+    namespace: dict[str, Any] = {}
+    exec(compile(source, COMING.name, "exec"), namespace)
+    toy = ToyLM(TOY, seed=3)
+    lost = await namespace["compare"](toy, b"az", now=BeamParams(), K=BeamParams(K=5))
+    assert set(lost.values()) == {float("-inf")}
+    assert capsys.readouterr().out.count("no token of this model contains that byte") == 2
+
+
+def test_its_figures_are_those_of_the_results():
+    """Of the benchmark that is named, on one row."""
+    rows = re.findall(
+        r"^\| .* \| (.+?) \| (.+?) \| `benchmarks/run.py (\w+)` \|$", text_of(COMING), re.MULTILINE
+    )
+    assert len(rows) == 5
+    results = text_of(REPOSITORY / "benchmarks" / "RESULTS.md")
+    for theirs, ours, benchmark in rows:
+        section = results.split(f"<!-- {benchmark}: begin -->")[1].split(f"<!-- {benchmark}: end -->")[0]
+        assert any(f"| {ours} | {theirs} |" in line for line in section.splitlines()), (ours, theirs)
+    lost = re.search(r"it loses (\d+) bytes", text_of(COMING))
+    assert lost is not None
+    assert re.search(
+        rf"^\| `K=5, prune_threshold=0.05` \|.*\| {lost[1]} \|$", text_of(DOCS / "exactness.md"), re.M
+    )
+
+
+def test_both_names_work_and_those_warn_that_are_said_to():
+    """The page's table of names, row by row."""
+    table = re.search(r"^\| older \| newer .*?\n\n", text_of(COMING), re.DOTALL | re.MULTILINE)
+    assert table is not None
+    said = [[c.strip() for c in row.split("|")[1:-1]] for row in table[0].splitlines()[2:] if row]
+    warns = {(older, where.split(",")[0]): answer == "yes" for older, _, where, answer in said}
+    tokens = [Token(0, b"a"), Token(1, b"ab"), Token(2, EOS_STRING)]
+    made = partial(TokenByteTrie, tokens)
+    tries = [
+        ("`eos_tokens`", "`BeamParams`", lambda: BeamParams(K=5, eos_tokens=[b"a"])),
+        ("`eos_tokens`", "`TokenByteTrie`", lambda: made(eos_tokens=[EOS_STRING]).eos_tokens),
+        ("`atomic_tokens`", "`TokenByteTrie`", lambda: made(atomic_tokens=[b"a"]).atomic_tokens),
+        ("`eot_token`", "`TokenByteTrie`", lambda: made(eot_token="end").eot_token),
+        ("`bytes` as entries of `decode`", "`TokenByteTrie`", lambda: TokenByteTrie([b"a", b"b"])),
+        ("`state.get_EOT()`", "`LazyTrieState`", lambda: LazyTrieState.get_EOT),
+        ("`state.extend()`", "`LazyTrieState`", lambda: LazyTrieState.extend),
+        ("`trie.word2leaf[b\"a\"]`", "`TokenByteTrie`; the older where one token spells it",
+         lambda: made().word2leaf[b"a"]),
+    ]  # fmt: skip
+    assert {(older, where) for older, where, _ in tries} == set(warns)
+    for older, where, use in tries:
+        if warns[older, where]:
+            with pytest.warns(DeprecationWarning):
+                assert use()
+        else:
+            assert use() is not None  # warnings are errors here
+
+
+CLIENT = """
+import warnings
+from genlm.bytes import BeamParams
+
+def test_older():
+    BeamParams(K=5, eos_tokens=[b"a"])
+
+def test_newer():
+    BeamParams(K=5, eos_byte_strings=[b"a"])
+
+def test_of_another_library():
+    warnings.warn("the other is old", {kind}, stacklevel=2)
+"""
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    "nth, expected", [(0, "3 passed"), (1, "2 failed, 1 passed"), (2, "1 failed, 2 passed")]
+)
+def test_its_commands_find_older_names(tmp_path, nth, expected):
+    """On a client with one, a newer one, and another library's warning."""
+    (tmp_path / "test_client.py").write_text(CLIENT.format(kind="DeprecationWarning"))
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    lines = [line[2:] for block in blocks(COMING, "console") for line in block.splitlines()]
+    assert len(lines) == 3
+    command = [
+        sys.executable,
+        *shlex.split(lines[nth])[1:],
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:asyncio",
+    ]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
+    said = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert expected in said.stdout, said.stdout + said.stderr
+    assert "'eos_tokens' is deprecated" in said.stdout
