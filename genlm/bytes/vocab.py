@@ -107,7 +107,7 @@ def start_context(llm: Any) -> list[int]:
 
 def _text_config(llm: Any) -> Any:
     config: Any = getattr(getattr(llm, "model", None), "config", None)
-    return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+    return config.get_text_config(decoder=True) if hasattr(type(config), "get_text_config") else config
 
 
 def logits_count(llm: Any) -> int | None:
