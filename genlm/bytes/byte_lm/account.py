@@ -31,7 +31,7 @@ __all__ = ["Bounds", "Dropped", "Mixture", "Slack", "ceiling"]
 
 
 AGE = 64
-"""Bytes after which what was dropped counts 1/e as much for the next byte: several words. Candidates that part
+"""Bytes after which what was dropped counts 1/e as much for the next byte: some words. Candidates that part
 in one boundary mostly meet again within the word."""
 
 

@@ -398,7 +398,7 @@ def check_readable(
     producible = isinstance(symbol, bytes) or symbol in trie.trie.producible
     if producible:
         why = (
-            "it only occurs in tokens that end a sequence or are atomic units, and none is read byte by byte. "
+            "only tokens that end a sequence and atomic units contain it, and none is read byte by byte. "
             "Read an atomic unit whole; where an end may be text, read it with `prefill`."
         )
     where = _where(symbol, symbols, _offsets(symbols)[at], name)
