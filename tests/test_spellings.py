@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
 import shutil
 from importlib.resources import files
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -242,13 +244,19 @@ class TestTokensBeyondTheLogits:
     @pytest.mark.parametrize("text", ["the<more>", "<more>", "and the and the"])
     async def test_their_text_is_read_by_others(self, lm, text):
         plain = AsyncByteLM(tiny.transformer("llama"), BeamParams(K=8, prune_threshold=0.02))
-        for method in ("beam", "tokenize", "heal"):
+        # The text is cut inside what spells them: elsewhere than its tokenizer cuts it, for "and the".
+        same = ("beam", "tokenize", "heal") if "<" in text else ("beam",)
+        for method in same:
             one, other = [(await it.next(text, method=method)).ps for it in (lm, plain)]
             assert one == pytest.approx(other, abs=1e-4)
+        for method in ("tokenize", "heal"):
+            assert np.isfinite((await lm.next(text, method=method)).ps[ord(" ")])
         asked = {"max_bytes": 4, "token_healing": False}
-        assert await lm.complete(text, **asked) == await plain.complete(text, **asked)
-        rows = [await it.word_surprisal(text, spans=[(0, len(text))]) for it in (lm, plain)]
-        assert rows[0][0].naive == pytest.approx(rows[1][0].naive, abs=1e-4)
+        one, other = [await it.complete(text, **asked) for it in (lm, plain)]
+        assert (one.text == other.text) if "<" in text else len(one.bytes) == 4
+        rows = [(await it.word_surprisal(text, spans=[(0, len(text))]))[0] for it in (lm, plain)]
+        assert rows[0].surprisal == pytest.approx(rows[1].surprisal, abs=1e-4)
+        assert math.isnan(rows[0].naive) and math.isfinite(rows[1].naive)
 
     async def test_their_id_is_refused(self, lm):
         with pytest.raises(InvalidValueError, match=r"`prompt\[1\]` is .*the model was built for"):
@@ -271,4 +279,4 @@ class TestTokensBeyondTheLogits:
             found = await AsyncByteLM(whole, EXACT, eos=[]).next("abababab", method=method)
             assert found.ps == pytest.approx(want, abs=1e-9)
         rows = await AsyncByteLM(whole, EXACT, eos=[]).word_surprisal("abababab", spans=[(0, 8)])
-        assert rows[0].surprisal > 0 and rows[0].naive != rows[0].naive
+        assert rows[0].surprisal > 0 and math.isnan(rows[0].naive)

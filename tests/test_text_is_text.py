@@ -339,6 +339,15 @@ class TestTokenizersThatWillNot:
         assert b"".join(spell(llm, ids)) == b"the<|eot_id|> the"
         assert not set(ids) & set(Stubborn.all_special_ids)
         assert spell(llm, ids)[:3] == [b"the", b"<", b"|"]
+        assert text_encoder(llm, trie_of(llm)).exact(b"the<|eot_id|> the", cut=False) is None
+
+    def test_made_once_for_each_tokenizer(self):
+        llm, other = copy.copy(family("llama3")), copy.copy(family("llama3"))
+        trie = trie_of(llm)
+        other.tokenizer = copy.deepcopy(llm.tokenizer)
+        first, second = text_encoder(llm, trie), text_encoder(other, trie)
+        assert first is not second
+        assert text_encoder(llm, trie) is first and text_encoder(other, trie) is second
 
     def test_the_setting_does_not_stick(self):
         llm = family("llama3")

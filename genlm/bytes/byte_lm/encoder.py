@@ -27,7 +27,10 @@ from genlm.bytes.vocab import logits_count
 
 __all__ = ["TextEncoder", "text_encoder"]
 
-_encoders: weakref.WeakKeyDictionary[TokenByteTrie, tuple[Any, TextEncoder]] = weakref.WeakKeyDictionary()
+_encoders: weakref.WeakKeyDictionary[TokenByteTrie, list[tuple[Any, TextEncoder]]]
+_encoders = weakref.WeakKeyDictionary()
+MOST_KEPT = 4
+"""Encoders of one trie: a tokenizer and its copies with other chat templates."""
 
 SEPARATORS = ("\n", "\t", "\x00", "☺")
 """Characters after which a tokenizer is in the middle of a text, and that it joins with nothing."""
@@ -89,12 +92,13 @@ class TextEncoder:
             self._leads_after[token_id] = b"" if none else self.lead
         return self._leads_after.get(token_id, b"")
 
-    def exact(self, text: bytes, also: frozenset[int] = frozenset()) -> list[int] | None:
+    def exact(self, text: bytes, also: frozenset[int] = frozenset(), cut: bool = True) -> list[int] | None:
         """The tokenizer's tokens of a text, if they spell it; None where they do not.
 
         Args:
             text: the text. Where it begins with what the tokenizer writes before one, it is a beginning.
             also: ids that it must not become besides `avoided`.
+            cut: whether it may be cut where it becomes such ids; otherwise there is no answer.
         """
         if self._encode is None:
             return None
@@ -107,7 +111,7 @@ class TextEncoder:
             if ids is not None and self._spell(ids) == text:
                 if self.avoided.isdisjoint(ids) and also.isdisjoint(ids):
                     return ids
-                return self._cut(text, also)
+                return self._cut(text, also) if cut else None
         return None
 
     def closed(self, text: bytes, lead: bytes, also: frozenset[int] = frozenset()) -> list[int] | None:
@@ -205,10 +209,13 @@ class TextEncoder:
 def text_encoder(llm: Any, trie: TokenByteTrie) -> TextEncoder:
     """The encoder of a model, made once for each trie and tokenizer."""
     tokenizer = getattr(llm, "tokenizer", None)
-    kept = _encoders.get(trie)
-    if kept is None or kept[0] is not tokenizer:
-        kept = _encoders[trie] = (tokenizer, TextEncoder(llm, trie))
-    return kept[1]
+    kept = _encoders.get(trie, [])
+    for known, encoder in kept:
+        if known is tokenizer:
+            return encoder
+    made = TextEncoder(llm, trie)
+    _encoders[trie] = [(tokenizer, made), *kept[: MOST_KEPT - 1]]
+    return made
 
 
 def _encode_of(tokenizer: Any) -> Callable[..., Any] | None:

@@ -54,7 +54,9 @@ async def token_scores(
     state = start.states[0]
     trie, partial = state.trie.trie, state.partial_bytes
     encoder, whole = text_encoder(state.lm_state.model, trie), partial + before + text
-    tokens = encoder.exact(whole) if encoder.exists else [*longest_tokens(trie, whole, encoder.avoided)]
+    tokens = (
+        encoder.exact(whole, cut=False) if encoder.exists else [*longest_tokens(trie, whole, encoder.avoided)]
+    )
     spelled = [trie.spelling_of_id[token] for token in tokens or ()]
     too_many = most is not None and start.begun + len(spelled) > most + 1
     if tokens is None or b"".join(spelled) != whole or too_many:
