@@ -114,13 +114,9 @@ class StatefulTokenizedLM:
             check_model: see the class.
         """
         context = start_context(model) if initial_context is None else initial_context
-        return cls(
-            model,
-            context,
-            max_context_length=max_context_length,
-            lora_name=lora_name,
-            check_model=check_model,
-        )
+        begun = cls(model, context, max_context_length=max_context_length, lora_name=lora_name)
+        begun.check_model = check_model  # afterwards: a client's subclass need not know the word
+        return begun
 
     @property
     def context(self) -> list[int]:

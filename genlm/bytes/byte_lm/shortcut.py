@@ -70,9 +70,8 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
     # To the end, if only those contexts are kept: the beam that reads the rest will need them next.
     ahead = path[1 : known + 1] if state.remembers else path[1 : kept + 1]
     logps = [first, *await asyncio.gather(*(lm_state.logp_next() for lm_state in ahead))]
-    weight = (
-        state.committed
-        + sum(float(row[token]) for row, token in zip(logps, tokens[:kept], strict=False))
+    weight = state.committed + sum(
+        float(row[token]) for row, token in zip(logps, tokens[:kept], strict=False)
     )
     if weight == -math.inf:
         return beam, 0
