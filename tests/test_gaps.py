@@ -180,10 +180,10 @@ class TestEngine:
     @pytest.mark.parametrize(
         "how, match", [("fails", "trial run failed: KeyError: 'odd'"), ("ignores", "off by")]
     )
-    def test_a_model_that_fails_or_ignores_the_mask(
+    async def test_a_model_that_fails_or_ignores_the_mask(
         self, how: str, match: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Refused with the reason, and served as it is: nothing else of the library breaks on it."""
+        """Refused with the reason, and served as it is if `genlm-backend` can, by plain forwards if not."""
         llm = tiny.transformer("llama")
         forward = llm.model.forward
 
@@ -196,7 +196,10 @@ class TestEngine:
         with pytest.raises(UnsupportedModelError, match=match):
             Engine(llm)
         with caplog.at_level(logging.WARNING):
-            assert adopt(llm) is llm
+            served = adopt(llm)
+        assert (served is llm) == (how == "ignores") and adopt(llm) is served
+        got = await served.next_token_logprobs([0, 5, 6])
+        torch.testing.assert_close(got, llm.next_token_logprobs_uncached([0, 5, 6]))
         assert match in caplog.text and "LlamaForCausalLM runs without the engine" in caplog.text
 
 

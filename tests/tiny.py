@@ -34,24 +34,24 @@ _SMALL: dict[str, Any] = {
     "num_attention_heads": 4,
     "max_position_embeddings": LONGEST,
 }
-_GROUPED = {**_SMALL, "num_key_value_heads": 2, "head_dim": 8}
+GROUPED = {**_SMALL, "num_key_value_heads": 2, "head_dim": 8}
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("GPT2", {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": LONGEST}),
     "gpt_neox": ("GPTNeoX", _SMALL),
     "opt": ("OPT", {**_SMALL, "ffn_dim": 48, "word_embed_proj_dim": 32}),
-    "llama": ("Llama", _GROUPED),
-    "mistral": ("Mistral", {**_GROUPED, "sliding_window": WINDOW}),
+    "llama": ("Llama", GROUPED),
+    "mistral": ("Mistral", {**GROUPED, "sliding_window": WINDOW}),
     "gemma2": (
         "Gemma2",
-        {**_GROUPED, "sliding_window": WINDOW, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 4.0},
+        {**GROUPED, "sliding_window": WINDOW, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 4.0},
     ),
-    "gemma3": ("Gemma3", {**_GROUPED, "sliding_window": WINDOW}),
-    "qwen2": ("Qwen2", _GROUPED),
-    "qwen3": ("Qwen3", _GROUPED),
-    "phi3": ("Phi3", {**_GROUPED, "pad_token_id": 0}),
+    "gemma3": ("Gemma3", {**GROUPED, "sliding_window": WINDOW}),
+    "qwen2": ("Qwen2", GROUPED),
+    "qwen3": ("Qwen3", GROUPED),
+    "phi3": ("Phi3", {**GROUPED, "pad_token_id": 0}),
     "falcon": ("Falcon", {**_SMALL, "new_decoder_architecture": True, "num_kv_heads": 2, "alibi": False}),
-    "mixtral": ("Mixtral", {**_GROUPED, "num_local_experts": 4}),
+    "mixtral": ("Mixtral", {**GROUPED, "num_local_experts": 4}),
     "mamba": ("Mamba", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}),
     "bloom": ("Bloom", {"hidden_size": 32, "n_layer": 2, "n_head": 4}),
 }
@@ -60,15 +60,18 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def model(kind: str, dtype: torch.dtype = torch.float32, attention: str | None = None) -> Any:
     """A model with random weights, large enough that contexts matter."""
+    name, options = KINDS[kind]
+    name = {"Gemma3": "Gemma3Text"}.get(name, name)
+    return built(name, dtype, attention, **options)
+
+
+def built(name: str, dtype: torch.dtype = torch.float32, attention: str | None = None, **options: Any) -> Any:
+    """A model of a class's name, such as `Llama`, with random weights and a configuration of one's own."""
     import transformers
 
-    name, options = KINDS[kind]
-    if kind == "gemma3":
-        config = transformers.Gemma3TextConfig(vocab_size=len(tokenizer()), **options)
-        build = transformers.Gemma3ForCausalLM
-    else:
-        config = getattr(transformers, f"{name}Config")(vocab_size=len(tokenizer()), **options)
-        build = getattr(transformers, f"{name}ForCausalLM" if name != "GPT2" else "GPT2LMHeadModel")
+    config = getattr(transformers, f"{name}Config")(vocab_size=len(tokenizer()), **options)
+    heads = {"GPT2": "GPT2LMHeadModel", "Gemma3Text": "Gemma3ForCausalLM", "Bert": "BertLMHeadModel"}
+    build = getattr(transformers, heads.get(name, f"{name}ForCausalLM"))
     if attention:
         config._attn_implementation = attention
     torch.manual_seed(0)
@@ -86,3 +89,10 @@ def transformer(kind: str, **options: Any) -> Any:
     from genlm.backend.llm import AsyncTransformer
 
     return AsyncTransformer(model(kind, **options), tokenizer())
+
+
+def served(name: str, **options: Any) -> Any:
+    """`built`, as `genlm-backend` serves it."""
+    from genlm.backend.llm import AsyncTransformer
+
+    return AsyncTransformer(built(name, **options), tokenizer())

@@ -18,6 +18,8 @@ __all__ = [
     "InvalidTypeError",
     "InvalidValueError",
     "MissingDependencyError",
+    "ModelOutputError",
+    "ModelStateError",
     "ModelUnavailableError",
     "NotMaterializedError",
     "UnsupportedModelError",
@@ -82,12 +84,28 @@ class ModelUnavailableError(GenlmBytesError, RuntimeError):
     """A model could not be fetched, verified, converted or loaded."""
 
 
+class ModelOutputError(GenlmBytesError, ValueError):
+    """A model gave something else than natural log-probabilities, one for each token id."""
+
+
+class ModelStateError(GenlmBytesError, RuntimeError):
+    """A model has been brought into a state in which its figures would mean nothing."""
+
+
 class UnsupportedModelError(GenlmBytesError, ValueError):
     """The engine cannot run this model over a tree of contexts."""
 
 
 class MissingDependencyError(GenlmBytesError, ImportError):
     """An optional package is needed for this call."""
+
+
+def training(model: Any) -> ModelStateError:
+    """The error of a Hugging Face model that drops out units at random."""
+    return ModelStateError(
+        f"{type(model).__name__} is in training mode, in which it drops out units at random: "
+        "log-probabilities are read in evaluation mode only. Call `model.eval()`."
+    )
 
 
 def bad_value(argument: str, value: Any, rule: str, instead: str = "") -> InvalidValueError:

@@ -142,7 +142,10 @@ class ByteBeamState(StatefulByteLM):
             from genlm.bytes.engine import adopt  # brings transformers, which importing us should not
 
             llm = adopt(llm)
-        lm = StatefulTokenizedLM.initial(llm, initial_context, max_context_length, lora_name)
+        checks = beam.params.check_model
+        lm = StatefulTokenizedLM.initial(
+            llm, initial_context, max_context_length, lora_name, check_model=checks
+        )
         state = LazyTrieState.initial(lm, trie, canonical=canonical)
         beam._begun = len(lm.context)
         for _ in range(TURNS):

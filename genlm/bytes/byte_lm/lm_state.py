@@ -6,12 +6,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from copy import copy
+from inspect import isawaitable
 from typing import Any, Self
 
 from jaxtyping import Float
 from torch import Tensor
 
-from genlm.bytes.errors import bad_value
+from genlm.bytes.byte_lm.rows import checked_row
+from genlm.bytes.errors import ModelOutputError, bad_type, bad_value, training
 from genlm.bytes.trie.modes import EOS
 from genlm.bytes.util import LazyByteProbs, escape, sample_dict
 from genlm.bytes.vocab import check_token_ids, spell, start_context
@@ -36,6 +38,8 @@ class StatefulTokenizedLM:
             every descendant, and bounds what the model is asked, at the price of forgetting.
         lora_name: the LoRA adapter to use, as loaded by the model's `add_new_lora`; None is the model
             without one. It holds for every descendant.
+        check_model: look at the numbers that the model gives, as a beam does by default (see `BeamParams`).
+            It holds for every descendant.
 
     Raises:
         ValueError: `max_context_length` below 1, or a token id below 0.
@@ -48,6 +52,7 @@ class StatefulTokenizedLM:
         "__weakref__",
         "_context",
         "_node",
+        "check_model",
         "lora_name",
         "max_context_length",
         "model",
@@ -61,6 +66,8 @@ class StatefulTokenizedLM:
         n_calls: int = 0,
         max_context_length: int | None = None,
         lora_name: str | None = None,
+        *,
+        check_model: bool = False,
     ) -> None:
         if max_context_length is not None and max_context_length < 1:
             raise bad_value(
@@ -70,6 +77,7 @@ class StatefulTokenizedLM:
         self.n_calls = n_calls
         self.max_context_length = max_context_length
         self.lora_name = lora_name
+        self.check_model = check_model
         self._place(check_token_ids("context", context))
 
     def _place(self, context: list[int]) -> None:
@@ -92,6 +100,8 @@ class StatefulTokenizedLM:
         initial_context: Sequence[int] | None = None,
         max_context_length: int | None = None,
         lora_name: str | None = None,
+        *,
+        check_model: bool = False,
     ) -> Self:
         """The model before any text.
 
@@ -101,9 +111,12 @@ class StatefulTokenizedLM:
                 token; where it has none, its end-of-sequence token; where it has neither, no token.
             max_context_length: see the class.
             lora_name: see the class.
+            check_model: see the class.
         """
         context = start_context(model) if initial_context is None else initial_context
-        return cls(model, context, max_context_length=max_context_length, lora_name=lora_name)
+        begun = cls(model, context, max_context_length=max_context_length, lora_name=lora_name)
+        begun.check_model = check_model  # afterwards: a client's subclass need not know the word
+        return begun
 
     @property
     def context(self) -> list[int]:
@@ -146,13 +159,38 @@ class StatefulTokenizedLM:
         return self._node is not None and self._node.logps is not None
 
     async def logp_next(self) -> Float[Tensor, " logits"]:
-        """Natural log-probabilities of the next token, indexed by token id."""
+        """Natural log-probabilities of the next token, indexed by token id.
+
+        Raises:
+            ModelOutputError: the model gave something else.
+        """
         self.n_calls += 1
         if self._node is not None:
             logps: Float[Tensor, " logits"] = await self.model.logprobs(self._node)
+            if getattr(self.model, "normalizes", False):
+                return logps
         else:
-            logps = await self.model.next_token_logprobs(list(self.context), **self._lora)
-        return logps
+            logps = await self._ask()
+        return checked_row(self.model, logps, self.n_calls, values=self.check_model)
+
+    async def _ask(self) -> Any:
+        if getattr(getattr(self.model, "model", None), "training", False) is True:
+            raise training(self.model.model)
+        try:
+            asked = self.model.next_token_logprobs(list(self.context), **self._lora)
+        except AttributeError:
+            if callable(getattr(self.model, "next_token_logprobs", None)):
+                raise
+            raise bad_type(
+                "llm", self.model, "must be a model with an async method `next_token_logprobs(token_ids)`"
+            ) from None
+        if not isawaitable(asked):
+            name = type(self.model).__name__
+            raise ModelOutputError(
+                f"`next_token_logprobs` of {name} gave a {type(asked).__name__}: it must be a coroutine. "
+                "Define it with `async def`."
+            )
+        return await asked
 
     def __repr__(self) -> str:
         return "|".join(escape(token) for token in spell(self.model, self.context))

@@ -47,6 +47,8 @@ class BeamParams:
         max_candidates: with `exact`: more candidates are a `BudgetExceededError`.
         canonical: count only tokenizations that the model's own tokenizer would produce; the probability of
             the others is left out (see the page on exactness). With any of the three.
+        check_model: raise a `ModelOutputError` where the model gives no log-probabilities: nan, unnormalised
+            logits. False takes its numbers as they are.
         eos_tokens: older name of `eos_byte_strings`, with a `DeprecationWarning`.
 
     Raises:
@@ -71,6 +73,7 @@ class BeamParams:
     max_candidates: int = 10_000
     canonical: bool = False
     max_late_contexts: int = 1000
+    check_model: bool = True
 
     def __post_init__(self) -> None:
         if self.K is not None:
@@ -79,6 +82,8 @@ class BeamParams:
         self._check_rule()
         if not isinstance(self.canonical, bool):
             raise bad_type("canonical", self.canonical, "must be True or False")
+        if not isinstance(self.check_model, bool):
+            raise bad_type("check_model", self.check_model, "must be True or False")
         check_limit("heal_max_backoff", self.heal_max_backoff)
         check_limit("heal_max_splits", self.heal_max_splits)
         # `dataclasses.replace` and `asdict` hand on what was filled in below: that is no contradiction.

@@ -62,15 +62,16 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
     path = [state.lm_state]
     for token in tokens:
         path.append(path[-1] << token)
+    first = await path[0].logp_next()
+    # Ids that the model was not built for have probability zero, and it must not be asked what follows them.
+    known = next((i for i, token in enumerate(tokens) if token >= len(first)), len(tokens))
+    if known < kept:
+        return beam, 0
     # To the end, if only those contexts are kept: the beam that reads the rest will need them next.
-    ahead = path if state.remembers else path[: kept + 1]
-    logps = await asyncio.gather(*(lm_state.logp_next() for lm_state in ahead))
-    weight = (
-        state.committed
-        + sum(
-            float(row[token]) if token < len(row) else -math.inf  # a token that the model was not built for
-            for row, token in zip(logps, tokens[:kept], strict=False)
-        )
+    ahead = path[1 : known + 1] if state.remembers else path[1 : kept + 1]
+    logps = [first, *await asyncio.gather(*(lm_state.logp_next() for lm_state in ahead))]
+    weight = state.committed + sum(
+        float(row[token]) for row, token in zip(logps, tokens[:kept], strict=False)
     )
     if weight == -math.inf:
         return beam, 0

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64
 
 from genlm.bytes.byte_lm.lm_state import StatefulTokenizedLM
+from genlm.bytes.byte_lm.rows import checked_row
 from genlm.bytes.byte_lm.subclass import makeable
 from genlm.bytes.errors import NotMaterializedError, bad_type, bad_value
 from genlm.bytes.trie.arrays import ROOT
@@ -131,6 +132,8 @@ class LazyTrieState:
         """Ask the model for the next token's distribution, once; return the state itself."""
         if self._masses is None:
             logps = await self.lm_state.logp_next()
+            if not isinstance(self.lm_state, StatefulTokenizedLM):  # which has looked at them itself
+                logps = checked_row(self.lm_state, logps, values=False)
             self._masses = NodeMasses.from_logprobs(self.trie.trie, logps, self._allowed())
         return self
 

@@ -13,7 +13,8 @@ timer.
 aside). A cancelled request harms no other, also when it is cancelled while its forward runs. An exception
 in the model reaches those whose contexts were in that forward. The engine belongs to no event loop: loops
 may use it one after another, or at the same time in several threads, and one that is closed during a
-forward is forgotten. The `*_sync` methods may be called on any thread, whether a loop runs there or not.
+forward is forgotten. A model in training mode is an error, and one whose weights have changed is begun anew
+with (`weights.py`). The `*_sync` methods may be called on any thread, whether a loop runs there or not.
 An engine that is dropped is collected, and its thread ends.
 
 Memory is bounded by `max_cache_bytes`, shared by keys and values and by log-probabilities, each given
@@ -24,6 +25,9 @@ is done.
 
 from __future__ import annotations
 
+import logging
+import math
+import sys
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from threading import Lock
@@ -33,15 +37,20 @@ import torch
 from jaxtyping import Float32
 
 from genlm.bytes.engine.forward import TreeModel
+from genlm.bytes.engine.plain import PlainModel
 from genlm.bytes.engine.plan import parts, plan
+from genlm.bytes.engine.positions import Twins
 from genlm.bytes.engine.tree import Node, Tree
+from genlm.bytes.engine.weights import Weights
 from genlm.bytes.engine.worker import ENDLESS, PATIENCE, Outcome, Worker
-from genlm.bytes.errors import bad_value
+from genlm.bytes.errors import ModelOutputError, bad_value, training
 
 if TYPE_CHECKING:
     from genlm.backend.llm import AsyncTransformer
 
 __all__ = ["Engine", "Statistics"]
+
+logger = logging.getLogger(__name__)
 
 MOST_NEW = 512
 """New nodes in one forward: beyond this nothing is gained, and the logits' memory (200 kB a node at a
@@ -69,12 +78,16 @@ class Engine:
         max_cache_bytes: the most memory for keys and values (on the model's device) and log-probabilities
             (in the host's memory), half for each. None takes an eighth of what is free for each half;
             on a CUDA device a quarter for keys and values.
+        trees: run the model over trees of contexts. False runs every context whole and keeps
+            log-probabilities only: slow, and right for models that can do no more (`plain.py`).
 
     Raises:
         UnsupportedModelError: the model cannot be run over a tree of contexts.
     """
 
-    def __init__(self, llm: AsyncTransformer, max_cache_bytes: int | None = None) -> None:
+    def __init__(
+        self, llm: AsyncTransformer, max_cache_bytes: int | None = None, *, trees: bool = True
+    ) -> None:
         if max_cache_bytes is not None and max_cache_bytes < 1:
             raise bad_value("max_cache_bytes", max_cache_bytes, "must be a number of bytes above 0, or None")
         self.tokenizer = llm.tokenizer
@@ -85,7 +98,10 @@ class Engine:
         else:
             slots_bytes, self._most_logps_bytes = max_cache_bytes // 2, max_cache_bytes - max_cache_bytes // 2
         self.max_cache_bytes = slots_bytes + self._most_logps_bytes
-        self._tree_model = TreeModel(llm.model, slots_bytes)
+        self._trees_wanted, self._slots_bytes = trees, slots_bytes
+        self._tree_model = self._made()
+        self._weights = Weights(llm.model)
+        self._twins = Twins()
         self._llm = llm
         self._trees: dict[str | None, Tree] = {}
         self._with_logps: OrderedDict[Node, None] = OrderedDict()
@@ -95,6 +111,12 @@ class Engine:
         self._worker = Worker(self._parts, self._evaluate)
         self._forwards = self._tokens_run = self._tokens_reused = 0
         self._worker.run(self._tree_model.check)
+
+    def _made(self) -> TreeModel | PlainModel:
+        return TreeModel(self.model, self._slots_bytes) if self._trees_wanted else PlainModel(self.model)
+
+    normalizes = True
+    """Its rows are log-softmaxes: that they are is not checked again."""
 
     # -- the AsyncLM interface ------------------------------------------------------------------------
 
@@ -120,7 +142,12 @@ class Engine:
         return torch.stack(self._logprobs_sync([self.node(ids, lora_name) for ids in token_ids_list]))
 
     def clear_cache(self) -> None:
-        """Forget everything computed so far; needed after the model's weights have changed.
+        """Forget everything computed so far; needed where the model's weights have changed unnoticed.
+
+        Noticed, at the next forward, is what is written to them as training and loading do, and that they are
+        moved or converted; not what is written through `tensor.data`, as merging a LoRA adapter is. What is
+        known already is answered from memory until then. A beam that was begun before goes on with the new
+        weights; begin a new one for figures of one model only.
 
         A forward that is running is waited for. Of the memory for keys and values all is given back.
         """
@@ -222,8 +249,8 @@ class Engine:
         """Forwards, tokens run through the model and tokens reused, slots, bytes and evictions."""
         cache = self._tree_model.cache
         return Statistics(
-            self._forwards,
-            self._tokens_run,
+            self._forwards + getattr(self._tree_model, "forwards", 0),
+            self._tokens_run + getattr(self._tree_model, "tokens", 0),
             self._tokens_reused,
             cache.used,
             cache.nbytes + self._logps_bytes,
@@ -233,12 +260,15 @@ class Engine:
     # -- evaluation, on the worker's thread -----------------------------------------------------------
 
     def _parts(self, nodes: Collection[Node]) -> Iterator[list[Node]]:
-        return parts(nodes, MOST_NEW, self._tree_model.cache.most_slots or 0)
+        nothing_kept = isinstance(self._tree_model, PlainModel)
+        most = sys.maxsize if nothing_kept else self._tree_model.cache.most_slots or 0
+        return parts(nodes, MOST_NEW, most)
 
-    def _evaluate(self, nodes: list[Node]) -> dict[Node, _Logps]:
+    def _evaluate(self, nodes: list[Node]) -> dict[Node, Outcome]:
         """The log-probabilities at `nodes`, which share a tree, running what is missing."""
+        self._notice()
         # A node's may be given up by the next, so they are read once.
-        found = {node: logps for node in nodes if (logps := node.logps) is not None}
+        found: dict[Node, Outcome] = {node: logps for node in nodes if (logps := node.logps) is not None}
         missing = [node for node in nodes if node not in found]
         if missing:
             self._activate(missing[0].tree)
@@ -247,6 +277,23 @@ class Engine:
             finally:
                 self._tree_model.cache.trim()
         return found
+
+    def _notice(self) -> None:
+        """Have nothing to do with a model in training, and begin anew with one whose weights have changed."""
+        if self.model.training:
+            raise training(self.model)
+        if self._weights.moved():
+            renewed, steady = self._made(), self._tree_model.steady
+            renewed.check()
+            renewed.steady = steady
+            self._forget()
+            self._tree_model, self._weights = renewed, Weights(self.model)
+            logger.info("%s has been moved; its contexts are computed again", type(self.model).__name__)
+        elif self._weights.written():
+            self._forget()
+            logger.info(
+                "the weights of %s have changed; its contexts are computed again", type(self.model).__name__
+            )
 
     def _activate(self, tree: Tree) -> None:
         self._llm._activate(tree.lora_name)
@@ -258,8 +305,40 @@ class Engine:
                 "Start a new beam.",
             )
 
-    def _run(self, wanted: list[Node]) -> dict[Node, _Logps]:
-        model, cache = self._tree_model, self._tree_model.cache
+    def _run(self, wanted: list[Node]) -> dict[Node, Outcome]:
+        found = self._rows(wanted)
+        if len(wanted) > 1:
+            for node in [node for node, row in found.items() if _undefined(row)]:
+                # What is undefined passes every mask (0 x nan), so it may be another's.
+                found |= self._rows([node])
+        answers: dict[Node, Outcome] = {}
+        with self._lock:
+            for node, row in found.items():
+                if _undefined(row):
+                    answers[node] = self._gave_nan(node)
+                else:
+                    answers[node] = row
+                    self._keep(node, row)
+        return answers
+
+    def _rows(self, wanted: list[Node]) -> dict[Node, _Logps]:
+        model = self._tree_model
+        if isinstance(model, PlainModel):
+            return model.run(wanted)
+        most = math.inf if model.switch is None else model.switch
+        found = self._run_tree(model, [node for node in wanted if node.depth <= most])
+        twins = {self._twins.of(node): node for node in wanted if node.depth > most}
+        return found | {twins[twin]: row for twin, row in self._run_tree(model, list(twins)).items()}
+
+    def _gave_nan(self, node: Node) -> ModelOutputError:
+        return ModelOutputError(
+            f"{type(self.model).__name__} gave nan or infinite logits after {node.depth} tokens, the last of "
+            f"them {node.token}: they must be finite. Look for overflow in half precision (load it with "
+            "dtype='float32' or 'bfloat16'), or damaged weights."
+        )
+
+    def _run_tree(self, model: TreeModel, wanted: list[Node]) -> dict[Node, _Logps]:
+        cache = model.cache
         cache.clock += 1
         new = plan(wanted, cache.clock)
         ask = set(wanted)
@@ -277,11 +356,8 @@ class Engine:
             self._tokens_reused += len(cache.exposure.old)
             if at:
                 found |= {part[i]: row for i, row in zip(at, rows, strict=True)}
-        if any(bool(row[0].isnan()) for row in found.values()):  # then all of the row is
+        if any(_undefined(row) for row in found.values()):
             cache.discard(new)
-        with self._lock:
-            for node, row in found.items():
-                self._keep(node, row)
         return found
 
     def _keep(self, node: Node, logps: _Logps) -> None:
@@ -315,6 +391,11 @@ class Engine:
                 )
             if node.token >= size:
                 raise bad_value("token_ids", node.token, f"this model's tokens are 0..{size - 1}")
+
+
+def _undefined(row: _Logps) -> bool:
+    """Whether a log-softmax found no numbers; then all of its row is nan."""
+    return bool(row[0].isnan())
 
 
 def raised(outcome: Outcome) -> _Logps:

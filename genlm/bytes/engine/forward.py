@@ -5,8 +5,10 @@ its ancestors and itself. Whatever else shares the forward, each node then compu
 would compute at the end of its own context. Layers with a sliding window see only the ancestors that
 are near enough.
 
-Whether a model takes such a mask is not guessed from its name: `TreeModel.check` runs a small tree and
-compares with plain forwards.
+Whether a model takes such a mask is not guessed from its name: `TreeModel.check` tries it out (`trial.py`).
+
+A tree may be *far*: its contexts are then read as the beginnings of such as are past a switch of the model's
+positions (`positions.py`). Where none of a forward's nodes is past it itself, one is added that is.
 
 `torch.compile` does not pay, on a CPU, where nearly every forward has a shape of its own. SmolLM2-135M in
 float32, one thread of a busy two-core machine, torch 2.13, dynamic shapes, median of 7 forwards over 1, 12
@@ -35,9 +37,11 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from genlm.bytes.engine.heads import heads_grouped, shares_keys
 from genlm.bytes.engine.masks import ancestors, depths, is_chain
+from genlm.bytes.engine.positions import forget_longer, stretched, switch_of
 from genlm.bytes.engine.products import Turned, faster_turned
 from genlm.bytes.engine.slots import SlotCache
-from genlm.bytes.engine.tree import Node, Tree
+from genlm.bytes.engine.tree import Node
+from genlm.bytes.engine.trial import try_out
 from genlm.bytes.errors import UnsupportedModelError
 
 __all__ = ["TreeModel"]
@@ -53,6 +57,8 @@ class TreeModel:
         most_bytes: see `SlotCache`.
 
     Attributes:
+        longest: the most tokens that the model reads; None where it does not say.
+        switch: the longest context to be read in a tree that is not far; None: all are.
         steady: whether to do without what is chosen by measuring (`products.py`): a second engine may find
             otherwise, and round-off depends on it.
 
@@ -76,6 +82,8 @@ class TreeModel:
         self.device: torch.device = model.device
         self.cache = SlotCache(len(self.kinds), self.device, most_bytes)
         self.longest: int | None = getattr(self.config, "max_position_embeddings", None)
+        self.switch = switch_of(self.config)
+        self._stretched = stretched(model)
         self.steady = False
         on_cpu = self.device.type == "cpu"
         self._turned = faster_turned(model) if on_cpu else frozenset()
@@ -104,6 +112,15 @@ class TreeModel:
             new: the nodes to evaluate, parents first. Those that they descend from have slots.
             wanted: positions in `new`.
         """
+        deepest = max(node.depth for node in new)
+        if self.switch is not None and new[0].tree.far and deepest <= self.switch:
+            beyond = Node(new[0].tree, new[0].tree.root, new[0].token)
+            beyond.depth = self.switch + 1
+            try:
+                return self.forward([*new, beyond], wanted)
+            finally:
+                self.cache.release([beyond])
+        forget_longer(self.model, self._stretched, deepest)
         paths = self.cache.expose(new)
         put: dict[str, Any] = {"device": self.device, "dtype": torch.long}
         kwargs: dict[str, Any] = {"logits_to_keep": torch.tensor(wanted, **put)} if self._keeps_logits else {}
@@ -157,47 +174,20 @@ class TreeModel:
             ~allowed, torch.finfo(dtype).min
         )
 
-    @torch.no_grad()
     def check(self) -> None:
-        """Compare a small tree, evaluated in three forwards, with plain forwards of its paths.
+        """Compare forwards over trees with plain ones (`trial.py`).
 
         A model that cannot attend by groups does without.
 
         Raises:
-            UnsupportedModelError: the model fails on it, or the results differ.
+            UnsupportedModelError: the model fails, or the results differ.
         """
         if self._grouped:
             try:
-                return self._try()
+                return try_out(self)
             except UnsupportedModelError:
                 self._grouped = False
-        self._try()
-
-    def _try(self) -> None:
-        size = self.config.vocab_size
-        a, b, c, d, e = ((7 * i + 3) % size for i in range(1, 6))
-        tree = Tree()
-        trunk = [tree.find([a]), tree.find([a, b])]
-        alone = tree.find([a, b, c])  # it needs no mask
-        leaves = [tree.find(path) for path in ([a, b, d], [a, e], [a, b, d, e], [a, b, c, d])]
-        leaves.sort(key=lambda node: node.depth)
-        try:
-            self.run(trunk, [1])
-            got = torch.stack([*self.run([alone], [0]), *self.run(leaves, range(len(leaves)))])
-            paths = [torch.tensor([node.tokens()], device=self.device) for node in (alone, *leaves)]
-            plain = torch.stack([self.model(path).logits[0, -1] for path in paths])
-        except Exception as error:
-            raise UnsupportedModelError(f"a trial run failed: {type(error).__name__}: {error}") from error
-        finally:
-            self.cache.release([*trunk, alone, *leaves])
-            self.cache.trim()
-        want = torch.log_softmax(plain.float(), dim=-1).cpu()
-        worst = float((got.exp() - want.exp()).abs().max())
-        # Round-off depends on the precision; a mask that is ignored moves probabilities far more, but on
-        # an untrained model all are near 1/size, so the allowance is relative to the largest.
-        allowed = {torch.float32: 1e-3, torch.float16: 2e-2}.get(self.model.dtype, 1e-1)
-        if not worst <= allowed * float(want.exp().max()):
-            raise UnsupportedModelError(f"a trial run with a tree mask is off by {worst:.2g}")
+        try_out(self)
 
 
 def _layer_kinds(config: Any) -> list[str]:

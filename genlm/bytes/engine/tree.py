@@ -67,11 +67,13 @@ class Tree:
     Args:
         lora_name: the adapter's name; None for the model without one.
         adapter: an object that is another one when another adapter has been loaded under that name.
+        far: whether its contexts are read as beginnings of such as are past a switch (`positions.py`).
     """
 
-    def __init__(self, lora_name: str | None = None, adapter: object = None) -> None:
+    def __init__(self, lora_name: str | None = None, adapter: object = None, far: bool = False) -> None:
         self.lora_name = lora_name
         self.adapter = adapter
+        self.far = far
         self.root = Node(self, None, -1)
         # A node keeps its parent alive, so no key here outlives the node whose identity it holds.
         self._nodes: WeakValueDictionary[tuple[int, int], Node] = WeakValueDictionary()

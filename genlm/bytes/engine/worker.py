@@ -95,7 +95,8 @@ class Worker:
 
     Args:
         split: the parts in which the nodes of a batch are to be evaluated.
-        evaluate: the natural log-probabilities of the next token at each node of a part.
+        evaluate: the natural log-probabilities of the next token at each node of a part, or an exception for
+            those who asked for that node alone.
 
     Attributes:
         patience: see above.
@@ -104,7 +105,7 @@ class Worker:
     def __init__(
         self,
         split: Callable[[Collection[Node]], Iterable[list[Node]]],
-        evaluate: Callable[[list[Node]], Mapping[Node, Tensor]],
+        evaluate: Callable[[list[Node]], Mapping[Node, Outcome]],
     ) -> None:
         self.patience = PATIENCE
         self._split = split

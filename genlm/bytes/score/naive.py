@@ -71,9 +71,10 @@ async def token_scores(
         if end > 0:
             places.append((at, end, token, lm_state))
         lm_state, at = lm_state << token, at + len(spelling)
-    rows = await asyncio.gather(*(place[3].logp_next() for place in places))
-    if any(token >= len(row) for (_, _, token, _), row in zip(places, rows, strict=True)):
+    first = await places[0][3].logp_next() if places else ()
+    if any(token >= len(first) for _, _, token, _ in places):  # nor must it be asked what follows that
         return []
+    rows = [first, *await asyncio.gather(*(place[3].logp_next() for place in places[1:]))]
     return [
         TokenScore(begin, end, float(row[token]))
         for (begin, end, token, _), row in zip(places, rows, strict=True)

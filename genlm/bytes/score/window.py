@@ -135,7 +135,9 @@ async def _forget(state: LazyTrieState, begun: int, overlap: int) -> LazyTrieSta
     old = state.lm_state
     ids = old.context
     kept = ids if len(ids) <= begun + overlap else [*ids[:begun], *ids[-overlap:]]
-    lm_state = StatefulTokenizedLM(old.model, kept, old.n_calls, None, old.lora_name)
+    lm_state = StatefulTokenizedLM(
+        old.model, kept, old.n_calls, None, old.lora_name, check_model=old.check_model
+    )
     # Which tokens may follow is a matter of the whole text, and not of what the model sees of it.
     start = LazyTrieState.at_boundary(lm_state, state.trie, state.committed, state.mode, state.canonical)
     after: LazyTrieState | None = await start.materialize()

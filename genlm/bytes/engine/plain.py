@@ -1,0 +1,135 @@
+"""Models that cannot be run over a tree: every context whole, in forwards of its own kind, nothing kept.
+
+Recurrent and hybrid models (Mamba, LFM2, Qwen3-Next, Granite 4, Jamba, Bamba, Falcon-H1) keep a state in
+place of keys and values, and attention biased by the distance of columns (BLOOM, MPT, GPT-Neo) takes no mask
+of ours. What they say after a context is what their own forward over it says, without padding and without a
+cache; that is what is run here.
+
+Two things make it cheaper where a trial finds that they change nothing. A forward over a context also tells
+what comes after each of its beginnings, so of a text that is read all at once only the whole is run. And
+contexts of the same length share a forward.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+from jaxtyping import Float32
+
+from genlm.bytes.engine.slots import SlotCache
+from genlm.bytes.engine.tree import Node
+from genlm.bytes.errors import UnsupportedModelError
+
+__all__ = ["PlainModel"]
+
+MOST_TOKENS = 4096
+"""Of several contexts in one forward."""
+
+_Found = dict[Node, Float32[torch.Tensor, " logits"]]
+
+
+class PlainModel:
+    """A causal language model that evaluates each context from its beginning.
+
+    Args:
+        model: the Hugging Face model, in evaluation mode.
+
+    Attributes:
+        cache: an empty one, where a `TreeModel` has its keys and values.
+        longest: the most tokens that the model reads; None where it does not say.
+        steady: whether contexts are to be run one by one.
+        forwards, tokens: how many have been run.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.config = model.config.get_text_config(decoder=True)
+        self.device: torch.device = model.device
+        self.longest: int | None = getattr(self.config, "max_position_embeddings", None)
+        self.switch: int | None = None
+        self.cache = SlotCache(0, self.device, 0)
+        self.steady = False
+        self.forwards = self.tokens = 0
+        self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._causal = self._batches = False
+
+    def run(self, wanted: Sequence[Node]) -> _Found:
+        """The next token's natural log-probabilities at some nodes, in the host's memory."""
+        found: _Found = {}
+        for alike in self._batched(_covering(wanted) if self._causal else {node: [node] for node in wanted}):
+            found |= self._forward(alike)
+        return found
+
+    def _batched(self, covering: dict[Node, list[Node]]) -> Iterator[dict[Node, list[Node]]]:
+        """Contexts that share a forward, each with those of its beginnings that are wanted."""
+        for depth, alike in groupby(sorted(covering, key=lambda node: node.depth), lambda node: node.depth):
+            leaves = list(alike)
+            most = max(1, MOST_TOKENS // depth) if self._batches and not self.steady else 1
+            for first in range(0, len(leaves), most):
+                yield {leaf: covering[leaf] for leaf in leaves[first : first + most]}
+
+    @torch.no_grad()
+    def _forward(self, covering: dict[Node, list[Node]]) -> _Found:
+        contexts = [leaf.tokens() for leaf in covering]
+        kept = sorted({node.depth - 1 for inside in covering.values() for node in inside})
+        put: dict[str, Any] = {"device": self.device, "dtype": torch.long}
+        kwargs: dict[str, Any] = {"logits_to_keep": torch.tensor(kept, **put)} if self._keeps_logits else {}
+        logits = self.model(torch.tensor(contexts, **put), use_cache=False, **kwargs).logits
+        self.forwards += 1
+        self.tokens += sum(map(len, contexts))
+        at = {position: i if self._keeps_logits else position for i, position in enumerate(kept)}
+        return {
+            node: torch.log_softmax(row[at[node.depth - 1]], dim=-1, dtype=torch.float32).cpu()
+            for row, inside in zip(logits, covering.values(), strict=True)
+            for node in inside
+        }
+
+    @torch.no_grad()
+    def check(self) -> None:
+        """Find out what may share a forward.
+
+        Raises:
+            UnsupportedModelError: the model's own forward fails.
+        """
+        size = self.config.vocab_size
+        one, other = ([(k * i + 3) % size for i in range(1, 12)] for k in (7, 5))
+        try:
+            alone = [
+                self.model(torch.tensor([ids], device=self.device), use_cache=False).logits[0].float()
+                for ids in (one, other, one[:6])
+            ]
+            both = self.model(torch.tensor([one, other], device=self.device), use_cache=False).logits.float()
+        except Exception as error:
+            raise UnsupportedModelError(f"its own forward fails: {type(error).__name__}: {error}") from error
+        self._causal = _near(alone[0][5], alone[2][-1], self.model.dtype)
+        self._batches = all(
+            _near(row[-1], own[-1], self.model.dtype) for row, own in zip(both, alone, strict=False)
+        )
+
+
+def _near(one: torch.Tensor, other: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Whether two rows of logits differ by round-off only."""
+    allowed = {torch.float32: 1e-3, torch.float16: 2e-2}.get(dtype, 1e-1)
+    a, b = one.softmax(-1), other.softmax(-1)
+    return bool((a - b).abs().max() <= allowed * a.max())
+
+
+def _covering(wanted: Sequence[Node]) -> dict[Node, list[Node]]:
+    """Contexts that begin with all that are wanted, each with those that it begins with."""
+    left, found = set(wanted), {}
+    for leaf in sorted(wanted, key=lambda node: -node.depth):
+        if leaf not in left:
+            continue
+        inside: list[Node] = []
+        at: Node | None = leaf
+        while at is not None:
+            if at in left:
+                left.discard(at)
+                inside.append(at)
+            at = at.parent
+        found[leaf] = inside
+    return found
