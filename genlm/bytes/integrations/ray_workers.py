@@ -26,7 +26,17 @@ __all__ = ["ColumnScorer", "GroupScorer", "Load", "Pretrained", "loader"]
 
 Load = Callable[[], ByteLM]
 
-OF_TEXTS = ("logprob", "end", "bytes", "chars", "bits", "bits_per_byte", "bits_per_char", "slack", "above_one")
+OF_TEXTS = (
+    "logprob",
+    "end",
+    "bytes",
+    "chars",
+    "bits",
+    "bits_per_byte",
+    "bits_per_char",
+    "slack",
+    "above_one",
+)
 OF_WORDS = ("index", "kind", "word", "start", "end", "surprisal", "naive", "difference", "above_one")
 
 

@@ -63,4 +63,4 @@ def _attached(char: str) -> bool:
 def _separated(text: str, at: int, sep: str | None, marks: str) -> bool:
     if at in (0, len(text)) or text[at - 1] in marks or text[at] in marks:
         return True
-    return bool(sep) and (text.startswith(sep, at) or text.endswith(sep, 0, at))
+    return sep is not None and sep != "" and (text.startswith(sep, at) or text.endswith(sep, 0, at))
