@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import builtins
 import errno
 import io
 import os
 import subprocess
 import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -291,7 +289,7 @@ class TestPlaces:
                 Path("link.tsv").symlink_to("pipe")
             done = run("score", "ab", option, name)
             assert (done.code, done.loaded, done.err.count("\n")) == (1, [], 1), done.err
-            assert word in done.err and f"`{option[2:]}`" in done.err or option == "--out" and name == "."
+            assert (word in done.err and f"`{option[2:]}`" in done.err) or (option == "--out" and name == ".")
         assert Path("pipe").is_fifo() and Path("link.tsv").is_symlink()
 
     def test_a_loop_of_links(self, run: Run) -> None:

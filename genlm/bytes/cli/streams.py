@@ -46,7 +46,7 @@ def open_standard_streams() -> None:
     for name in ("stdin", "stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            stream = open(os.devnull, "w") if name == "stderr" else NotOpen()  # noqa: SIM115
+            stream = open(os.devnull, "w") if name == "stderr" else NotOpen()
             setattr(sys, name, stream)
         if name != "stdin" and isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # bars and a model's text where it is no UTF-8

@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Shaped
 
-from genlm.bytes.escaping import safe_text
 from genlm.bytes.cli.scoring.rows import cell, line, visible
+from genlm.bytes.escaping import safe_text
 
 if TYPE_CHECKING:
     from genlm.bytes.score import ScoredText
@@ -105,7 +105,12 @@ def _archive(
         for name in fields:
             kind = f"<U{longest[name]}"
             # A zip's names end at a zero byte, and are UTF-8.
-            add(f"column_{safe_text(name, keep='')}", kind, texts, lambda row, name=name: np.array([_named(row, name)]))  # type: ignore[misc]
+            add(
+                f"column_{safe_text(name, keep='')}",
+                kind,
+                texts,
+                lambda row, name=name: np.array([_named(row, name)]),
+            )  # type: ignore[misc]
         if has_regions:
             add.region_texts(regions)
             for i, name in enumerate(("start", "end")):
