@@ -18,8 +18,12 @@ from toy import EOS_STRING, TOY, ToyLM, ToyTokenizer
 from genlm.bytes import BeamParams, ByteBeamState, ByteLM
 from genlm.bytes.errors import InvalidValueError
 from genlm.bytes.show import (
+    HeatPiece,
     beam_html,
     draw_beam,
+    heat_foot,
+    heat_head,
+    heat_section,
     one_line,
     page_html,
     safe_text,

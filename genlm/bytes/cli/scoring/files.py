@@ -235,8 +235,8 @@ class Files:
     def _check_sealed(self, output: Output) -> None:
         """That a file which was made of another is as it was made."""
         known = self._manifest.sealed.get(output.path.name)
-        whole = isinstance(known, dict) and known.get("bytes") == output.path.stat().st_size
-        if not whole or digest_of(output.path).hexdigest() != known["sha256"]:
+        there = {"bytes": output.path.stat().st_size, "sha256": digest_of(output.path).hexdigest()}
+        if known != there:
             raise self._refusal(
                 "is damaged, or has been changed since it was made",
                 output.path,
