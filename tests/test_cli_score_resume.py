@@ -271,9 +271,7 @@ class TestSameBytes:
                     path.unlink()
 
     @pytest.mark.real_model
-    def test_the_embedded_model(
-        self, run: Run, default_llm: Any, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_the_embedded_model(self, run: Run, default_llm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(files, "EVERY", 3)
         texts = b"The cat sat on the mat.\nNo idea\nx = fib(10)\nGuten Tag, Frau Schmidt!\n\nyes\n"
         args = ("score", "--lines", "--bytes", "--out")

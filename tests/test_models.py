@@ -7,6 +7,7 @@ itself runs on a GGUF file of a few kilobytes that is written here.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import json
@@ -174,6 +175,45 @@ def test_leftovers_of_a_killed_process_are_removed(world: World) -> None:
     (stale / "model.safetensors").write_bytes(b"half")
     build()
     assert world.leftovers() == []
+
+
+@pytest.mark.parametrize("where", ["leftover", "target"])
+@pytest.mark.parametrize("what", ["link to a folder", "link to nothing", "file"])
+def test_what_is_no_folder_is_removed(world: World, tmp_path: Path, where: str, what: str) -> None:
+    """A link goes, and not what it leads to."""
+    place = world.target if where == "target" else world.cache / f"{world.target.name}.tmp-abc"
+    place.parent.mkdir(parents=True)
+    theirs = tmp_path / "theirs"
+    if what == "file":
+        place.write_text("x")
+    else:
+        place.symlink_to(theirs)
+    if what == "link to a folder":
+        theirs.mkdir()
+        (theirs / "file").write_text("theirs")
+    build()
+    assert world.holds_the_model() and world.leftovers() == [] and not world.target.is_symlink()
+    assert what != "link to a folder" or (theirs / "file").read_text() == "theirs"
+
+
+def test_advice_is_about_what_went_wrong(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, word in (
+        (errno.ENOSPC, "make room"),
+        (errno.EROFS, "may be written"),
+        (errno.ELOOP, "a link to nothing"),
+    ):
+        error = OSError(number, os.strerror(number))
+        monkeypatch.setattr(embedded, "_build", lambda *_, error=error: raising(error))
+        with pytest.raises(ModelUnavailableError, match=word):
+            build()
+    world.cache.joinpath("link").symlink_to("nothing")
+    monkeypatch.setenv("GENLM_BYTES_CACHE", str(world.cache / "link"))
+    with pytest.raises(ModelUnavailableError, match="a link to nothing"):
+        build()
+
+
+def raising(error: Exception) -> None:
+    raise error
 
 
 @pytest.mark.parametrize("stop", [RuntimeError("I/O error: No space left on device"), KeyboardInterrupt()])

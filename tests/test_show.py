@@ -18,8 +18,12 @@ from toy import EOS_STRING, TOY, ToyLM, ToyTokenizer
 from genlm.bytes import BeamParams, ByteBeamState, ByteLM
 from genlm.bytes.errors import InvalidValueError
 from genlm.bytes.show import (
+    HeatPiece,
     beam_html,
     draw_beam,
+    heat_foot,
+    heat_head,
+    heat_section,
     one_line,
     page_html,
     safe_text,
@@ -200,6 +204,17 @@ class TestHtml:
         assert "2 bytes" in found.text and not found.addresses and "script" not in found.tags
 
     @pytest.mark.parametrize("text", HOSTILE, ids=repr)
+    def test_headings_hide_nothing(self) -> None:
+        evil = "a\x1b[2J\u202e\x9bb\n<i>"
+        pages = [
+            page_html([], evil),
+            heat_head(evil, evil),
+            heat_foot(evil),
+            heat_section(evil, evil, [HeatPiece("x", 0.5, evil)]),
+        ]
+        for page in pages:
+            assert r"a\x1b[2J\u202e\u009bb\n&lt;i&gt;" in page and not set("\x1b\u202e\x9b") & set(page)
+
     def test_texts_are_escaped(self, text):
         """A vocabulary of markup: the document's own elements are all there are."""
         words = [*(bytes([b]) for b in sorted(set(b"".join(HOSTILE)))), *HOSTILE]

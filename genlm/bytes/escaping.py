@@ -53,7 +53,7 @@ def _visible(c: str) -> bool:
 
 
 def safe_json(document: str) -> str:
-    r"""JSON in which every character that a terminal might obey is an escape sequence of JSON; the same values.
+    r"""JSON with every character that a terminal might obey as an escape sequence of JSON: the same values.
 
     Examples:
         >>> print(safe_json('{"a": "é\u202e"}'))

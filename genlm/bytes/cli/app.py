@@ -22,8 +22,8 @@ from genlm.bytes.cli.info import info
 from genlm.bytes.cli.next import next_byte
 from genlm.bytes.cli.output import complain
 from genlm.bytes.cli.score import score
-from genlm.bytes.cli.watch import watch
 from genlm.bytes.cli.streams import open_standard_streams, silence
+from genlm.bytes.cli.watch import watch
 from genlm.bytes.errors import GenlmBytesError
 
 __all__ = ["COMMANDS", "app", "main"]

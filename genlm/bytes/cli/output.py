@@ -33,7 +33,7 @@ def on_terminal() -> bool:
 
 
 def complain(message: str) -> None:
-    """A line on stderr, whatever stderr is: what a terminal might obey is escaped; a lost stderr is no error."""
+    """A line on stderr, escaped for terminals; that stderr is lost is no error."""
     with suppress(OSError):
         sys.stderr.write(f"genlm-bytes: {safe_text(message)}\n")
         sys.stderr.flush()

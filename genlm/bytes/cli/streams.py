@@ -1,4 +1,4 @@
-"""The standard streams, whatever the shell has made of them: closed, in another encoding, a pipe without reader."""
+"""The standard streams, whatever the shell has made of them: closed, full, without a reader."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class NotOpen(io.TextIOBase):
 def open_standard_streams() -> None:
     """Have three streams in their places, that take every character.
 
-    Python has None for a stream that was closed; and the next file that is opened, an output, say, would get its
-    number, and everything that libraries write there.
+    Python has None for a stream that was closed; and the next file that is opened, an output, say, would get
+    its number, and everything that libraries write there.
     """
     for number in range(3):
         try:
@@ -46,14 +46,14 @@ def open_standard_streams() -> None:
     for name in ("stdin", "stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            stream = open(os.devnull, "w") if name == "stderr" else NotOpen()  # noqa: SIM115
+            stream = open(os.devnull, "w") if name == "stderr" else NotOpen()
             setattr(sys, name, stream)
         if name != "stdin" and isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # bars and a model's text where it is no UTF-8
 
 
 def silence(stream: Any) -> None:
-    """Let what is still to be written to a stream go nowhere: it cannot be written, and that has been said."""
+    """Let what is still to be written to a stream go nowhere: that it cannot be written has been said."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

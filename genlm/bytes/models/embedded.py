@@ -83,12 +83,12 @@ def _way_out(error: Exception, cache: Path) -> str:
         return "Set GENLM_BYTES_CACHE to a folder that may be written."
     if number in (errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENOENT):
         return (
-            f"Something on the way to {cache}, or in it, is no folder, or a link to nothing: remove it, or set "
-            "GENLM_BYTES_CACHE to another folder."
+            f"Something on the way to {cache}, or in it, is no folder, or a link to nothing: remove it, or "
+            "set GENLM_BYTES_CACHE to another folder."
         )
     return (
-        "If this names space or permissions: it needs 750 MB there; set GENLM_BYTES_CACHE to a folder that has "
-        "them. If it names a package: python -m pip install -U gguf transformers safetensors"
+        "If this names space or permissions: it needs 750 MB there; set GENLM_BYTES_CACHE to a folder that "
+        "has them. If it names a package: python -m pip install -U gguf transformers safetensors"
     )
 
 

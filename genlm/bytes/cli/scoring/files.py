@@ -4,12 +4,12 @@ Beside the first output stands `<name>.manifest.jsonl` (`manifest.py`): what was
 time some more texts are in the files for good. It says how many texts, a digest of them, totals, and how long
 every output was, with a digest of that much. It is written after the outputs have reached the disk.
 
-To go on, the last checkpoint is taken that the outputs are long enough for; the texts it counts are read again,
-not scored, and compared by their digest. The run then begins with the batch in which that checkpoint lies: what
-shares a batch decides the last digits of a figure (`score/groups.py`), and where a run was cut must not. What
-the outputs hold beyond that batch's beginning is cut off. So no row is there twice, none is missing, and every
-byte is that of a run without an end. Files that were made by other options, from other texts, or changed
-since, are refused; so are files that another run is writing (`locks.py`).
+To go on, the last checkpoint is taken that the outputs are long enough for; the texts it counts are read
+again, not scored, and compared by their digest. The run then begins with the batch in which that checkpoint
+lies: what shares a batch decides the last digits of a figure (`score/groups.py`), and where a run was cut
+must not. What the outputs hold beyond that batch's beginning is cut off. So no row is there twice, none is
+missing, and every byte is that of a run without an end. Files that were made by other options, from other
+texts, or changed since, are refused; so are files that another run is writing (`locks.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import stat
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -235,8 +235,8 @@ class Files:
     def _check_sealed(self, output: Output) -> None:
         """That a file which was made of another is as it was made."""
         known = self._manifest.sealed.get(output.path.name)
-        whole = isinstance(known, dict) and known.get("bytes") == output.path.stat().st_size
-        if not whole or digest_of(output.path).hexdigest() != known["sha256"]:
+        there = {"bytes": output.path.stat().st_size, "sha256": digest_of(output.path).hexdigest()}
+        if known != there:
             raise self._refusal(
                 "is damaged, or has been changed since it was made",
                 output.path,

@@ -82,7 +82,9 @@ def dumps(document: dict[str, Any]) -> str:
 
 
 def _dumped(value: Any) -> str:
-    return str(value) if isinstance(value, JsonText) else json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return (
+        str(value) if isinstance(value, JsonText) else json.dumps(value, ensure_ascii=False, allow_nan=False)
+    )
 
 
 def _skip(line: str, at: int) -> int:

@@ -3,9 +3,10 @@
 The lock is the system's own (`flock`; `LockFileEx` on Windows), which goes with the process that held it,
 however that ended. The file `.<name>.lock` only carries it: one that is left behind locks nothing.
 
-On network file systems: NFS from version 3 with its lock service, NFS 4, SMB, Lustre mounted with `flock`, and
-GPFS lock between machines. Lustre mounted with `localflock`, and some FUSE systems, lock on each machine by
-itself: two machines are not told of each other there. Where there are no locks at all we go on and say so.
+On network file systems: NFS from version 3 with its lock service, NFS 4, SMB, Lustre mounted with `flock`,
+and GPFS lock between machines. Lustre mounted with `localflock`, and some FUSE systems, lock on each
+machine by itself: two machines are not told of each other there. Where there are no locks at all we go on
+and say so.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 __all__ = ["HeldError", "Locks"]
 
 UNKNOWN = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, None}
-"""What systems say that cannot lock; None is of `NotImplementedError`, as older releases of filelock say it."""
+"""What systems say that cannot lock; None is of `NotImplementedError`, which older filelocks raise."""
 
 
 class HeldError(Exception):

@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Shaped
 
-from genlm.bytes.escaping import safe_text
 from genlm.bytes.cli.scoring.rows import cell, line, visible
+from genlm.bytes.escaping import safe_text
 
 if TYPE_CHECKING:
     from genlm.bytes.score import ScoredText
@@ -104,8 +104,8 @@ def _archive(
             add(name, "<f8", texts, lambda row, i=i: _unpacked(row["scalars"], "<f8")[i : i + 1])  # type: ignore[misc]
         for name in fields:
             kind = f"<U{longest[name]}"
-            # A zip's names end at a zero byte, and are UTF-8.
-            add(f"column_{safe_text(name, keep='')}", kind, texts, lambda row, name=name: np.array([_named(row, name)]))  # type: ignore[misc]
+            shown = safe_text(name, keep="")  # a zip's names end at a zero byte, and are UTF-8
+            add(f"column_{shown}", kind, texts, lambda row, name=name: np.array([_named(row, name)]))  # type: ignore[misc]
         if has_regions:
             add.region_texts(regions)
             for i, name in enumerate(("start", "end")):

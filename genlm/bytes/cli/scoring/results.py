@@ -78,7 +78,9 @@ def _writing(files: Files) -> Iterator[None]:
         name = str(error.filename or files.outputs[0].path)
         why = f"cannot be written: {error.strerror or type(error).__name__}"
         full = error.errno in FULL
-        again = "The same command goes on when there is room." if full else "The same command goes on from here."
+        again = (
+            "The same command goes on when there is room." if full else "The same command goes on from here."
+        )
         raise bad_value(files.option(name), name, why, again if files.keep else "") from None
 
 

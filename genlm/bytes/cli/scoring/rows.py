@@ -145,7 +145,7 @@ def char_surprisals(result: ScoredText, base: float) -> Float64[np.ndarray, " ch
 
 
 def visible(text: str) -> str:
-    r"""Text that can be encoded: bytes that were no UTF-8 as `\xff`, other halves of characters as `\ud800`."""
+    r"""Text that can be encoded: bytes that were no UTF-8 as `\xff`, lone surrogates as `\ud800`."""
     return re.sub("[\ud800-\udfff]", _half, text)
 
 

@@ -64,7 +64,7 @@ class Source:
         if self.again:
             return
         with self._open() as file:
-            self._kept = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115  (`close` does)
+            self._kept = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)
             shutil.copyfileobj(file, self._kept)
 
     def close(self) -> None:

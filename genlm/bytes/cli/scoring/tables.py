@@ -3,11 +3,12 @@
 Tables are UTF-8 (a byte order mark is left out) with a head line. All other columns are carried along as they
 stand. A row without anything is passed over, but for tables of one column: there it is an empty text.
 
-Quotes: in a `.csv` they are RFC 4180's. Other tables come from spreadsheets, pandas and R, which quote (a cell
-with a tab, a line end or a quote in it; R every string), and from people who never quote, and whose `"` is a
-letter. Where both readings differ in more than the quotes around a cell, nothing is guessed: a `"` that begins a
-cell and does not end it, and lines that would be rows of their own and that a quote makes one, are errors that
-name the line and `--quotes`. A quoted cell that goes over lines otherwise is read, and told of.
+Quotes: in a `.csv` they are RFC 4180's. Other tables come from spreadsheets, pandas and R, which quote (a
+cell with a tab, a line end or a quote in it; R every string), and from people who never quote, and whose
+`"` is a letter. Where both readings differ in more than the quotes around a cell, nothing is guessed: a `"`
+that begins a cell and does not end it, and lines that would be rows of their own and that a quote makes
+one, are errors that name the line and `--quotes`. A quoted cell that goes over lines otherwise is read, and
+told of.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ def table_rows(
     if quotes is Quotes.auto and commas:
         quotes = Quotes.csv
     separator = "," if commas else "\t"
-    rows = _unquoted(source, separator) if quotes is Quotes.none else _quoted(source, separator, quotes, remark)
+    rows = (
+        _unquoted(source, separator) if quotes is Quotes.none else _quoted(source, separator, quotes, remark)
+    )
     _, head = next((found for found in rows if found[1] != [""]), (0, []))
     names = [column] if id_column is None else [column, id_column]
     for name, option in zip(names, ("column", "id"), strict=False):
@@ -173,7 +176,9 @@ def _quoted(
                 instead = f"{NONE} `--quotes csv` takes them for one row."
                 raise bad_value("file", source.name, rule, instead)
             if not told:
-                remark(f"{source.shown}: a quoted cell goes over {where}. If that is wrong, give --quotes none.")
+                remark(
+                    f"{source.shown}: a quoted cell goes over {where}. If that is wrong, give --quotes none."
+                )
             told = True
         yield begins, row
         begins = reader.line_num + 1

@@ -65,7 +65,7 @@ class Texts:
         Quotes,
         typer.Option(
             rich_help_panel=PANEL,
-            help="Quotes around cells: as spreadsheets write them, refusing what is doubtful; RFC 4180; letters.",
+            help="Quotes around cells: as spreadsheets do, nothing doubtful; RFC 4180; or letters.",
         ),
     ] = Quotes.auto
     chomp: Annotated[
