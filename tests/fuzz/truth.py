@@ -84,6 +84,11 @@ class Truth:
             now = now and now.then(symbol, plain)
         return now
 
+    def inside_an_end(self) -> bool:
+        """Whether the text may stand inside a string that ends a sequence."""
+        spellings = [self.world.spelling[i] for i in self.world.eos]
+        return any(self.text[-n:] == s[:n] for s in spellings for n in range(1, min(len(s), len(self.text) + 1)))
+
     def prefix(self, plain: bool = False) -> float:
         """The probability of beginning with the text, where what follows is read as text or not."""
         world, total = self.world, sum(p for _, p in self.covers[-1])
