@@ -1,18 +1,17 @@
 """One episode of the fuzzer: a world, some beams, and random operations on them, each checked.
 
-An episode is decided by its seed. `python -m pytest tests/fuzz --fuzz-seed=SEED` plays one alone, and prints what
-it does.
+An episode is decided by its seed; `play.py` plays one alone.
 
 What is checked after each operation:
 
-- The beam's log prefix probability is at most the truth (`truth.py`), equal to it where nothing is dropped, and
-  the truth is within `bounds()`; `slack` holds the error of both.
+- The beam's log prefix probability is at most the truth (`truth.py`), equal to it where nothing is dropped,
+  and the truth is within `bounds()`; `slack` holds the error of both.
 - The next-byte distribution sums to 1 and is within its slack of the truth.
 - Beams that were there before are the values that they were.
 - The only exceptions are ours, where they belong; no operation asks for more than some thousand contexts.
 
-And now and then: the same history on a fresh model, without any look, gives the same beam; a text read in parts is
-the text read in one; `score`, `complete`, `word_surprisal` and `next` agree with the truth or stay inside it.
+And now and then: the same history on a fresh model, without any look, gives the same beam; a text read in
+parts is the text read in one; `score`, `complete`, `word_surprisal` and `next` agree with the truth.
 """
 
 from __future__ import annotations
@@ -64,23 +63,28 @@ class Episode:
         self.tell = tell
         self.name = self.rng.choice(sorted(VOCABULARIES))
         self.vocabulary = VOCABULARIES[self.name]
-        self.make = make_model(self.rng, self.vocabulary)
+        make = make_model(self.rng, self.vocabulary)
+        self.make = lambda: make()[0]
         self.params = make_params(self.rng, self.vocabulary)
         self.units = [unit for unit in self.vocabulary.units if self.rng.random() < 0.8]
         self.trie_opts = {"atomic_byte_strings": self.units} if self.units else None
         self.eos = sorted(self.params.eos_byte_strings or ())
-        self.llm = self.make()
+        self.llm, counts = make()
+        self.counts = counts if self.params.canonical else None
         self.precise = 1e-9 if type(self.llm).__name__ == "Plain" else 3e-5  # the latter keeps float32
         self.entries: list[Entry] = []
         tell(f"{self.name}, {type(self.llm).__name__} {self.llm.temper}, {self.params}, units {self.units}")
 
     async def play(self, operations: int) -> int:
         """Random operations; how many."""
-        self.entries = [Entry(await self.begin(self.llm), (), Truth.begin(self.llm, self.eos, self.units))]
-        self.entries[0] = replace(self.entries[0], whole=self.params.exact)
+        first = await self.begin(self.llm)
+        self.entries = [Entry(first, (), self.nothing_read(), whole=self.params.exact)]
         for _ in range(operations):
             await self.operation()
         return operations
+
+    def nothing_read(self) -> Truth:
+        return Truth.begin(self.llm, self.eos, self.units, self.counts)
 
     async def begin(self, llm: Any) -> Any:
         return await ByteBeamState.initial(llm, self.params, self.trie_opts)
@@ -147,7 +151,7 @@ class Episode:
         """What will be true of the beam after an operation."""
         truth, plain, ended = entry.truth, entry.plain, False
         whole = entry.whole
-        to_text = op[0] == "prefill" and op[1] or op[0] == "mode" and op[1]
+        to_text = op[0] in ("prefill", "mode") and op[1]
         if truth and to_text and not plain and truth.inside_an_end():
             truth = None  # bytes of it have been read as no text, and nothing brings them back
         if op[0] == "prefill":
@@ -243,7 +247,7 @@ class Episode:
     # -- now and then ---------------------------------------------------------------------------------
 
     async def again(self, entry: Entry) -> None:
-        """The same history on a fresh model without looks; and its text in one, where it was read in parts."""
+        """The same history on a fresh model without looks; and its text in one, if it was read in parts."""
         self.tell(f"{entry.recipe} again")
         beam = await self.begin(self.make())
         for op in entry.recipe:
@@ -270,7 +274,7 @@ class Episode:
         trie = entry.beam.states[0].trie
         kind = self.rng.choice(["score", "complete", "words", "next"])
         self.tell(f"{kind}: {context!r} {text!r}")
-        begun = Truth.begin(self.llm, self.eos, self.units)
+        begun = self.nothing_read()
         # A text that spells the beginning of the sequence does not get a second one.
         first = trie.trie.spelling_of_id[begun.world.start()[0]] if begun.world.start() else b""
         read = begun.reads(split_symbols(context.removeprefix(first), trie), True)
@@ -288,7 +292,7 @@ class Episode:
                 await lm.word_surprisal(text, sep="c", context=context, on_impossible="inf")
         except (ImpossibleByteError, EmptyBeamError):
             if kind != "complete" and self.params.exact and read:
-                assert read.prefix(True) == 0.0 or read.prefix(False) == 0.0 or not self.params.exact
+                assert read.prefix(True) == 0.0 or read.prefix(False) == 0.0, f"{context!r} is possible"
         except BudgetExceededError:
             assert self.params.exact
 

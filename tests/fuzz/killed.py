@@ -1,11 +1,12 @@
-"""Runs of `score --out` that are killed at a random moment, and gone on with: the files of an uninterrupted one.
+"""Runs of `score --out` that are killed at a random moment, and gone on with: what files they leave.
 
 A program of its own, since a process that is to be killed must be forked before anything runs in threads:
 
     python tests/fuzz/killed.py FOLDER COUNT SEED
 
-A moment is a number of calls, of Python's and of C's, after which the process kills itself: nothing is timed, and a
-seed gives the same moments again. A run may be killed several times before it is let go on to its end.
+A moment is a number of calls, of Python's and of C's, after which the process kills itself: nothing is timed,
+and a seed gives the same moments again. A run may be killed several times before it is let go on to its end,
+which must leave the files of a run that nobody killed.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
-import numpy as np
-from toy import TOY, ToyLM
+import numpy as np  # noqa: E402
+from toy import TOY, ToyLM  # noqa: E402
 
-import genlm.bytes.models
-from genlm.bytes.cli import main
-from genlm.bytes.cli.scoring import files
-from genlm.bytes.score import corpus as _corpus  # noqa: F401 — imported before forking, like what follows
-from genlm.bytes.show import html as _html  # noqa: F401
+import genlm.bytes.models  # noqa: E402
+import genlm.bytes.score  # noqa: E402 — imported before forking, as what follows
+import genlm.bytes.show.html  # noqa: E402
+from genlm.bytes.cli import main  # noqa: E402
+from genlm.bytes.cli.scoring import files  # noqa: E402
 
 TEXTS = b"ab\nabc\n\nca b\ncab\nbb\na\nabcab\nc\nb a\n" * 2
 KINDS = {
@@ -126,4 +127,4 @@ def attack(folder: Path, count: int, seed: int) -> int:
 
 
 if __name__ == "__main__":
-    print(attack(Path(sys.argv[1]).resolve(), int(sys.argv[2]), int(sys.argv[3])))
+    sys.stdout.write(f"{attack(Path(sys.argv[1]).resolve(), int(sys.argv[2]), int(sys.argv[3]))}\n")

@@ -28,10 +28,14 @@ async def operations(seed: int, tell: Any = lambda _: None) -> int:
 WHAT = {"operations": operations, "cancelled": cancelled, "failing": failing}
 
 
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+
+
 def main() -> None:
     first = int(sys.argv[1])
     if len(sys.argv) == 2:
-        asyncio.run(operations(first, print))
+        asyncio.run(operations(first, say))
         return
     play = WHAT[sys.argv[3] if len(sys.argv) > 3 else "operations"]
     failed: dict[str, list[tuple[int, str]]] = defaultdict(list)
@@ -43,11 +47,11 @@ def main() -> None:
             frames = traceback.extract_tb(error.__traceback__)[-3:]
             where = " ".join(f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}" for frame in frames)
             failed[f"{type(error).__name__} {where}"].append((seed, str(error)))
-    print(f"{done:,} {play.__name__}, {sum(map(len, failed.values()))} seeds fail")
+    say(f"{done:,} {play.__name__}, {sum(map(len, failed.values()))} seeds fail")
     for where, found in sorted(failed.items(), key=lambda item: -len(item[1])):
-        print(f"{len(found)} times {where}")
+        say(f"{len(found)} times {where}")
         for seed, message in found[:3]:
-            print(f"    seed {seed}: {message[:400]}")
+            say(f"    seed {seed}: {message[:400]}")
 
 
 if __name__ == "__main__":

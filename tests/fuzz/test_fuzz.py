@@ -1,4 +1,4 @@
-"""The attack: random operations on beams over awkward vocabularies, cancellations, failing models, killed runs.
+"""The attack: random operations over awkward vocabularies; cancellations, failing models, killed runs.
 
 What is checked is said in `episode.py` and `harm.py`. A seed that fails is named, and played alone by
 

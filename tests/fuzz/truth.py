@@ -6,9 +6,11 @@ symbol it ends with was read as text. `None` stands for too many ways to count.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from genlm.bytes.vocab import start_context
 
 __all__ = ["Truth"]
 
@@ -16,13 +18,17 @@ MOST = 3000
 
 Symbol = int | bytes
 Cover = tuple[tuple[int, ...], float]
+Counts = Callable[[tuple[int, ...]], bool]
 
 
 class World:
-    """A model's tokens as symbols."""
+    """A model's tokens as symbols; `counts` says which covers do, where not all."""
 
-    def __init__(self, llm: Any, eos: Collection[bytes], units: Collection[bytes]) -> None:
+    def __init__(
+        self, llm: Any, eos: Collection[bytes], units: Collection[bytes], counts: Counts | None
+    ) -> None:
         self.llm = llm
+        self.counts = counts
         known = {t.token_id: bytes(t) for t in llm.byte_vocab if len(bytes(t)) and t.token_id < llm.size}
         self.eos = {i for i, spelling in known.items() if spelling in set(eos)}
         self.spelling: dict[int, tuple[Symbol, ...]] = {
@@ -40,7 +46,11 @@ class World:
         self.symbols += sorted(units)
 
     def start(self) -> tuple[int, ...]:
-        return tuple([i for i in (self.llm.bos, self.llm.eos) if i is not None][:1])
+        return tuple(start_context(self.llm))
+
+    def counting(self, context: tuple[int, ...], ids: Sequence[int]) -> Sequence[int]:
+        """Those of some tokens that may come next."""
+        return ids if self.counts is None else [i for i in ids if self.counts((*context, i))]
 
 
 @dataclass(frozen=True)
@@ -60,8 +70,10 @@ class Truth:
     covers: tuple[tuple[Cover, ...], ...]
 
     @classmethod
-    def begin(cls, llm: Any, eos: Collection[bytes], units: Collection[bytes]) -> Truth:
-        world = World(llm, eos, units)
+    def begin(
+        cls, llm: Any, eos: Collection[bytes], units: Collection[bytes], counts: Counts | None = None
+    ) -> Truth:
+        world = World(llm, eos, units, counts)
         return cls(world, (), (), (((world.start(), 1.0),),))
 
     def then(self, symbol: Symbol, plain: bool) -> Truth | None:
@@ -72,7 +84,8 @@ class Truth:
             ids = [i for i in world.by_symbols.get(text[at:], ()) if plain or i not in world.eos]
             for context, p in covers if ids else ():
                 probs = world.llm.probs(context)
-                found += [((*context, i), p * float(probs[i])) for i in ids if probs[i] > 0.0]
+                able = world.counting(context, [i for i in ids if probs[i] > 0.0])
+                found += [((*context, i), p * float(probs[i])) for i in able]
             if len(found) > MOST:
                 return None
         return Truth(world, text, (*self.plain, plain), (*self.covers, tuple(found)))
@@ -87,7 +100,9 @@ class Truth:
     def inside_an_end(self) -> bool:
         """Whether the text may stand inside a string that ends a sequence."""
         spellings = [self.world.spelling[i] for i in self.world.eos]
-        return any(self.text[-n:] == s[:n] for s in spellings for n in range(1, min(len(s), len(self.text) + 1)))
+        return any(
+            self.text[-n:] == s[:n] for s in spellings for n in range(1, min(len(s), len(self.text) + 1))
+        )
 
     def prefix(self, plain: bool = False) -> float:
         """The probability of beginning with the text, where what follows is read as text or not."""
@@ -95,13 +110,16 @@ class Truth:
         for at, covers in enumerate(self.covers[:-1]):
             ids = [i for i in world.longer.get(self.text[at:], ()) if plain or i not in world.eos]
             for context, p in covers if ids else ():
-                total += p * float(world.llm.probs(context)[ids].sum())
+                total += p * float(world.llm.probs(context)[world.counting(context, ids)].sum())
         return total
 
     def ended(self) -> float:
         """The probability of the text and then the end."""
-        ids = sorted(self.world.eos)
-        return sum(p * float(self.world.llm.probs(context)[ids].sum()) for context, p in self.covers[-1])
+        ids, world = sorted(self.world.eos), self.world
+        return sum(
+            p * float(world.llm.probs(context)[world.counting(context, ids)].sum())
+            for context, p in self.covers[-1]
+        )
 
     def next(self, plain: bool = False) -> dict[Symbol, float] | None:
         """The distribution of the next symbol, 257 being the end; None where nothing may follow."""

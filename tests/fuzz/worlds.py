@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from test_canonical_beam import PRE_TOKENIZERS, USUAL, build
 from toy import TOY, RememberingToy, ToyLM
 
 from genlm.bytes import BeamParams
@@ -79,6 +80,8 @@ VOCABULARIES: dict[str, Vocabulary] = {
     "units overlap": Vocabulary([b"a", b"b", b"aba", b"bab", b"ab", b"abab"], b"ab", (), (b"aba", b"bab")),
     "single": Vocabulary([b"a"], b"ab"),
     "bytes missing": Vocabulary([b"ab", b"ba", b"aab", b"bb", b"<e>"], b"abc", (b"<e>",)),
+    # Made by a tokenizer, so that canonical tokenizations can be asked for; its words are its own.
+    "tokenizer": Vocabulary([], "abs' 1é".encode(), (b"<e>",)),
     "chain": Vocabulary([b"a" * n for n in range(1, 7)] + [b"ab", b"<e>"], b"aaab", (b"<e>",)),
 }
 
@@ -138,7 +141,7 @@ TEMPERS = ("ordinary", "ordinary", "flat", "sure", "zeros")
 
 
 def make_model(rng: random.Random, vocabulary: Vocabulary) -> Any:
-    """A model over a vocabulary, and the same one again at each call with the same random numbers."""
+    """Makes a model over a vocabulary, the same one at each call, and says which covers are canonical."""
     options = {
         "words": vocabulary.words,
         "ids": vocabulary.ids,
@@ -150,7 +153,16 @@ def make_model(rng: random.Random, vocabulary: Vocabulary) -> Any:
         else None,
     }
     kind = rng.choice([Plain, Remembering])
-    return lambda: kind(**options)
+    if vocabulary.words:
+        return lambda: (kind(**options), None)
+    name = rng.choice(sorted(PRE_TOKENIZERS))
+    some = {key: options[key] for key in ("seed", "temper")}
+
+    def build_canonical() -> Any:
+        llm, brute = build(USUAL, name, kind, **some)
+        return llm, brute.counts
+
+    return build_canonical
 
 
 def make_params(rng: random.Random, vocabulary: Vocabulary) -> BeamParams:
@@ -170,4 +182,6 @@ def make_params(rng: random.Random, vocabulary: Vocabulary) -> BeamParams:
         rule["heal_max_backoff"] = rng.choice([0, 1, 2, None])
         rule["heal_max_splits"] = rng.choice([0, 1, None])
     eos = [string for string in vocabulary.eos if rng.random() < 0.8]
+    if not vocabulary.words and rng.random() < 0.7:
+        rule["canonical"] = True
     return BeamParams(eos_byte_strings=eos, **rule)
