@@ -45,7 +45,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     """How much the fuzzer has done, in all processes of the run."""
     counts: dict[str, int] = {}
     for reports in terminalreporter.stats.values():
-        for report in reports:
+        for report in (r for r in reports if getattr(r, "when", None) == "call"):
             for name, value in getattr(report, "user_properties", ()):
                 if name.startswith("fuzz: "):
                     counts[name] = counts.get(name, 0) + value

@@ -52,11 +52,11 @@ def test_operations(count: Count) -> None:
 
 
 def test_cancellations(count: Count) -> None:
-    count("cancellations", play(cancelled, range(20)))
+    count("cancellations", play(cancelled, range(12)))
 
 
 def test_failing_models(count: Count) -> None:
-    count("failing models", play(failing, range(30)))
+    count("failing models", play(failing, range(20)))
 
 
 @pytest.mark.thorough

@@ -232,13 +232,15 @@ class Scorer:
 
     async def _each(self, coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         async def in_turn(coroutine: Coroutine[Any, Any, T]) -> T:
-            try:
-                async with self._at_once:
-                    return await coroutine
-            finally:
-                coroutine.close()  # one whose turn never came is not left behind
+            async with self._at_once:
+                return await coroutine
 
-        return await together(map(in_turn, coroutines))
+        waiting = list(coroutines)
+        try:
+            return await together(map(in_turn, waiting))
+        finally:
+            for coroutine in waiting:  # those whose turn never came, or whose task was not even begun
+                coroutine.close()
 
 
 def _score(text: bytes, reading: Reading, end: float | None = None) -> Score:
