@@ -39,3 +39,18 @@ def default_llm():
     from genlm.bytes.models import load_default_model
 
     return load_default_model(progress=False)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """How much the fuzzer has done, in all processes of the run."""
+    counts: dict[str, int] = {}
+    for reports in terminalreporter.stats.values():
+        for report in (r for r in reports if getattr(r, "when", None) == "call"):
+            for name, value in getattr(report, "user_properties", ()):
+                if name.startswith("fuzz: "):
+                    counts[name] = counts.get(name, 0) + value
+    if counts:
+        from fuzz.worlds import VOCABULARIES
+
+        done = ", ".join(f"{number:,} {name.removeprefix('fuzz: ')}" for name, number in counts.items())
+        terminalreporter.write_line(f"fuzz, over {len(VOCABULARIES)} vocabularies: {done}")
