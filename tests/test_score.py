@@ -27,8 +27,8 @@ from genlm.bytes.score import read_shards
 from genlm.bytes.score.regions import find_regions
 
 EXACT = BeamParams(exact=True)
-# Finer than the share of any token that these toys have: nothing waits. At 1e-12 one may that is worth 1e-6 later,
-# where a model gives a byte 1e-6 after the others and 1 after the one that waits.
+# Finer than the share of any token that these toys have: nothing waits. At 1e-12 one may that is worth 1e-6
+# later, where a model gives a byte 1e-6 after the others and 1 after the one that waits.
 NEARLY = BeamParams(tolerance=1e-100)
 texts = st.lists(st.sampled_from(b"abc"), min_size=1, max_size=6).map(bytes)
 

@@ -51,8 +51,8 @@ FLOOR = 1e-3
 impossible, too little to be drawn by chance."""
 
 TURNS = 8
-"""Passes of the event loop that `initial` takes at least. Clients keep their first beam and then have it read a
-prompt (`genlm-control`'s `ByteLLM`); a task that comes in between takes that beam for one that has read it.
+"""Passes of the event loop that `initial` takes at least. Clients keep their first beam and then have it read
+a prompt (`genlm-control`'s `ByteLLM`); a task that comes in between takes that beam for one that has read it.
 Particles come together, or a few passes apart where they gather in gathers: while the first of them is in
 `initial`, also where the model need not be asked, each of the others makes a beam of its own."""
 
