@@ -106,10 +106,10 @@ class LazyTrieState:
     @classmethod
     def at_boundary(
         cls,
-        lm_state: StatefulTokenizedLM,
+        lm_state: StatefulTokenizedLM | Any,
         trie: AsyncTokenByteTrie,
         weight: float,
-        mode: TrieMode,
+        mode: Mode,
         canonical: CanonicalContext | None,
     ) -> Self:
         """A candidate between two tokens. Nothing has a default here, so nothing is left out by oversight.
