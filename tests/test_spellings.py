@@ -20,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from genlm.bytes import AsyncByteLM, BeamParams, ByteLM
 from genlm.bytes.errors import InvalidValueError, UnsupportedModelError
 from genlm.bytes.models import load_model
-from genlm.bytes.models.spellings import token_spellings
+from genlm.bytes.models.spellings import token_spellings, tokens_decoded
 from genlm.bytes.vocab import end_strings, logits_count, start_context
 
 EXACT = BeamParams(K=10**6, prune_threshold=0.0)
@@ -91,6 +91,11 @@ class TestLoading:
 
         assert base.decode_vocab is decode_vocab
         load_model(save(byte_level(), tmp_path), progress=False)
+        assert base.decode_vocab is decode_vocab
+        with tokens_decoded(), tokens_decoded():  # two threads that load: they need not end in order
+            with pytest.raises(ZeroDivisionError), tokens_decoded():
+                raise ZeroDivisionError
+            assert base.decode_vocab is not decode_vocab
         assert base.decode_vocab is decode_vocab
 
     @pytest.mark.thorough

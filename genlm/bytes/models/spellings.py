@@ -14,7 +14,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from threading import RLock
+from threading import Lock
 from typing import Any
 
 from genlm.bytes.errors import UnsupportedModelError
@@ -22,7 +22,10 @@ from genlm.bytes.errors import UnsupportedModelError
 __all__ = ["token_spellings", "tokens_decoded"]
 
 _logger = logging.getLogger(__name__)
-_lock = RLock()
+_lock = Lock()
+_standing_in: list[
+    Callable[..., Any]
+] = []  # what stood there as each load began, the first one ours to put back
 _MARK = "▁"
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
@@ -31,26 +34,36 @@ _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 def tokens_decoded() -> Iterator[None]:
     """Meanwhile `genlm-backend` reads vocabularies as we do where it cannot itself.
 
-    Its models read them as they are made, by a function that heeds no setting, so we stand in for it.
+    Its models read them as they are made, by a function that heeds no setting, so we stand in for it. Models
+    may be loaded by several threads at once: the last to finish puts it back.
     """
     from genlm.backend.llm import base
-    from genlm.backend.tokenization import Token
 
     with _lock:
-        original = base.decode_vocab
+        _standing_in.append(base.decode_vocab)
+        if len(_standing_in) == 1:
+            base.decode_vocab = _decoder(base.decode_vocab)
+    try:
+        yield
+    finally:
+        with _lock:
+            first = _standing_in[0]
+            _standing_in.pop()
+            if not _standing_in:
+                base.decode_vocab = first
 
-        def decode(tokenizer: Any, *args: Any, **options: Any) -> Any:
-            try:
-                return original(tokenizer, *args, **options)
-            except Exception as error:  # a ValueError of its own, and what unexpected tokenizers lead to
-                words, names = token_spellings(tokenizer, error)
-            return [Token(i, word) for i, word in enumerate(words)], names
 
-        base.decode_vocab = decode
+def _decoder(original: Callable[..., Any]) -> Callable[..., Any]:
+    from genlm.backend.tokenization import Token
+
+    def decode(tokenizer: Any, *args: Any, **options: Any) -> Any:
         try:
-            yield
-        finally:
-            base.decode_vocab = original
+            return original(tokenizer, *args, **options)
+        except Exception as error:  # a ValueError of its own, and what unexpected tokenizers lead to
+            words, names = token_spellings(tokenizer, error)
+        return [Token(i, word) for i, word in enumerate(words)], names
+
+    return decode
 
 
 def token_spellings(tokenizer: Any, error: Exception | None = None) -> tuple[list[bytes], list[str]]:
