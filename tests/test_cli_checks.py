@@ -110,7 +110,7 @@ STRANGE = {
     "brace": b"{",
     "number": b"1\n",
     "deep": b'{"text": ' + b"[" * 200_000,
-    "long": b"text\tn\n" + b"ab" * 9 + b"x" * 10_000 + b"\t1\n",
+    "long": b"text\tn\nab\t" + b"1" * 100_000 + b"\n",
     "\u202e\x1b[31mname\udcff\n": b"a",
 }
 OPTIONS = [
