@@ -79,8 +79,9 @@ def test_many_failing_models(count: Count) -> None:
 
 @pytest.mark.thorough
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a run is killed in a fork")
-def test_killed_runs(tmp_path: Path, count: Count) -> None:
-    program = [sys.executable, str(Path(__file__).parent / "killed.py"), str(tmp_path), "20", "7"]
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_runs(seed: int, tmp_path: Path, count: Count) -> None:
+    program = [sys.executable, str(Path(__file__).parent / "killed.py"), str(tmp_path), "5", str(seed)]
     done = subprocess.run(program, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     count("killed runs", int(done.stdout.split()[-1]))
