@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from inspect import isawaitable
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from jaxtyping import Float
 from torch import Tensor
@@ -216,8 +216,8 @@ class StatefulByteLM(ABC):
 
     async def prefill(self, bs: Context) -> Self:
         """The model after the known bytes `bs`, pruned before each."""
-        state = self
-        for b in bs:
+        state, symbols = self, cast("Iterable[int]", bs)  # atomic units among them, if the model has any
+        for b in symbols:
             state = await (state.prune() << b)
         return state
 

@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import inspect
 from functools import cache
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 __all__ = ["makeable"]
 
 T = TypeVar("T")
 
 
-@cache
 def makeable(kind: type[T], positional: int, *keywords: str) -> type[T]:
     """The class itself, or the nearest of its bases that is made of so many arguments and these keywords."""
+    named: Any = kind
+    return cast("type[T]", _makeable(named, positional, keywords))
+
+
+@cache
+def _makeable(kind: Any, positional: int, keywords: tuple[str, ...]) -> Any:
     for base in kind.__mro__:
         try:
             inspect.signature(base).bind(*[None] * positional, **dict.fromkeys(keywords))
         except TypeError:
             continue
-        return cast("type[T]", base)
+        return base
     raise AssertionError(f"{kind} extends no class of ours")  # pragma: no cover

@@ -41,7 +41,7 @@ def as_mode(mode: Mode | Any, default: TrieMode) -> TrieMode:
         (<TrieMode.WITH_EOS: 'with_eos'>, <TrieMode.WITHOUT_EOS: 'without_eos'>)
     """
     if mode.__class__ is TrieMode:
-        return mode  # type: ignore[return-value]  # the hot path of a beam: members are what it passes
+        return mode  # the hot path of a beam: members are what it passes
     if mode is None:
         return default
     try:

@@ -73,24 +73,26 @@ class Children(Sequence[dict[Any, int]]):
         )
 
     def __lt__(self, other: Any) -> bool:
-        return list(self) < _list(other)
+        return bool(list(self) < _list(other))
 
     def __le__(self, other: Any) -> bool:
-        return list(self) <= _list(other)
+        return bool(list(self) <= _list(other))
 
     def __gt__(self, other: Any) -> bool:
-        return list(self) > _list(other)
+        return bool(list(self) > _list(other))
 
     def __ge__(self, other: Any) -> bool:
-        return list(self) >= _list(other)
+        return bool(list(self) >= _list(other))
 
     def __add__(self, other: Any) -> list[Any]:
-        return list(self) + _list(other)
+        joined: list[Any] = list(self) + _list(other)
+        return joined
 
     def __radd__(self, other: Any) -> list[Any]:
-        return other + list(self)
+        joined: list[Any] = other + list(self)
+        return joined
 
-    def __mul__(self, times: Any) -> list[dict[Any, int]]:
+    def __mul__(self, times: int) -> list[dict[Any, int]]:
         return list(self) * times
 
     __rmul__ = __mul__
