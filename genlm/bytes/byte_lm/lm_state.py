@@ -179,8 +179,8 @@ class StatefulByteLM(ABC):
     async def prefill(self, bs: Context) -> Self:
         """The model after the known bytes `bs`, pruned before each."""
         state = self
-        for b in bs:
-            state = await (state.prune() << b)
+        for symbol in list[Any](bs):
+            state = await (state.prune() << symbol)
         return state
 
     async def cleanup(self) -> None:  # noqa: B027 — a model that holds nothing has nothing to do
