@@ -689,6 +689,11 @@ def what_is_seldom_drawn(p: Program, draw: Draw) -> None:
     p.call(ended, "visualize", [0.5] * 7, opaque=True)
     p.op("getitem", p.get(ended, "word2leaf", opaque=True), b"a", nodes=("node", ended))
     for seed in range(4):
+        # The end is the likeliest after some.
+        ending = p.model([Tok(0, b"a"), Tok(1, b"<e>")], seed=seed)
+        settings = p.new(":BeamParams", 3, eos_byte_strings=[b"<e>"])
+        beam = p.call(p.find("", "ByteBeamState"), "initial", ending, settings)
+        p.call(beam, "greedy", b"a", 4)
         # Three spellings alike: none of them is heavier than the threshold.
         model = p.model([Tok(i, b"a") for i in range(3)], seed=seed)
         beam = p.call(p.find("", "ByteBeamState"), "initial", model, p.new(":BeamParams", 3, 0.4))

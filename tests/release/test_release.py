@@ -154,4 +154,5 @@ def test_every_member_was_compared(pair: Pair, surfaces: tuple[Any, Any], compar
     missed = {f"{kind}.{name}" for kind, name in wanted - pair.visited}
     missed |= {name for module, name in functions if name not in met}
     assert missed == set(ATTRIBUTES)
-    assert {m.reason for m in MEANT} == pair.used, "entries that no program needs"
+    if EXAMPLES >= 20:
+        assert {m.reason for m in MEANT} == pair.used, "entries that no program needs"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from inspect import isawaitable
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from jaxtyping import Float
 from torch import Tensor
@@ -216,9 +216,9 @@ class StatefulByteLM(ABC):
 
     async def prefill(self, bs: Context) -> Self:
         """The model after the known bytes `bs`, pruned before each."""
-        state, symbols = self, cast("Iterable[int]", bs)  # atomic units among them, if the model has any
-        for b in symbols:
-            state = await (state.prune() << b)
+        state = self
+        for symbol in list[Any](bs):
+            state = await (state.prune() << symbol)
         return state
 
     async def cleanup(self) -> None:  # noqa: B027 — a model that holds nothing has nothing to do

@@ -72,27 +72,25 @@ class Children(Sequence[dict[Any, int]]):
             mine == theirs for mine, theirs in zip(self, other, strict=True)
         )
 
-    def __lt__(self, other: Any) -> bool:
-        return bool(list(self) < _list(other))
+    def __lt__(self, other: Any) -> Any:
+        return list(self) < _list(other)
 
-    def __le__(self, other: Any) -> bool:
-        return bool(list(self) <= _list(other))
+    def __le__(self, other: Any) -> Any:
+        return list(self) <= _list(other)
 
-    def __gt__(self, other: Any) -> bool:
-        return bool(list(self) > _list(other))
+    def __gt__(self, other: Any) -> Any:
+        return list(self) > _list(other)
 
-    def __ge__(self, other: Any) -> bool:
-        return bool(list(self) >= _list(other))
+    def __ge__(self, other: Any) -> Any:
+        return list(self) >= _list(other)
 
-    def __add__(self, other: Any) -> list[Any]:
-        joined: list[Any] = list(self) + _list(other)
-        return joined
+    def __add__(self, other: Any) -> Any:
+        return list(self) + _list(other)
 
-    def __radd__(self, other: Any) -> list[Any]:
-        joined: list[Any] = other + list(self)
-        return joined
+    def __radd__(self, other: Any) -> Any:
+        return other + list(self)
 
-    def __mul__(self, times: int) -> list[dict[Any, int]]:
+    def __mul__(self, times: Any) -> Any:
         return list(self) * times
 
     __rmul__ = __mul__
