@@ -20,6 +20,7 @@ from toy import RememberingToy, ToyLM, vocabularies
 from genlm.bytes import BeamParams, ByteBeamState
 from genlm.bytes.byte_lm.prefill import read_context
 from genlm.bytes.errors import ImpossibleByteError
+from genlm.bytes.score.window import Window, read_sliding
 from genlm.bytes.trie import TrieMode
 
 rules = st.sampled_from(
@@ -148,6 +149,21 @@ async def test_the_listener_hears_of_each_symbol_once() -> None:
         listener=lambda at, before, after: heard.append((at, after.logZ < before.logZ)),
     )
     assert heard == [(at, True) for at in range(6)]
+
+
+@pytest.mark.parametrize("rule", [{"tolerance": 0.05}, {"K": 3}], ids=repr)
+@pytest.mark.parametrize("seed", range(2))
+async def test_a_sliding_window_reads_in_parts(rule: dict[str, Any], seed: int) -> None:
+    """Who waits does so across the places where a window stops to look how much room is left."""
+    words = [b"a", b"b", b"c", b"ab", b"bc", b"abc", b"cab", b"bcab", b"aa"]
+    text = list(np.random.default_rng(seed).choice(list(b"aabbc"), 50).tolist())
+    found = []
+    for kind in (ToyLM, RememberingToy):
+        beam = await ByteBeamState.initial(kind(words, seed=seed, dtype=torch.float32), BeamParams(**rule))
+        after = await read_sliding(beam, text, Window(24, 8), TrieMode.WITH_EOS)
+        assert max(len(state.lm_state.context) for state in after) <= 24
+        found.append(held(after))
+    assert found[0] == found[1]
 
 
 @pytest.mark.real_model
