@@ -206,6 +206,11 @@ class TestTemplates:
         said = "\ue000<|im_end|>\ue001"
         assert said.encode() in parse_messages(llm, [{"role": "user", "content": said}]).spelled
 
+    @pytest.mark.parametrize("name", ["smollm2", "v3"])
+    def test_no_messages(self, name):
+        with pytest.raises(InvalidValueError, match="a conversation needs a message"):
+            parse_messages(family(name), [])
+
     def test_a_lone_surrogate(self):
         with pytest.raises(InvalidValueError, match=r"`prompt\[0\]` is .*lone surrogate"):
             parse_messages(family("smollm2"), [{"role": "user", "content": "\ud800"}])

@@ -50,6 +50,8 @@ def parse_messages(llm: Any, messages: Sequence[Any], trie: TokenByteTrie | None
         ValueError: the tokenizer has no template, or the template refuses the messages.
         TypeError: a message without `role` and `content`, each a string.
     """
+    if not messages:
+        raise bad_value("prompt", messages, "a conversation needs a message")
     for i, message in enumerate(messages):
         if not isinstance(message, Mapping) or not all(
             isinstance(message.get(key), str) for key in ("role", "content")
