@@ -9,6 +9,7 @@ import logging
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,11 @@ def answers(llm: Any) -> dict[str, Callable[[], Any]]:
     }
 
 
+@cache
+def usual() -> dict[str, Any]:
+    return {name: ask() for name, ask in answers(Given(WORDS)).items()}
+
+
 FINE: dict[str, Callable[[torch.Tensor], Any]] = {
     "list": lambda row: row.tolist(),
     "tuple": lambda row: tuple(row.tolist()),
@@ -115,11 +121,9 @@ WRONG: dict[str, tuple[Callable[[torch.Tensor], Any], str]] = {
 
 @pytest.mark.parametrize("how", FINE)
 def test_what_a_model_may_give(how: str) -> None:
-    want = {name: ask() for name, ask in answers(Given(WORDS)).items()}
     for name, ask in answers(Given(WORDS, made=FINE[how])).items():
-        assert ask() == (want[name] if isinstance(want[name], str) else pytest.approx(want[name], abs=0.9)), (
-            name
-        )
+        want = usual()[name]
+        assert ask() == (want if isinstance(want, str) else pytest.approx(want, abs=0.9)), name
 
 
 @pytest.mark.parametrize("since", [0, 2])
@@ -386,7 +390,7 @@ async def test_cancelled_at_every_point(name: str) -> None:
         passes, ended = 0, False
         while not ended:
             ended = await cancelled_after(job, passes)
-            passes += 1 + passes // 12
+            passes += 1 + passes // 6
         gc.collect()
     assert passes > 10 and shown(await job()) == want
 
@@ -395,7 +399,7 @@ async def test_cancelled_at_every_point(name: str) -> None:
 async def test_a_model_that_fails_at_its_nth_question(name: str) -> None:
     """The model's own error comes out, and the next answer is right."""
     want = shown(await jobs(Slow(WORDS))[name]())
-    for n in (1, 2, 5, 13):
+    for n in (1, 2, 9):
         llm = Slow(WORDS)
         llm.fails_at = n
         job = jobs(llm)[name]
@@ -407,7 +411,7 @@ async def test_a_model_that_fails_at_its_nth_question(name: str) -> None:
             assert shown(found) == want and len(llm.asked) < n
         llm.fails_at = 0
         assert shown(await job()) == want
-        gc.collect()
+    gc.collect()  # an error that nobody asked for would be a warning now
 
 
 @pytest.mark.parametrize("name", ["several", "score", "words"])
