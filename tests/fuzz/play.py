@@ -47,11 +47,12 @@ def main() -> None:
             frames = traceback.extract_tb(error.__traceback__)[-3:]
             where = " ".join(f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}" for frame in frames)
             failed[f"{type(error).__name__} {where}"].append((seed, str(error)))
-    say(f"{done:,} {play.__name__}, {sum(map(len, failed.values()))} seeds fail")
+    say(f"{done} {play.__name__}, {sum(map(len, failed.values()))} seeds fail")
     for where, found in sorted(failed.items(), key=lambda item: -len(item[1])):
         say(f"{len(found)} times {where}")
         for seed, message in found[:3]:
             say(f"    seed {seed}: {message[:400]}")
+    sys.exit(bool(failed))
 
 
 if __name__ == "__main__":
