@@ -11,7 +11,7 @@ import torch
 from fuzz.episode import Episode, Operation, apply, assert_same, fingerprint
 from fuzz.worlds import Plain, Remembering
 
-from genlm.bytes import AsyncByteLM, errors
+from genlm.bytes import AsyncByteLM
 from genlm.bytes.errors import GenlmBytesError
 
 __all__ = ["cancelled", "failing"]
@@ -33,9 +33,6 @@ NONSENSE: dict[str, Callable[[torch.Tensor], Any]] = {
     "a matrix": lambda row: torch.stack([row, row]),
     "whole numbers": lambda row: row.to(torch.int64),
 }
-
-
-HOW = list(NONSENSE) if hasattr(errors, "ModelOutputError") else ["raises"]
 
 
 class _Harmed:
@@ -142,7 +139,7 @@ async def failing(seed: int) -> int:
     want = await _outcome(await episode.begin(counted), ops)
     if counted.asked_ever < 2:
         return 0
-    was, llm.how = fingerprint(beam), rng.choice(HOW)
+    was, llm.how = fingerprint(beam), rng.choice(list(NONSENSE))
     llm.at = rng.randrange(llm.asked_ever + 1, max(counted.asked_ever, llm.asked_ever + 1) + 1)
     try:
         found = await _outcome(beam, ops)
