@@ -44,7 +44,7 @@ class TestBeforeTheModel:
             ("word-list", "item\tword\n1\tab\n", ["not there: 'item'"]),  # a head of the user's own
             ("word-list", "1\tab\n2\tbb\n9\tab\n", ["not there: '9'"]),
             ("word-list", "1\tab\n2\tno\n", ["text '2'", "does not occur"]),
-            ("word-list", "1\tab\n2\tb\n", ["text '2'", "does not end"]),
+            ("word-list", "1\tab\n2\tb\n", ["text '2'", "only inside other words"]),
             ("word-list", "1\tab\tx\n", ["3 fields in line 1"]),
             ("word-list", "1,ab\n", ["1 fields in line 1"]),
             ("spans", "1\t0\t1\n2\t1\t9\n", ["text '2'", "out of range"]),

@@ -53,7 +53,7 @@ async def test_the_home_page_runs(default_llm, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     found = await run(DOCS / "index.md", default_llm, monkeypatch)
     said = capsys.readouterr().out
-    assert "nce is Paris" in said and "b'doctor" in said
+    assert "nce is Paris" in said and "b'octor" in said
     assert found["start"].params == BeamParams()  # the defaults, not settings that lose bytes
 
 

@@ -65,13 +65,13 @@ async def token_scores(
     for token, spelling in zip(tokens, spelled, strict=True):
         end = at + len(spelling)
         if not before and end <= 0:
-            end = (
-                1  # the tokenizer's own space, as a token by itself: it counts for what the text begins with
-            )
+            end = 1  # the tokenizer's own space, a token by itself, counts for what the text begins with
         if end > 0:
             places.append((at, end, token, lm_state))
         lm_state, at = lm_state << token, at + len(spelling)
-    first = await places[0][3].logp_next() if places else ()
+    if not places:
+        return []
+    first = await places[0][3].logp_next()
     if any(token >= len(first) for _, _, token, _ in places):  # nor must it be asked what follows that
         return []
     rows = [first, *await asyncio.gather(*(place[3].logp_next() for place in places[1:]))]
