@@ -145,9 +145,9 @@ class TestWithoutACluster:
         """`--ray` changes where the work is done, and nothing else."""
         given = []
 
-        def here(records, model, scoring, workers, address):
+        def here(records, model, scoring, workers, address, texts_per_group):
             given.append((model, workers, address))
-            return real(records, model, scoring, workers=0)
+            return real(records, model, scoring, workers=0, texts_per_group=texts_per_group)
 
         def run(*more):
             line = ["genlm-bytes", "score", "the man", "--words", "--bits", "--model", str(folder)]

@@ -262,3 +262,15 @@ class TestNaive:
         assert row.naive == pytest.approx(cost[1] + cost[2])
         (row,) = surprisals(llm, EXACT, "a,1", words=["1"], boundary="none")  # `a,` is another word's
         assert row.naive == pytest.approx(-self.tokens(llm, "a,1")[1])
+
+
+@pytest.mark.parametrize("options", [{}, {"words": []}, {"spans": []}, {"boundary": "leading"}], ids=str)
+def test_an_empty_text_has_no_words(options):
+    """Also among others, whose rows it leaves as they are; a line of a corpus may be empty."""
+    lm = ByteLM(ToyLM([b"a", b"b", b" ", b"ab", EOS_STRING], seed=4), EXACT, eos=[EOS_STRING])
+    for text in ("", b""):
+        assert lm.word_surprisal(text, **options).records() == []
+        assert lm.word_surprisal(text, context="a ", **options).records() == []
+    some = lm.word_surprisal(["", "a b", ""])
+    assert [(row["text"], row["word"]) for row in some.records()] == [(1, "a"), (1, "b")]
+    assert [len(score.logprobs) for score in some.scores] == [0, 3, 0]

@@ -69,7 +69,7 @@ async def token_scores(
         if end > 0:
             places.append((at, end, token, lm_state))
         lm_state, at = lm_state << token, at + len(spelling)
-    if not places:
+    if not places:  # an empty text
         return []
     first = await places[0][3].logp_next()
     if any(token >= len(first) for _, _, token, _ in places):  # nor must it be asked what follows that
