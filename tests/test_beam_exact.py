@@ -207,9 +207,16 @@ def test_modes_count_what_goes_on_below():
         p = lm.probs([])
         inside = max(beam, key=lambda s: len(s.partial))
         assert bytes(inside.partial) == b"ab" and math.exp(inside.weight) == pytest.approx(p[1])
-        wider = inside.with_mode(TrieMode.WITHOUT_EOS)
+        # These bytes were read as no part of an end, and stay so: P(`abc`) is that of the symbol EOS.
+        assert math.exp(inside.with_mode(TrieMode.WITHOUT_EOS).weight) == pytest.approx(p[1])
+        beam = (await start(lm, eos=[b"abc"])).with_mode(TrieMode.WITHOUT_EOS)
+        for symbol in b"ab":
+            beam = await (beam << symbol)
+        wider = max(beam, key=lambda s: len(s.partial))
         assert math.exp(wider.weight) == pytest.approx(p[1] + p[2])
-        assert math.exp(wider.with_mode(TrieMode.WITH_EOS).weight) == pytest.approx(p[1])
+        narrower = wider.with_mode(TrieMode.WITH_EOS)
+        assert math.exp(narrower.weight) == pytest.approx(p[1])
+        assert math.exp(narrower.with_mode(TrieMode.WITHOUT_EOS).weight) == pytest.approx(p[1] + p[2])
 
     run(go())
 

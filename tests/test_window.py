@@ -87,6 +87,21 @@ async def test_what_is_forgotten(seed, header, text, overlap):
     assert sorted(map(repr, found)) == sorted(map(repr, want)) and after.begun == begun
 
 
+@pytest.mark.parametrize("mode", list(TrieMode))
+async def test_bytes_stay_as_they_were_read(mode):
+    """Inside an end that was read as text, or not; in both modes after it."""
+    llm = ToyLM([b"a", b"<", b"<e", b"e", EOS_STRING], seed=1)
+    params = BeamParams(exact=True, eos_byte_strings=[EOS_STRING])
+    beam = (await ByteBeamState.initial(llm, params)).with_mode(mode)
+    for byte in b"a<e":
+        beam = await (beam << byte)
+    for left in TrieMode:
+        after = await slide(beam.with_mode(left), Window(40, 5))
+        for then in TrieMode:
+            want = sorted(s.weight for s in beam.with_mode(then))
+            assert sorted(s.weight for s in after.with_mode(then)) == pytest.approx(want)
+
+
 async def test_an_atomic_unit_stays_one():
     llm = ToyLM([b"a", b"b", b"ab", b"abb", EOS_STRING], seed=1)
     opts = {"atomic_byte_strings": [b"ab"]}

@@ -150,10 +150,9 @@ class Episode:
     def foretell(self, entry: Entry, op: Operation) -> Entry:
         """What will be true of the beam after an operation."""
         truth, plain, ended = entry.truth, entry.plain, False
-        whole = entry.whole
-        to_text = op[0] in ("prefill", "mode") and op[1]
-        if truth and to_text and not plain and truth.inside_an_end():
-            truth = None  # bytes of it have been read as no text, and nothing brings them back
+        pruned = op[0] == "prune" or (op[0] == "read" and op[2])
+        # What weighs nothing, inside an end that was read as text, is given up where a beam is pruned.
+        whole = entry.whole and not (pruned and any(s.weight == -math.inf for s in entry.beam.states))
         if op[0] == "prefill":
             truth = truth and truth.reads(op[1], True)
             whole = whole and op[2] == "beam"

@@ -1,7 +1,7 @@
 """What a text's probability is, by all ways to cover it with tokens, in float64; symbol by symbol.
 
-As `brute.py`, but each symbol was read in a mode of its own: a token that ends a sequence is text where the
-symbol it ends with was read as text. `None` stands for too many ways to count.
+As `brute.py`, but each symbol was read in a mode of its own: a token that ends a sequence is text where all its
+symbols were read as text. `None` stands for too many ways to count.
 """
 
 from __future__ import annotations
@@ -78,17 +78,17 @@ class Truth:
 
     def then(self, symbol: Symbol, plain: bool) -> Truth | None:
         """After one more symbol."""
-        world, text = self.world, (*self.text, symbol)
+        world, text, plains = self.world, (*self.text, symbol), (*self.plain, plain)
         found: list[Cover] = []
         for at, covers in enumerate(self.covers):
-            ids = [i for i in world.by_symbols.get(text[at:], ()) if plain or i not in world.eos]
+            ids = [i for i in world.by_symbols.get(text[at:], ()) if all(plains[at:]) or i not in world.eos]
             for context, p in covers if ids else ():
                 probs = world.llm.probs(context)
                 able = world.counting(context, [i for i in ids if probs[i] > 0.0])
                 found += [((*context, i), p * float(probs[i])) for i in able]
             if len(found) > MOST:
                 return None
-        return Truth(world, text, (*self.plain, plain), (*self.covers, tuple(found)))
+        return Truth(world, text, plains, (*self.covers, tuple(found)))
 
     def reads(self, text: Sequence[Symbol], plain: bool) -> Truth | None:
         """After several."""
@@ -97,18 +97,12 @@ class Truth:
             now = now and now.then(symbol, plain)
         return now
 
-    def inside_an_end(self) -> bool:
-        """Whether the text may stand inside a string that ends a sequence."""
-        spellings = [self.world.spelling[i] for i in self.world.eos]
-        return any(
-            self.text[-n:] == s[:n] for s in spellings for n in range(1, min(len(s), len(self.text) + 1))
-        )
-
     def prefix(self, plain: bool = False) -> float:
         """The probability of beginning with the text, where what follows is read as text or not."""
         world, total = self.world, sum(p for _, p in self.covers[-1])
         for at, covers in enumerate(self.covers[:-1]):
-            ids = [i for i in world.longer.get(self.text[at:], ()) if plain or i not in world.eos]
+            text = plain and all(self.plain[at:])
+            ids = [i for i in world.longer.get(self.text[at:], ()) if text or i not in world.eos]
             for context, p in covers if ids else ():
                 total += p * float(world.llm.probs(context)[world.counting(context, ids)].sum())
         return total

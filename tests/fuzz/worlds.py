@@ -74,6 +74,8 @@ VOCABULARIES: dict[str, Vocabulary] = {
     "ends inside": Vocabulary(
         [b"x", b"<e>", b"x<e>", b"<e>y", b"y", b"<", b"x<e>y", b"e>"], b"xy<e>", (b"<e>",)
     ),
+    # Nothing else begins as the ends do: where a prompt ends inside one, its candidate weighs nothing.
+    "ends alone": Vocabulary([b"a", b"b", b"ab", b"<e>", b"b<e>", b"<e>a"], b"ab<e>", (b"<e>", b"b<e>")),
     "long tokens": Vocabulary([b"ab" * 500, b"ab" * 499 + b"b", b"a", b"b", b"abab"], b"ab"),
     "byte fallback": Vocabulary([*_EVERY, b"ab", b"abc", b"\x00\xff", b"<e>"], b"ab\x00\xffc", (b"<e>",)),
     "units": Vocabulary([b"a", b"b", b"c", b"ab", b"abc", b"bc", b"<e>"], b"abc", (b"<e>",), (b"ab", b"abc")),

@@ -198,7 +198,8 @@ class ByteBeamState(StatefulByteLM):
         """Natural logs between which the log prefix probability of the bytes read lies. Certified.
 
         The lower is `logZ`. The upper adds the weights of all who wait, and of all that were dropped, as they
-        were then; it is tight for short texts, and for `BeamParams(exact=True)` the two are equal.
+        were then; it is tight for short texts, and for `BeamParams(exact=True)` the two are equal, unless a
+        beam was pruned where its prompt ends inside an end-of-sequence string (`docs/exactness.md`).
         """
         upper = logsumexp([self.logZ, *self.waiting.weights, self.dropped.weight])
         return Bounds(self.logZ, max(min(upper, 0.0), self.logZ))  # round-off takes a sure text above 0
@@ -449,7 +450,10 @@ class ByteBeamState(StatefulByteLM):
         return self._after(kept, waiting, dropped.more(gone.weights, held, gone.expected()), self.absent)
 
     def with_mode(self, mode: Mode) -> Self:
-        """The same beam, reading end-of-sequence tokens in the given mode from now on."""
+        """The same beam, reading end-of-sequence tokens in the given mode from now on.
+
+        Bytes stay as they were read: see `LazyTrieState.with_mode`.
+        """
         # Who waits will read in the mode that each symbol was read in, and goes on in that of the others.
         after = self.with_states([state.with_mode(mode) for state in self.states])
         after._mode = as_mode(mode, TrieMode.WITH_EOS)

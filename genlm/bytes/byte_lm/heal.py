@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from genlm.bytes.byte_lm.trie_state import LazyTrieState, check_symbol
 from genlm.bytes.errors import bad_value
 from genlm.bytes.trie.arrays import ROOT
-from genlm.bytes.trie.modes import EOS
+from genlm.bytes.trie.modes import EOS, TrieMode
 from genlm.bytes.trie.token_trie import TokenByteTrie
 
 __all__ = ["MAX_TRIED", "TokenHealer"]
@@ -66,6 +66,7 @@ class TokenHealer:
         symbols = [*state.symbols, check_symbol(next_byte, state.trie)]
         if state.terminated or len(symbols) == 1:
             return None
+        mode, state = state.mode, state.with_mode(state.read_in)  # bytes are read again as they were read
         splits = _Splits(state.trie.trie, symbols)
         nearest = len(symbols) - 1 - (math.inf if self.max_backoff is None else self.max_backoff)
         most = math.inf if self.max_splits is None else self.max_splits
@@ -84,7 +85,7 @@ class TokenHealer:
             self._log("trying %r, with %r to read", committed, symbols[at:])
             await committed.materialize()
             if splits.needed[at] == 0:
-                healed = _read(committed, symbols[at:])
+                healed = _read(committed, symbols[at:], mode)
                 if healed is not None:
                     self._log("healed: %r", healed)
                     return healed
@@ -139,13 +140,15 @@ class _Splits:
         return ends, True
 
 
-def _read(state: LazyTrieState, symbols: Sequence[int | bytes]) -> LazyTrieState | None:
-    for symbol in symbols:
+def _read(state: LazyTrieState, symbols: Sequence[int | bytes], mode: TrieMode) -> LazyTrieState | None:
+    """The state after some symbols, of which the last is read in `mode`."""
+    *again, last = symbols
+    for symbol in again:
         after = state << symbol
         if after is None:
             return None
         state = after
-    return state
+    return state.with_mode(mode) << last
 
 
 def check_limit(name: str, limit: int | None) -> int | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from genlm.bytes.byte_lm.guess import guess_tokens
 from genlm.bytes.byte_lm.trie_state import LazyTrieState
+from genlm.bytes.trie.modes import TrieMode
 
 if TYPE_CHECKING:
     from genlm.bytes.byte_lm.beam import ByteBeamState
@@ -40,7 +41,7 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
     Returns:
         A beam of one candidate, and the number of bytes of `text` it has read. The beam as it is and 0
         where no such path exists, the model gives it no probability, it takes bytes for an atomic unit that
-        are none, or it is not canonical though only canonical tokenizations count.
+        are none or for an end that were read as no part of one, or it is not canonical though only canonical tokenizations count.
     """
     state = beam.states[0]
     trie = state.trie.trie
@@ -56,6 +57,8 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
     read = sum(map(len, spelled[:kept])) - len(partial)
     if kept == 0 or read < 0 or not units.keys().isdisjoint(spelled[:kept]):
         return beam, 0
+    if state.read_in is TrieMode.WITH_EOS and partial and not trie.eos_token_id_set.isdisjoint(tokens[:kept]):
+        return beam, 0  # bytes that were read as no part of an end
     canonical = state.canonical
     if canonical is not None and (canonical := canonical.after_all(tokens[:kept])) is None:
         return beam, 0

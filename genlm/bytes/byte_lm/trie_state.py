@@ -75,7 +75,7 @@ class LazyTrieState:
         self.mode = mode
         self.terminated = terminated
         self.canonical = canonical
-        # The mode in which the last byte was read: it governs the tokens that end here (see masses.py).
+        # How the present token has been read: it governs the tokens that end here (see masses.py).
         self._ended = mode
         self._masses = None if mass is None else NodeMasses.from_log_masses(trie.trie, mass, self._allowed())
         # log P of the committed tokens. For a state that a caller places inside a token it follows from
@@ -174,16 +174,16 @@ class LazyTrieState:
     @cached_property
     def _mass_here(self) -> float:
         """Mass of the tokens that begin with `partial`, as the weight counts it: 1 at a boundary."""
-        return 1.0 if self.node == ROOT else self.masses.node(self.node, self.mode, self._ended)
+        return 1.0 if self.node == ROOT else self.masses.node(self.node, self._below, self._ended)
 
     @cached_property
     def mass(self) -> Float64[np.ndarray, " nodes"]:
-        """Log mass of every node of the trie under the state's mode.
+        """Log mass of every node of the trie under the state's mode (of which see `with_mode`).
 
         Raises:
             ValueError: "not yet materialized" before `await materialize()`.
         """
-        return self.masses.log_masses(self.mode)
+        return self.masses.log_masses(self._below)
 
     # -- looking --------------------------------------------------------------------------------------
 
@@ -213,6 +213,17 @@ class LazyTrieState:
         """What was read since the last token ended: bytes one by one, or an atomic unit."""
         partial = self.partial_bytes
         return [partial] if self.node == self.trie.trie.arrays.unit_node.get(partial) else list(partial)
+
+    @property
+    def read_in(self) -> TrieMode:
+        """How the present token has been read: as text, `WITHOUT_EOS`, only if all bytes of it were."""
+        return self.mode if self.node == ROOT else self._ended
+
+    @property
+    def _below(self) -> TrieMode:
+        """The mode of tokens that go on past this point: no end begins with what was read as none."""
+        ended = self._ended
+        return ended if ended is TrieMode.WITH_EOS and self.node != ROOT else self.mode
 
     def actions(self) -> Mapping[Any, int]:
         """Each edge that can be followed here, and the node it leads to; nothing after the end."""
@@ -254,7 +265,7 @@ class LazyTrieState:
         here = 0.0 if self.terminated else self._mass_here
         if here <= 0.0:
             return ps, dict.fromkeys(trie.arrays.unit_node, 0.0)
-        labels, sums = masses.children(self.node, self.mode)
+        labels, sums = masses.children(self.node, self._below)
         ps[labels] = sums / here
         ps[EOT] = masses.ending(self.node, self._ended) / here
         units = trie.arrays.unit_node
@@ -280,7 +291,8 @@ class LazyTrieState:
                 return None
             return self._moved(self.trie.trie.eos_node, self.masses.eos(), terminated=True)
         node = self.trie.trie.arrays.child(self.node, symbol)
-        return None if node < 0 else self._moved(node, self.masses.node(node, self.mode, self.mode))
+        below = self._below
+        return None if node < 0 else self._moved(node, self.masses.node(node, below, below))
 
     def extend_all(self) -> list[Self]:
         """One state per token that ends here and has a probability, in the order of `get_all_EOT`: the token
@@ -325,10 +337,10 @@ class LazyTrieState:
         return sorted(self._commit(node), key=lambda state: -state.weight)
 
     def _commit(self, node: int) -> list[Self]:
-        trie, masses = self.trie.trie, self.masses
+        trie, masses, read_in = self.trie.trie, self.masses, self.read_in
         found = []
         for leaf, token_id in trie.tokens_ending_at(node):
-            mass = masses.token(leaf - trie.eos_node - 1, self._ended)
+            mass = masses.token(leaf - trie.eos_node - 1, read_in)
             if mass > 0.0:
                 found.append(self._after(token_id, self.committed + math.log(mass)))
         return found
@@ -344,7 +356,7 @@ class LazyTrieState:
     def _moved(self, node: int, mass: float, terminated: bool = False) -> Self | None:
         if mass <= 0.0:
             return None
-        return self._derived(node, self.committed + math.log(mass), self.mode, self.mode, terminated)
+        return self._derived(node, self.committed + math.log(mass), self.mode, self._below, terminated)
 
     def _derived(self, node: int, weight: float, mode: TrieMode, ended: TrieMode, terminated: bool) -> Self:
         """A state after the same committed tokens, with the same masses."""
@@ -360,15 +372,17 @@ class LazyTrieState:
     def with_mode(self, mode: Mode) -> Self:
         """The same candidate, reading end-of-sequence tokens in the given mode from now on.
 
-        What has been read stays as it was read: a token that has just been spelled in full counts as
-        text if its last byte was read as text. The weight is that of the new mode: tokens that go on
-        past this point count as the new mode says.
+        What has been read stays as it was read. A byte read as `WITH_EOS` is no part of an end: of a token
+        with such a byte no mode makes text later. One that has been spelled in full as text counts as text
+        in both modes. The weight is that of the new mode: end-of-sequence tokens that were read as text so
+        far, and go on past this point, count in it as it says.
         """
         mode = as_mode(mode, TrieMode.WITH_EOS)
         if mode is self.mode:
             return self
-        if self.node == ROOT or self.terminated:
-            weight = self.weight
+        self._settle()
+        if self.node == ROOT or self._ended is TrieMode.WITH_EOS or self.terminated:
+            weight = self.weight  # inside no end that was read as text
         else:
             committed = self.committed
             mass = self.masses.node(self.node, mode, self._ended)

@@ -139,11 +139,11 @@ async def _forget(state: LazyTrieState, begun: int, overlap: int) -> LazyTrieSta
         old.model, kept, old.n_calls, None, old.lora_name, check_model=old.check_model
     )
     # Which tokens may follow is a matter of the whole text, and not of what the model sees of it.
-    start = LazyTrieState.at_boundary(lm_state, state.trie, state.committed, state.mode, state.canonical)
+    start = LazyTrieState.at_boundary(lm_state, state.trie, state.committed, state.read_in, state.canonical)
     after: LazyTrieState | None = await start.materialize()
     for symbol in state.symbols:
         after = None if after is None else after << symbol
-    return after
+    return None if after is None else after.with_mode(state.mode)
 
 
 def _deepest(beam: ByteBeamState) -> int:
