@@ -152,6 +152,27 @@ async def test_the_offset_of_a_byte_is_its_place_in_the_text(method, words, at, 
     assert (caught.value.offset, caught.value.byte) == (text.index(b"z"), ord("z"))
 
 
+@pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=10)
+@given(
+    parts=st.lists(
+        st.lists(st.sampled_from([b"the", b" cat", b" sat", b" c"]), min_size=1, max_size=4),
+        min_size=2,
+        max_size=3,
+    )
+)
+async def test_what_was_committed_before_a_path_counts(method, parts):
+    """A candidate's committed weight is the probability of its tokens, in whatever parts a text is read."""
+    lm = word_model()
+    beam = await start(lm, BeamParams(K=3))
+    for words in parts:
+        beam = await beam.prefill(b"".join(words), method=method)
+    for state in beam:
+        ids = state.lm_state.context
+        known = sum(math.log(lm.probs(ids[:n])[token]) for n, token in enumerate(ids))
+        assert state.committed == pytest.approx(known)
+
+
 async def test_mistakes():
     begin = await start(word_model())
     with pytest.raises(ValueError, match=r"`method`.*'quick'.*'beam', 'tokenize', 'heal'"):

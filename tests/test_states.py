@@ -412,6 +412,15 @@ class TestBeam:
         with pytest.raises(EmptyBeamError, match="no candidate of the beam has a next byte"):
             await beam.logp_next()
 
+    @pytest.mark.parametrize("shares", [(0.5, 0.3, 0.2), (0.2, 0.3, 0.5), (0.3, 0.5, 0.2)])
+    async def test_the_last_resort_is_the_heaviest_extension(self, shares):
+        """Where pruning left no extension, what comes next is what follows the likeliest token alone."""
+        next_token = {0: [0, 0, 0, 1.0, 0, 0], 1: [0, 0, 0, 0, 1.0, 0], 2: [0, 0, 0, 0, 0, 1.0]}
+        rule = lambda c: next_token[c[-1]] if c else [*shares, 0, 0, 0]  # noqa: E731
+        lm = FixedLM([b"a", b"a", b"a", b"x", b"y", b"z"], rule=rule)
+        beam = await (await beam_on(lm, eos=(), threshold=0.9) << 97)
+        assert math.exp((await beam.logp_next())[b"xyz"[int(np.argmax(shares))]]) == pytest.approx(1.0)
+
     async def test_greedy_and_sample_stop_at_the_end(self):
         rule = lambda c: [0.9, 0.1] if len(c) < 2 else [0.2, 0.8]  # noqa: E731
         lm = FixedLM([b"a", b"<e>"], rule=rule)

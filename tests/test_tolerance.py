@@ -130,6 +130,23 @@ def test_exact_is_exact(model, text):
     run(go())
 
 
+@given(st.lists(st.floats(0.05, 1.0), min_size=4, max_size=4), st.sampled_from([None, 0.3]))
+@settings(max_examples=20)
+async def test_bounds_hold_in_whatever_mode_the_text_goes_on(weights, tolerance):
+    """What was dropped while `ab` was an end may be more where it is text."""
+    lm = FixedLM([b"a", b"aa", b"ab", b"b"], rule=lambda context: np.array(weights) / sum(weights))
+
+    async def read(**more):
+        beam = await start(lm, BeamParams(eos_byte_strings=[b"ab"], heal=False, **more))
+        beam = await ((await (beam << 97)).prune() << 97)
+        return beam.prune().with_mode(TrieMode.WITHOUT_EOS)
+
+    truth = await read(exact=True)
+    one = await (read(K=1) if tolerance is None else read(K=1, tolerance=tolerance))
+    lower, upper = one.bounds()
+    assert lower <= truth.logZ + 1e-9 and truth.logZ <= upper + 1e-9
+
+
 async def test_bounds_of_a_sure_text():
     """Its log-probability is 0, and comes out above that by round-off."""
     beam = await start(ToyLM([b"a", b"a"]), BeamParams(exact=True))

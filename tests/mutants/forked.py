@@ -30,7 +30,7 @@ class Forked:
     def __init__(self, directory: Path) -> None:
         # -P: the repository, where pytest runs, must not come before the copy.
         command = [sys.executable, "-P", "-W", "ignore", __file__]
-        environment = {**os.environ, "CI": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ANNOTATIONS_UNCHECKED": "1"}
         environment.pop("PYTHONPATH", None)
         self._process = subprocess.Popen(
             command, cwd=directory, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -54,6 +54,18 @@ class Forked:
         self._process.wait()
 
 
+class _Unshrunk:
+    """Hypothesis's examples as they are found: that there is one is all we ask, and shrinking takes longer."""
+
+    def pytest_sessionstart(self) -> None:
+        """After `conftest.py` has chosen a profile, before the tests are read."""
+        from hypothesis import Phase, settings
+
+        found = (Phase.explicit, Phase.generate)
+        settings.register_profile("mutants", settings(), derandomize=True, database=None, phases=found)
+        settings.load_profile("mutants")
+
+
 def _child(path: str, log: str, arguments: list[str]) -> None:
     """One run, in a process of its own; does not return."""
     code = 99  # none of pytest's
@@ -66,7 +78,7 @@ def _child(path: str, log: str, arguments: list[str]) -> None:
         os.environ["PYTHONPATH"] = path  # for the processes that tests start
         import pytest
 
-        code = int(pytest.main(arguments))
+        code = int(pytest.main(arguments, plugins=[_Unshrunk()]))
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
