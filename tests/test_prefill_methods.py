@@ -16,6 +16,7 @@ from toy import FixedLM, RememberingToy, ToyLM
 from genlm.bytes import BeamParams, ByteBeamState
 from genlm.bytes.byte_lm.shortcut import METHODS
 from genlm.bytes.errors import ImpossibleByteError
+from genlm.bytes.trie import TrieMode
 
 
 class SpellingTokenizer:
@@ -109,6 +110,25 @@ def test_any_method_on_any_model(model, text, method, tolerance):
         )
         if beam.logZ > -math.inf:
             assert abs(np.exp((await beam.logp_next()).ps).sum() - 1.0) < 1e-9
+
+    asyncio.run(go())
+
+
+@given(models(), texts, st.sampled_from([1, 2]))
+@settings(max_examples=40)
+def test_nothing_is_pruned_after_the_last_byte(model, text, K):
+    """Before each byte, and not after: whoever has read a text still has all that read it."""
+    lm, eos = model
+
+    async def go():
+        begin = await start(lm, BeamParams(K=K, eos_byte_strings=list(eos), heal=False))
+        step = begin.with_mode(TrieMode.WITHOUT_EOS)
+        for byte in text:
+            step = await (step.prune() << byte)
+        if step.states:
+            read = await begin.prefill(text)
+            assert len(read) == len(step)
+            assert read.logZ == pytest.approx(step.with_mode(TrieMode.WITH_EOS).logZ)
 
     asyncio.run(go())
 

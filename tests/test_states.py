@@ -150,6 +150,18 @@ class TestLazyTrieState:
         assert logp[EOS] == logp[ord("z")] == -math.inf
         assert np.exp(logp.ps).sum() == pytest.approx(1.0)
 
+    @pytest.mark.parametrize("mode", TrieMode)
+    @pytest.mark.parametrize("then", TrieMode)
+    async def test_committable_is_what_extend_all_commits(self, mode, then):
+        """An end that goes on as another token may be committed only where it was read as text."""
+        lm = FixedLM([b"a", b"ab", b"abc", b"ab"], rule=lambda context: [0.25] * 4)
+        trie = AsyncTokenByteTrie.from_vocab(lm.byte_vocab, eos_byte_strings=[b"ab"], device="cpu")
+        state = await LazyTrieState.initial(lm, trie, mode).materialize()
+        for byte in b"abc":
+            state = state << byte
+            for after in (state, state.with_mode(then)):
+                assert after.committable == [e.lm_state.context[-1] for e in after.extend_all()]
+
     async def test_the_end(self, lm, trie):
         state = await LazyTrieState.initial(lm, trie).materialize()
         ended = state << EOS

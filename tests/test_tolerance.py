@@ -147,6 +147,23 @@ async def test_bounds_hold_in_whatever_mode_the_text_goes_on(weights, tolerance)
     assert lower <= truth.logZ + 1e-9 and truth.logZ <= upper + 1e-9
 
 
+@pytest.mark.parametrize("tolerance", [0.01, 0.3])
+@pytest.mark.parametrize("before", [1, 2, 3])
+async def test_who_waited_has_read_each_byte_in_the_mode_of_the_others(tolerance, before):
+    """The end `yab`, read as text up to the end of the prompt: whoever is woken later weighs what is true."""
+    lm = FixedLM([b"xyaq", b"x", b"yab", b"yabc"], rule=lambda context: [0.5, 0.02, 0.3, 0.18])
+
+    async def read(params):
+        beam = await (await start(lm, params)).prefill(b"xyab"[:before])
+        for byte in b"xyab"[before:]:
+            beam = await (beam.prune() << byte)
+        return beam
+
+    truth = await read(BeamParams(exact=True, eos_byte_strings=[b"yab"]))
+    found = await read(BeamParams(tolerance=tolerance, eos_byte_strings=[b"yab"], heal=False))
+    assert found.logZ == pytest.approx(truth.logZ)
+
+
 async def test_bounds_of_a_sure_text():
     """Its log-probability is 0, and comes out above that by round-off."""
     beam = await start(ToyLM([b"a", b"a"]), BeamParams(exact=True))

@@ -12,6 +12,7 @@ moved on and the mutant has to follow.
 
 from __future__ import annotations
 
+import compileall
 import shutil
 import tomllib
 from collections.abc import Iterator
@@ -71,14 +72,15 @@ MUTANTS = catalogue()
 
 
 def copied(tmp_path: Path) -> Path:
-    """A copy of the package below `tmp_path`."""
+    """A copy of the package below `tmp_path`, with what is compiled: it holds for files of the same date."""
     package = tmp_path / "genlm" / "bytes"
-    shutil.copytree(REPOSITORY / "genlm" / "bytes", package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(REPOSITORY / "genlm" / "bytes", package)
     return package
 
 
 @pytest.fixture(scope="module")
 def forked() -> Iterator[Forked]:
+    compileall.compile_dir(REPOSITORY / "genlm" / "bytes", quiet=2)
     with Forked(REPOSITORY) as process:
         yield process
 
