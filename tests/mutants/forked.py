@@ -13,7 +13,16 @@ import sys
 from pathlib import Path
 from typing import NamedTuple, Self
 
-PRELOADED = ("torch", "transformers", "tokenizers", "pandas", "httpx", "hypothesis", "pytest", "genlm.backend")
+PRELOADED = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "pandas",
+    "httpx",
+    "hypothesis",
+    "pytest",
+    "genlm.backend",
+)
 """Whatever is missing is left out: the children say so where it matters."""
 
 
@@ -30,7 +39,12 @@ class Forked:
     def __init__(self, directory: Path) -> None:
         # -P: the repository, where pytest runs, must not come before the copy.
         command = [sys.executable, "-P", "-W", "ignore", __file__]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ANNOTATIONS_UNCHECKED": "1"}
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "ANNOTATIONS_UNCHECKED": "1",
+        }
         environment.pop("PYTHONPATH", None)
         self._process = subprocess.Popen(
             command, cwd=directory, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
