@@ -69,7 +69,7 @@ class Forked:
 
 
 class _Unshrunk:
-    """Hypothesis's examples as they are found: that there is one is all we ask, and shrinking takes longer."""
+    """Hypothesis's examples as they are found: that there is one is enough, and shrinking takes longer."""
 
     def pytest_sessionstart(self) -> None:
         """After `conftest.py` has chosen a profile, before the tests are read."""
@@ -111,7 +111,8 @@ def serve() -> None:
         pid = os.fork()
         if pid == 0:
             _child(*json.loads(line))
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
