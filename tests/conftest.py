@@ -11,9 +11,10 @@ import annotations as enforced
 import pytest
 from hypothesis import settings
 
-enforced.install()
+if not os.environ.get("ANNOTATIONS_UNCHECKED"):  # which take two thirds of the time, as where mutants are run
+    enforced.install()
 
-from cli_runner import llm, lm, run  # noqa: E402, F401  (fixtures; the hook has to be there before our modules)
+from cli_runner import llm, lm, run  # noqa: F401  (fixtures; the hook has to be there before our modules)
 
 # doctest takes a function for imported, and passes it over, unless it is the very one of the module.
 _from_module = doctest.DocTestFinder._from_module  # type: ignore[attr-defined]

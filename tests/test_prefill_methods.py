@@ -16,6 +16,7 @@ from toy import FixedLM, RememberingToy, ToyLM
 from genlm.bytes import BeamParams, ByteBeamState
 from genlm.bytes.byte_lm.shortcut import METHODS
 from genlm.bytes.errors import ImpossibleByteError
+from genlm.bytes.trie import TrieMode
 
 
 class SpellingTokenizer:
@@ -113,6 +114,25 @@ def test_any_method_on_any_model(model, text, method, tolerance):
     asyncio.run(go())
 
 
+@given(models(), texts, st.sampled_from([1, 2]))
+@settings(max_examples=40)
+def test_nothing_is_pruned_after_the_last_byte(model, text, K):
+    """Before each byte, and not after: whoever has read a text still has all that read it."""
+    lm, eos = model
+
+    async def go():
+        begin = await start(lm, BeamParams(K=K, eos_byte_strings=list(eos), heal=False))
+        step = begin.with_mode(TrieMode.WITHOUT_EOS)
+        for byte in text:
+            step = await (step.prune() << byte)
+        if step.states:
+            read = await begin.prefill(text)
+            assert len(read) == len(step)
+            assert read.logZ == pytest.approx(step.with_mode(TrieMode.WITH_EOS).logZ)
+
+    asyncio.run(go())
+
+
 async def test_a_path_of_probability_zero_leaves_the_beam():
     lm = FixedLM([b"ab", b"a", b"b"], rule=lambda context: [0.0, 0.5, 0.5])
     beam = await (await start(lm)).prefill(b"abab", method="heal")
@@ -150,6 +170,27 @@ async def test_the_offset_of_a_byte_is_its_place_in_the_text(method, words, at, 
     with pytest.raises(ImpossibleByteError, match=f"offset {text.index(b'z')},") as caught:
         await begin.prefill(text, method=method)
     assert (caught.value.offset, caught.value.byte) == (text.index(b"z"), ord("z"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=10)
+@given(
+    parts=st.lists(
+        st.lists(st.sampled_from([b"the", b" cat", b" sat", b" c"]), min_size=1, max_size=4),
+        min_size=2,
+        max_size=3,
+    )
+)
+async def test_what_was_committed_before_a_path_counts(method, parts):
+    """A candidate's committed weight is the probability of its tokens, in whatever parts a text is read."""
+    lm = word_model()
+    beam = await start(lm, BeamParams(K=3))
+    for words in parts:
+        beam = await beam.prefill(b"".join(words), method=method)
+    for state in beam:
+        ids = state.lm_state.context
+        known = sum(math.log(lm.probs(ids[:n])[token]) for n, token in enumerate(ids))
+        assert state.committed == pytest.approx(known)
 
 
 async def test_mistakes():

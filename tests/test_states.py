@@ -150,6 +150,18 @@ class TestLazyTrieState:
         assert logp[EOS] == logp[ord("z")] == -math.inf
         assert np.exp(logp.ps).sum() == pytest.approx(1.0)
 
+    @pytest.mark.parametrize("mode", TrieMode)
+    @pytest.mark.parametrize("then", TrieMode)
+    async def test_committable_is_what_extend_all_commits(self, mode, then):
+        """An end that goes on as another token may be committed only where it was read as text."""
+        lm = FixedLM([b"a", b"ab", b"abc", b"ab"], rule=lambda context: [0.25] * 4)
+        trie = AsyncTokenByteTrie.from_vocab(lm.byte_vocab, eos_byte_strings=[b"ab"], device="cpu")
+        state = await LazyTrieState.initial(lm, trie, mode).materialize()
+        for byte in b"abc":
+            state = state << byte
+            for after in (state, state.with_mode(then)):
+                assert after.committable == [e.lm_state.context[-1] for e in after.extend_all()]
+
     async def test_the_end(self, lm, trie):
         state = await LazyTrieState.initial(lm, trie).materialize()
         ended = state << EOS
@@ -411,6 +423,15 @@ class TestBeam:
         beam = await (await beam_on(dead, eos=()) << 97)
         with pytest.raises(EmptyBeamError, match="no candidate of the beam has a next byte"):
             await beam.logp_next()
+
+    @pytest.mark.parametrize("shares", [(0.5, 0.3, 0.2), (0.2, 0.3, 0.5), (0.3, 0.5, 0.2)])
+    async def test_the_last_resort_is_the_heaviest_extension(self, shares):
+        """Where pruning left no extension, what comes next is what follows the likeliest token alone."""
+        next_token = {0: [0, 0, 0, 1.0, 0, 0], 1: [0, 0, 0, 0, 1.0, 0], 2: [0, 0, 0, 0, 0, 1.0]}
+        rule = lambda c: next_token[c[-1]] if c else [*shares, 0, 0, 0]  # noqa: E731
+        lm = FixedLM([b"a", b"a", b"a", b"x", b"y", b"z"], rule=rule)
+        beam = await (await beam_on(lm, eos=(), threshold=0.9) << 97)
+        assert math.exp((await beam.logp_next())[b"xyz"[int(np.argmax(shares))]]) == pytest.approx(1.0)
 
     async def test_greedy_and_sample_stop_at_the_end(self):
         rule = lambda c: [0.9, 0.1] if len(c) < 2 else [0.2, 0.8]  # noqa: E731

@@ -130,6 +130,40 @@ def test_exact_is_exact(model, text):
     run(go())
 
 
+@given(st.lists(st.floats(0.05, 1.0), min_size=4, max_size=4), st.sampled_from([None, 0.3]))
+@settings(max_examples=20)
+async def test_bounds_hold_in_whatever_mode_the_text_goes_on(weights, tolerance):
+    """What was dropped while `ab` was an end may be more where it is text."""
+    lm = FixedLM([b"a", b"aa", b"ab", b"b"], rule=lambda context: np.array(weights) / sum(weights))
+
+    async def read(**more):
+        beam = await start(lm, BeamParams(eos_byte_strings=[b"ab"], heal=False, **more))
+        beam = await ((await (beam << 97)).prune() << 97)
+        return beam.prune().with_mode(TrieMode.WITHOUT_EOS)
+
+    truth = await read(exact=True)
+    one = await (read(K=1) if tolerance is None else read(K=1, tolerance=tolerance))
+    lower, upper = one.bounds()
+    assert lower <= truth.logZ + 1e-9 and truth.logZ <= upper + 1e-9
+
+
+@pytest.mark.parametrize("tolerance", [0.01, 0.3])
+@pytest.mark.parametrize("before", [1, 2, 3])
+async def test_who_waited_has_read_each_byte_in_the_mode_of_the_others(tolerance, before):
+    """The end `yab`, read as text up to the end of the prompt: whoever is woken later weighs what is true."""
+    lm = FixedLM([b"xyaq", b"x", b"yab", b"yabc"], rule=lambda context: [0.5, 0.02, 0.3, 0.18])
+
+    async def read(params):
+        beam = await (await start(lm, params)).prefill(b"xyab"[:before])
+        for byte in b"xyab"[before:]:
+            beam = await (beam.prune() << byte)
+        return beam
+
+    truth = await read(BeamParams(exact=True, eos_byte_strings=[b"yab"]))
+    found = await read(BeamParams(tolerance=tolerance, eos_byte_strings=[b"yab"], heal=False))
+    assert found.logZ == pytest.approx(truth.logZ)
+
+
 async def test_bounds_of_a_sure_text():
     """Its log-probability is 0, and comes out above that by round-off."""
     beam = await start(ToyLM([b"a", b"a"]), BeamParams(exact=True))

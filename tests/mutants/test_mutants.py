@@ -12,18 +12,21 @@ moved on and the mutant has to follow.
 
 from __future__ import annotations
 
-import os
+import compileall
 import shutil
-import subprocess
-import sys
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from forked import Forked, Ran
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CATALOGUE = Path(__file__).with_name("catalogue.toml")
+
+SLOW = ("tests/test_states.py::TestPrefill::test_ten_thousand_arbitrary_bytes",)
+"""Left out: what takes as long as all else in its file, and notices nothing more."""
 
 pytestmark = pytest.mark.thorough
 
@@ -69,26 +72,31 @@ MUTANTS = catalogue()
 
 
 def copied(tmp_path: Path) -> Path:
-    """A copy of the package below `tmp_path`."""
+    """A copy of the package below `tmp_path`, with what is compiled: it holds for files of the same date."""
     package = tmp_path / "genlm" / "bytes"
-    shutil.copytree(REPOSITORY / "genlm" / "bytes", package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(REPOSITORY / "genlm" / "bytes", package)
     return package
 
 
-def run(tmp_path: Path, tests: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def forked() -> Iterator[Forked]:
+    compileall.compile_dir(REPOSITORY / "genlm" / "bytes", quiet=2)
+    with Forked(REPOSITORY) as process:
+        yield process
+
+
+def run(forked: Forked, tmp_path: Path, tests: tuple[str, ...]) -> Ran:
     """Those of `tests` that need neither the real model nor long, with the package found below `tmp_path`."""
-    # -P: the repository, where pytest runs, must not come before the copy.
-    command = [sys.executable, "-P", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header"]
-    command += ["-m", "not real_model and not thorough and not release", *tests]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "CI": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    chosen = "not real_model and not thorough and not release"
+    options = ("-x", "-q", "--no-header", "-p", "no:cacheprovider", "--assert=plain", "-m", chosen)
+    return forked.run(tmp_path, *options, *(f"--deselect={test}" for test in SLOW), *tests)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_is_noticed(mutant: Mutant, tmp_path: Path) -> None:
+def test_is_noticed(mutant: Mutant, forked: Forked, tmp_path: Path) -> None:
     mutant.apply(copied(tmp_path))
-    ran = run(tmp_path, mutant.tests)
-    assert ran.returncode == 1, f"no test noticed (pytest ended with {ran.returncode}):\n{ran.stdout[-3000:]}"
+    ran = run(forked, tmp_path, mutant.tests)
+    assert ran.code == 1, f"no test noticed (pytest ended with {ran.code}):\n{ran.output[-3000:]}"
 
 
 def test_no_two_share_a_name() -> None:
@@ -97,10 +105,10 @@ def test_no_two_share_a_name() -> None:
 
 
 @pytest.mark.timeout(1200)
-def test_the_unchanged_copy_passes(tmp_path: Path) -> None:
+def test_the_unchanged_copy_passes(forked: Forked, tmp_path: Path) -> None:
     """What fails for a mutant fails for its fault, and not because a copy is tested."""
     package = copied(tmp_path)
-    ran = run(tmp_path, tuple(sorted({test for mutant in MUTANTS for test in mutant.tests})))
-    assert ran.returncode == 0, ran.stdout[-3000:]
+    ran = run(forked, tmp_path, tuple(sorted({test for mutant in MUTANTS for test in mutant.tests})))
+    assert ran.code == 0, ran.output[-3000:]
     (package / "__init__.py").write_text("raise RuntimeError('this is the copy')")
-    assert "this is the copy" in run(tmp_path, ("tests/test_util.py",)).stderr
+    assert "this is the copy" in run(forked, tmp_path, ("tests/test_util.py",)).output
