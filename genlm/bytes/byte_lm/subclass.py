@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 __all__ = ["makeable"]
 
@@ -18,7 +18,8 @@ T = TypeVar("T")
 def makeable(kind: type[T], positional: int, *keywords: str) -> type[T]:
     """The class itself, or the nearest of its bases that is made of so many arguments and these keywords."""
     named: Any = kind
-    return cast("type[T]", _makeable(named, positional, keywords))
+    found: type[T] = _makeable(named, positional, keywords)
+    return found
 
 
 @cache
