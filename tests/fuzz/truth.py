@@ -1,7 +1,7 @@
 """What a text's probability is, by all ways to cover it with tokens, in float64; symbol by symbol.
 
-As `brute.py`, but each symbol was read in a mode of its own: a token that ends a sequence is text where all its
-symbols were read as text. `None` stands for too many ways to count.
+As `brute.py`, but each symbol was read in a mode of its own: a token that ends a sequence is text where all
+its symbols were read as text. `None` stands for too many ways to count.
 """
 
 from __future__ import annotations
