@@ -1,4 +1,4 @@
-"""Texts of which some bytes are read as text and others with ends special: one definition for all ways.
+"""Texts read partly as text and partly with ends special: one definition, all ways to read.
 
 A byte that was read with ends special belongs to no end, for good. So what a text weighs depends on how each
 of its bytes was read, and not on which other tokens happen to share a node with an end.

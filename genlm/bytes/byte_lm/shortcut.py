@@ -41,7 +41,7 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
     Returns:
         A beam of one candidate, and the number of bytes of `text` it has read. The beam as it is and 0
         where no such path exists, the model gives it no probability, it takes bytes for an atomic unit that
-        are none or for an end that were read as no part of one, or it is not canonical though only canonical
+        are none or for an end that were read as part of none, or it is not canonical though only canonical
         tokenizations count.
     """
     state = beam.states[0]
