@@ -14,6 +14,7 @@ from test_beam_exact import close, models, texts
 from toy import EOS_STRING, FixedLM, RememberingToy, ToyLM, vocabularies
 
 from genlm.bytes import BeamParams, ByteBeamState
+from genlm.bytes.byte_lm.account import Dropped, Slack
 from genlm.bytes.byte_lm.prior import token_prior
 from genlm.bytes.byte_lm.trail import Trail
 from genlm.bytes.byte_lm.waiting import MOST_WAITING, WaitingRoom
@@ -162,6 +163,20 @@ async def test_who_waited_has_read_each_byte_in_the_mode_of_the_others(tolerance
     truth = await read(BeamParams(exact=True, eos_byte_strings=[b"yab"]))
     found = await read(BeamParams(tolerance=tolerance, eos_byte_strings=[b"yab"], heal=False))
     assert found.logZ == pytest.approx(truth.logZ)
+
+
+@given(
+    st.lists(st.tuples(st.floats(-30.0, 0.0), st.floats(-30.0, 0.0)), max_size=5),
+    st.floats(-30.0, 0.0),
+    st.booleans(),
+)
+def test_no_more_is_expected_than_can_be(droppings, kept, of_next):
+    """Whatever was dropped, and whatever is left now: a share, and at most the certified one."""
+    dropped = Dropped()
+    for weight, rest in droppings:
+        dropped = dropped.more([weight], rest).aged()
+    expected, bound = Slack.of(kept, WaitingRoom(Trail()), dropped, of_next=of_next)
+    assert 0.0 <= expected <= bound <= 1.0
 
 
 async def test_bounds_of_a_sure_text():
