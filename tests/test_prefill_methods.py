@@ -133,6 +133,13 @@ def test_nothing_is_pruned_after_the_last_byte(model, text, K):
     asyncio.run(go())
 
 
+async def test_who_reads_the_last_byte_is_there_however_light():
+    """`a` then `b` is lighter than the one that `K` leaves; prefill leaves the pruning to whoever reads on."""
+    lm = FixedLM([b"ab", b"a", b"b"], rule=lambda context: [0.6, 0.2, 0.2])
+    beam = await (await start(lm, BeamParams(K=1))).prefill(b"ab")
+    assert sorted(math.exp(state.weight) for state in beam) == pytest.approx([0.2 * 0.2, 0.6])
+
+
 async def test_a_path_of_probability_zero_leaves_the_beam():
     lm = FixedLM([b"ab", b"a", b"b"], rule=lambda context: [0.0, 0.5, 0.5])
     beam = await (await start(lm)).prefill(b"abab", method="heal")
