@@ -134,7 +134,7 @@ def test_nothing_is_pruned_after_the_last_byte(model, text, K):
 
 
 async def test_who_reads_the_last_byte_is_there_however_light():
-    """`a` then `b` is lighter than the one that `K` leaves; prefill leaves the pruning to whoever reads on."""
+    """`a` then `b` is lighter than the one that `K` leaves; pruning is left to whoever reads on."""
     lm = FixedLM([b"ab", b"a", b"b"], rule=lambda context: [0.6, 0.2, 0.2])
     beam = await (await start(lm, BeamParams(K=1))).prefill(b"ab")
     assert sorted(math.exp(state.weight) for state in beam) == pytest.approx([0.2 * 0.2, 0.6])

@@ -71,7 +71,8 @@ class Window:
 
 def fits(beam: ByteBeamState, symbols: list[int | bytes], window: Window | None) -> bool:
     """Whether a text can be read without sliding, however it is cut into tokens."""
-    if window is None or _deepest(beam) + len(symbols) <= window.most:
+    begun = any(state.partial_bytes for state in beam)  # a token that is not yet counted
+    if window is None or _deepest(beam) + begun + len(symbols) <= window.most:
         return True
     # Half of the room: some candidates cut into more tokens than the tokenizer does.
     text = spelled(symbols)
