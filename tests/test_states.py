@@ -175,6 +175,15 @@ class TestLazyTrieState:
         assert repr(ended).endswith("b|EOS") and repr((state << 97) << 98).endswith("b|ab")
         await ended.cleanup()
 
+    async def test_commits_the_likeliest_of_equal_spellings_first(self):
+        for ps in ([0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1]):
+            llm = FixedLM([b"a", b"a", b"a", b"b"], rule=lambda context, ps=ps: ps)
+            service = AsyncTokenByteTrie.from_vocab(llm.byte_vocab, device="cpu")
+            start = await LazyTrieState.initial(llm, service).materialize()
+            after = start << ord("a")
+            weights = [state.weight for state in after.commit(after.node)]
+            assert len(weights) == 3 and weights == sorted(weights, reverse=True)
+
     async def test_given_masses(self, lm, trie):
         """The constructor takes log masses, as clients that keep them do."""
         whole = await LazyTrieState.initial(lm, trie).materialize()

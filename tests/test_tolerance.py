@@ -131,21 +131,31 @@ def test_exact_is_exact(model, text):
     run(go())
 
 
-@given(st.lists(st.floats(0.05, 1.0), min_size=4, max_size=4), st.sampled_from([None, 0.3]))
+@given(st.lists(st.floats(0.05, 1.0), min_size=5, max_size=5), st.sampled_from([None, 0.3]))
 @settings(max_examples=20)
 async def test_bounds_hold_in_whatever_mode_the_text_goes_on(weights, tolerance):
-    """What was dropped while `ab` was an end may be more where it is text."""
-    lm = FixedLM([b"a", b"aa", b"ab", b"b"], rule=lambda context: np.array(weights) / sum(weights))
+    """What was dropped inside `ab`, read as text, while `ab` was an end may be more as text."""
+    lm = FixedLM([b"c", b"ca", b"a", b"aa", b"ab"], rule=lambda context: np.array(weights) / sum(weights))
 
     async def read(**more):
         beam = await start(lm, BeamParams(eos_byte_strings=[b"ab"], heal=False, **more))
-        beam = await ((await (beam << 97)).prune() << 97)
-        return beam.prune().with_mode(TrieMode.WITHOUT_EOS)
+        return (await beam.prefill(b"ca")).prune().with_mode(TrieMode.WITHOUT_EOS)
 
     truth = await read(exact=True)
     one = await (read(K=1) if tolerance is None else read(K=1, tolerance=tolerance))
     lower, upper = one.bounds()
     assert lower <= truth.logZ + 1e-9 and truth.logZ <= upper + 1e-9
+
+
+@given(st.text("abc", min_size=4, max_size=12), st.integers(0, 999))
+@settings(max_examples=20)
+async def test_what_was_dropped_stays_missing(text, seed):
+    beam = await start(ToyLM([b"a", b"b", b"c", b"ab", b"bc", b"ca", b"abc"], seed=seed), BeamParams(K=1))
+    missing = [0.0]
+    for byte in b"abcabc" + text.encode():  # which `K=1` cannot hold
+        beam = await (beam.prune() << byte)
+        missing.append(beam.dropped.nats)
+    assert missing == sorted(missing) and missing[-1] > 0.0
 
 
 @pytest.mark.parametrize("tolerance", [0.01, 0.3])
