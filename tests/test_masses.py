@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 import pytest
 import torch
@@ -64,3 +66,63 @@ def test_whatever_a_model_does_with_its_buffer(dtype):
     logps.fill_(-1.0)
     _, sums = masses.children(0, TrieMode.WITH_EOS)
     np.testing.assert_allclose(sums, [0.75, 0.25], rtol=1e-2)
+
+
+class Defined:
+    """What each look means, summed over the tokens one by one; only those in `allowed` have a probability."""
+
+    def __init__(self, trie, probs, allowed):
+        self.trie = trie
+        positions = range(len(trie.token_ids))
+        self.tokens = [
+            (bytes(trie.decode[trie.arrays.order[i]]), probs[i] if allowed[i] else 0.0) for i in positions
+        ]
+
+    def ending(self, prefix, ended):
+        ends = self.trie.eos_byte_strings if ended is TrieMode.WITH_EOS else ()
+        return sum(p for s, p in self.tokens if s == prefix != b"" and s not in ends)
+
+    def beyond(self, prefix, mode):
+        ends = self.trie.eos_byte_strings if mode is TrieMode.WITH_EOS else ()
+        return sum(p for s, p in self.tokens if s.startswith(prefix) and s != prefix and s not in ends)
+
+    def eos(self):
+        return sum(p for s, p in self.tokens if s in self.trie.eos_byte_strings)
+
+
+@given(SPELLINGS, st.integers(0, 10**6), st.booleans(), st.booleans())
+def test_what_each_look_means(spellings, seed, all_count, one_look_at_a_time):
+    random = Random(seed)
+    eos = [s for s in dict.fromkeys(spellings) if s][:1]
+    tokens = [Token(i, s) for i, s in enumerate(spellings)]
+    trie = TokenByteTrie(tokens, eos_byte_strings=eos, device="cpu")
+    logps = torch.log_softmax(torch.tensor([random.gauss(0, 2) for _ in tokens]).double(), -1)
+    allowed = np.array([all_count or random.random() < 0.7 for _ in tokens])
+    probs = np.exp(logps.numpy())[trie.token_ids]
+    want = Defined(trie, probs, allowed)
+
+    def made():
+        return NodeMasses.from_logprobs(trie, logps, None if all_count else allowed)
+
+    masses = made()
+    for node in random.sample(range(len(trie.arrays)), len(trie.arrays)):
+        prefix = bytes(trie.node2prefix[node])
+        for mode in random.sample(list(TrieMode), 2):
+            masses = made() if one_look_at_a_time else masses
+            labels, sums = masses.children(node, mode)
+            below = [
+                want.ending(prefix + bytes([b]), mode) + want.beyond(prefix + bytes([b]), mode)
+                for b in labels.tolist()
+            ]
+            np.testing.assert_allclose(sums, below, atol=1e-12)
+            for ended in TrieMode:
+                assert masses.ending(node, ended) == pytest.approx(want.ending(prefix, ended), abs=1e-12)
+                if node:
+                    whole = want.ending(prefix, ended) + want.beyond(prefix, mode)
+                    assert masses.node(node, mode, ended) == pytest.approx(whole, abs=1e-12)
+    assert masses.eos() == pytest.approx(want.eos(), abs=1e-12)
+    for mode in TrieMode:
+        everything = np.exp(masses.log_masses(mode))
+        eos_mass = want.eos() if mode is TrieMode.WITH_EOS else 0.0
+        assert everything[trie.eos_node] == pytest.approx(eos_mass, abs=1e-12)
+        assert everything[0] == pytest.approx(sum(p for _, p in want.tokens), abs=1e-12)
