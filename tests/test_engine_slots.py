@@ -189,15 +189,19 @@ def test_what_cannot_be_trusted_spoils_nothing(how, monkeypatch):
         return output * float("nan")
 
     hook = layer.register_forward_hook(spoiled)
-    bad = trunk.child(20)
+    bad = [trunk.child(20), trunk.child(19), trunk.child(18)]
     if how == "raises":
         with pytest.raises(RuntimeError, match="device lost"):
-            engine._logprobs_sync([bad])
+            engine._logprobs_sync(bad)
     else:
         with pytest.raises(ModelOutputError, match="LlamaForCausalLM gave nan"):
-            engine._logprobs_sync([bad])
+            engine._logprobs_sync(bad)
     hook.remove()
-    assert bad.slot is None
+    assert [node.slot for node in bad] == [None] * 3
+    alone = [trunk.child(23)]  # which takes one of their slots, and leaves two as holes
+    check(LLAMA, alone, engine._logprobs_sync(alone))
+    for held in cache.layers:
+        assert held.keys.isfinite().all() and held.values.isfinite().all()
     siblings = [trunk.child(21), trunk.child(22)]
     check(LLAMA, siblings, engine._logprobs_sync(siblings))
     after = [siblings[1].child(4)]

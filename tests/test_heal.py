@@ -228,6 +228,19 @@ class TestInTheBeam:
 
 
 @pytest.mark.parametrize("limit", [-1, True, 1.5, "2"])
+@pytest.mark.parametrize("limit, heals", [(0, False), (1, False), (2, True), (None, True)])
+async def test_a_way_round_what_is_impossible_counts_its_commitments(limit, heals):
+    """`a`, `bc` would do with one more token, and is impossible; `a`, `b`, `c` needs two."""
+    possible = {(): [1, 1, 1, 1, 1, 1], (1,): [1, 1, 1, 1, 0, 1]}
+    lm = FixedLM(
+        [b"abcq", b"a", b"b", b"c", b"bc", b"d"],
+        rule=lambda context: [p / 6 for p in possible.get(tuple(context), possible[()])],
+    )
+    state = await state_after(lm, b"abc")
+    healed = await TokenHealer(max_splits=limit).try_heal(state, ord("d"))
+    assert (healed.lm_state.context if healed else None) == ([1, 2, 3] if heals else None)
+
+
 @pytest.mark.parametrize("name", ["max_backoff", "max_splits"])
 def test_bad_limits(name, limit):
     with pytest.raises(ValueError, match=f"`{name}` is .*integer of at least 0, or None"):
