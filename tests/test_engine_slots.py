@@ -15,6 +15,8 @@ from tiny import WINDOW
 from genlm.bytes.engine import Engine, slots
 from genlm.bytes.engine.exposure import expose
 from genlm.bytes.engine.forward import FULL, TreeModel
+from genlm.bytes.engine.plan import parts
+from genlm.bytes.engine.tree import Tree
 from genlm.bytes.errors import ModelOutputError
 
 SUPPORTED = [k for k in tiny.KINDS if k not in ("mamba", "bloom")]
@@ -208,6 +210,14 @@ def test_what_cannot_be_trusted_spoils_nothing(how, monkeypatch):
     check(LLAMA, after, engine._logprobs_sync(after))
     for held in cache.layers:
         assert held.keys.isfinite().all() and held.values.isfinite().all()
+
+
+def test_what_is_run_together_shares_its_weights():
+    trees = [Tree(), Tree("one"), Tree("two")]
+    nodes = [tree.find([token]) for token in range(4) for tree in trees]
+    found = list(parts(nodes, 3, 100))
+    assert sorted(map(id, nodes)) == sorted(id(node) for part in found for node in part)
+    assert all(len({node.tree for node in part}) == 1 and len(part) <= 3 for part in found)
 
 
 class TestManyAtOnce:

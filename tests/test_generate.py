@@ -20,6 +20,7 @@ from genlm.bytes.generate.options import whole_number
 from genlm.bytes.generate.run import Read, Stream
 from genlm.bytes.generate.stops import StopFinder
 from genlm.bytes.generate.tokenwise import TokenDecoder, edge_pairs
+from genlm.bytes.generate.truncate import draw
 
 EXACT = BeamParams(K=10_000, prune_threshold=0.0)
 
@@ -254,8 +255,30 @@ class TestBytes:
                 assert (await stream.collect()).bytes == bytes([byte])
 
 
+class Drawn(np.random.Generator):
+    """A source of random numbers that always gives the same."""
+
+    def __init__(self, number):
+        super().__init__(np.random.PCG64(0))
+        self.number = number
+
+    def random(self):
+        return self.number
+
+
 class TestTruncation:
     """Against the processors of `transformers`, one by one and all together."""
+
+    def test_top_k_keeps_those_as_likely_as_the_last(self):
+        np.testing.assert_allclose(Truncation(top_k=2)(np.log([0.4, 0.2, 0.3, 0.3])), [0.4, 0, 0.3, 0.3])
+
+    @pytest.mark.parametrize("number", [0.0, 0.25, 0.5, 1.0 - 2**-53, 1.0])  # the last by round-off
+    def test_nothing_impossible_is_drawn(self, number):
+        for ps in ([0.0, 0.5, 0.0, 0.5, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0]):
+            index = draw(np.array(ps), Drawn(number))
+            assert ps[index] > 0.0
+            below = sum(ps[:index])
+            assert below <= number <= below + ps[index]
 
     @settings(max_examples=60)
     @given(
