@@ -171,7 +171,7 @@ class StatefulTokenizedLM:
                 return logps
         else:
             logps = await self._ask()
-        return checked_row(self.model, logps, self.n_calls, values=self.check_model)
+        return checked_row(self.model, logps, values=self.check_model)
 
     async def _ask(self) -> Any:
         if getattr(getattr(self.model, "model", None), "training", False) is True:
