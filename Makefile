@@ -54,8 +54,10 @@ docs: $(VENV)/.stamp-test
 pytest: $(VENV)/.stamp-test
 	@$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
 
-# Two processes; tests that share something slow to make (`xdist_group`) share one of them.
+# Two processes; tests that share something slow to make (`xdist_group`) share one of them. The release's environment
+# is made beforehand, outside of any test's time limit; where it cannot be, its tests are skipped and say why.
 thorough: $(VENV)/.stamp-test
+	-@$(BIN)/python benchmarks/peers.py release
 	@$(BIN)/python -m pytest -m "thorough or release" -n 2 --dist loadgroup
 
 bench: $(VENV)/.stamp-demo

@@ -4,6 +4,8 @@
 `benchmarks/.venvs/`. An environment variable names another that holds it already:
 
     BENCH_RELEASE_PYTHON=/elsewhere/bin/python python benchmarks/run.py trie
+
+As a program it makes those that it is given by name: `python benchmarks/peers.py release`.
 """
 
 from __future__ import annotations
@@ -68,3 +70,8 @@ def _install(python: Path, requirement: str) -> None:
         return
     if subprocess.run(command).returncode != 0:
         raise SystemExit(f"could not install {requirement}: see pip's message above, then run this again")
+
+
+if __name__ == "__main__":
+    for peer in sys.argv[1:]:
+        print(python_of(peer))

@@ -88,7 +88,9 @@ def forked() -> Iterator[Forked]:
 def run(forked: Forked, tmp_path: Path, tests: tuple[str, ...]) -> Ran:
     """Those of `tests` that need neither the real model nor long, with the package found below `tmp_path`."""
     chosen = "not real_model and not thorough and not release"
-    options = ("-x", "-q", "--no-header", "-p", "no:cacheprovider", "--assert=plain", "-m", chosen)
+    # A fault that makes a test wait for ever is noticed by the time limit.
+    options = ("-x", "-q", "--no-header", "-p", "no:cacheprovider", "--assert=plain", "--timeout=120")
+    options = (*options, "-m", chosen)
     return forked.run(tmp_path, *options, *(f"--deselect={test}" for test in SLOW), *tests)
 
 

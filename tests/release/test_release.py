@@ -21,7 +21,7 @@ from release.meant import ATTRIBUTES, IMPORTED, MEANT, PYTHONS_OWN, SIGNATURES
 from release.programs import Program
 from release.scenarios import SCENARIOS
 
-pytestmark = pytest.mark.release
+pytestmark = [pytest.mark.release, pytest.mark.xdist_group("release"), pytest.mark.timeout(900)]
 
 EXAMPLES = int(os.environ.get("RELEASE_EXAMPLES", "20"))
 
