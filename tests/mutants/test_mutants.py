@@ -41,6 +41,7 @@ class Mutant:
         old: what stands there, exactly once.
         new: what the mutant puts in its place.
         tests: what should fail, as arguments of pytest.
+        open: why it is not run: nothing is known to notice it yet. Each is a hole, or a fault that is none.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Mutant:
     old: str
     new: str
     tests: tuple[str, ...]
+    open: str | None = None
 
     def apply(self, package: Path) -> None:
         """Change the copy of the package at `package`."""
@@ -64,7 +66,8 @@ def catalogue() -> list[Mutant]:
     for group in tomllib.loads(CATALOGUE.read_text(encoding="utf-8"))["group"]:
         for entry in group["mutant"]:
             tests = tuple(entry.get("tests", group["tests"]))
-            found.append(Mutant(entry["name"], group["file"], entry["old"], entry["new"], tests))
+            change = entry["old"], entry["new"]
+            found.append(Mutant(entry["name"], group["file"], *change, tests, entry.get("open")))
     return found
 
 
@@ -97,6 +100,8 @@ def run(forked: Forked, tmp_path: Path, tests: tuple[str, ...]) -> Ran:
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_is_noticed(mutant: Mutant, forked: Forked, tmp_path: Path) -> None:
     mutant.apply(copied(tmp_path))
+    if mutant.open:
+        pytest.skip(mutant.open)
     ran = run(forked, tmp_path, mutant.tests)
     assert ran.code == 1, f"no test noticed (pytest ended with {ran.code}):\n{ran.output[-3000:]}"
 
