@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 
 import numpy as np
@@ -15,7 +16,7 @@ from toy import EOS_STRING, TOY, FixedLM, ToyLM, vocabularies
 
 from genlm.bytes import AsyncByteLM, BeamParams
 from genlm.bytes.errors import InvalidTypeError, InvalidValueError
-from genlm.bytes.generate import Options, Truncation
+from genlm.bytes.generate import Options, Truncation, utf8
 from genlm.bytes.generate.options import whole_number
 from genlm.bytes.generate.run import Read, Stream
 from genlm.bytes.generate.stops import StopFinder
@@ -568,3 +569,20 @@ class TestBadInput:
     def test_whole_floats_are_integers(self):
         """R has no others."""
         assert repr(whole_number("max_bytes", 20.0, 1)) == "20"
+
+
+def test_utf8_is_what_python_reads():
+    """All pairs of bytes: whether a text may go on so, and how many bytes are then still to come."""
+
+    def reads(text):
+        try:
+            return bool(text.decode())
+        except UnicodeDecodeError:
+            return False
+
+    more = [bytes(rest) for n in range(4) for rest in itertools.product((0x80, 0x90, 0xA0, 0xBF), repeat=n)]
+    for pair in map(bytes, itertools.product([0x41, *range(0x80, 256)], range(256))):
+        state = utf8.advance(utf8.START, pair)
+        still = {len(rest) for rest in more if reads(pair + rest)}
+        assert (state != utf8.BROKEN) == bool(still), pair
+        assert (state == utf8.START) == (0 in still), pair
