@@ -113,8 +113,11 @@ async def test_an_atomic_unit_stays_one():
     assert {s.node for s in beam} == {beam.states[0].trie.trie.arrays.unit_node[b"ab"]}
 
 
+LONG = [pytest.mark.thorough, pytest.mark.timeout(1500)]
+
+
 @pytest.mark.real_model
-@pytest.mark.parametrize(("size", "window"), [(240, 32), pytest.param(5000, 512, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize(("size", "window"), [(240, 32), pytest.param(5000, 512, marks=LONG)])
 def test_canonical_prose(default_llm, size, window):
     """There is one a text, as a rule, read by a window as without; what differs is what the model forgets."""
     field = "the river had risen in the night, and by morning the lower fields were under water. "
