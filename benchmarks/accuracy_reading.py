@@ -71,7 +71,7 @@ async def read(llm: Any, params: BeamParams, text: bytes) -> Reading:
         if answer.slack is not None:
             expected[i], bound[i] = answer.slack
         beam = await (beam.prune() << byte)
-        live[i], waiting[i] = len(beam), len(beam.waiting)
+        live[i], waiting[i] = len(beam), len(beam.deferred)
         logZ[i], upper[i] = beam.bounds()
         if not len(beam):
             break  # the rest keeps probability 0

@@ -7,11 +7,9 @@ the readings of the reference are kept under `benchmarks/.venvs/accuracy/`, sinc
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,30 +24,18 @@ from alternate import Reply, Worker
 from figures import Rounds
 from peers import HERE, VENVS, python_of
 
-from genlm.bytes import BeamParams, ByteBeamState
-from genlm.bytes.byte_lm import trail
-from genlm.bytes.byte_lm.guess import guess_tokens
+from genlm.bytes import ByteBeamState
+from genlm.bytes.byte_lm.token_path import draft_tokens
 from genlm.bytes.engine import Engine, Statistics
 from genlm.bytes.models import default_model_path, load_default_model
 from genlm.bytes.vocab import start_context
 
-__all__ = ["Session", "emptied", "looking_sooner"]
+__all__ = ["Session", "emptied"]
 
 SCRIPT = HERE / "accuracy_worker.py"
 ENGLISH = HERE / "texts" / "english.txt"
 KEPT = VENVS / "accuracy"
 CACHE_BYTES = int(os.environ.get("BENCH_CACHE_BYTES", 3 << 30))
-
-
-@contextmanager
-def looking_sooner(least: float | None) -> Iterator[None]:
-    """Have a byte count at least `least` where it raises those who wait (`LEAST` of `trail.py`)."""
-    usual = trail.LEAST
-    try:
-        trail.LEAST = math.log(least) if least else usual
-        yield
-    finally:
-        trail.LEAST = usual
 
 
 async def emptied(engine: Engine) -> Statistics:
@@ -102,7 +88,7 @@ class Session:
     async def tokens(self, text: bytes) -> int:
         """The length of a text in the tokenizer's own tokens."""
         trie = (await ByteBeamState.initial(self.engine)).states[0].trie.trie
-        return len(guess_tokens(self.llm, trie, text))
+        return len(draft_tokens(self.llm, trie, text))
 
     # -- readings -------------------------------------------------------------------------------------
 
@@ -118,13 +104,13 @@ class Session:
 
     async def _counted(self, name: str, setting: Setting) -> Reading:
         counter = Counter(self.engine)
-        found = await read(counter, BeamParams(**setting.params), self.text(name))
+        found = await read(counter, setting.beam_params(), self.text(name))
         found.contexts, found.forwards = counter.contexts, counter.forwards
         return found
 
     async def _cold(self, name: str, setting: Setting) -> Reading:
         before = await emptied(self.engine)
-        found = await read(self.engine, BeamParams(**setting.params), self.text(name))
+        found = await read(self.engine, setting.beam_params(), self.text(name))
         after = self.engine.statistics()
         found.contexts = after.tokens_run - before.tokens_run
         found.forwards = after.forwards - before.forwards
@@ -138,8 +124,7 @@ class Session:
     async def _kept(self, name: str, setting: Setting) -> Reading:
         path = self._path(name, setting)
         if not path.exists():
-            with looking_sooner(setting.least):
-                (await self._counted(name, setting)).save(path)
+            (await self._counted(name, setting)).save(path)
         return Reading.load(path)
 
     def _path(self, name: str, setting: Setting) -> Path:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from genlm.bytes import BeamParams
+from genlm.bytes.byte_lm.constants import ToleranceConstants
+from genlm.bytes.byte_lm.tolerance import ToleranceRule
+
 __all__ = ["COLD", "DEFAULT", "LOOSER", "OURS", "REFERENCE", "REFERENCES", "RELEASE", "SETTINGS", "Setting"]
 
 
@@ -13,13 +17,21 @@ class Setting(NamedTuple):
     Attributes:
         words: its name.
         params: the arguments.
-        least: what a byte counts at least where it raises those who wait (`LEAST` of `trail.py`); None as
+        least: what a byte counts at least where it raises deferred hypotheses (`min_symbol_prob`); None as
             it is.
     """
 
     words: str
     params: dict[str, Any]
     least: float | None = None
+
+    def beam_params(self) -> BeamParams:
+        """As settings of a beam."""
+        if self.least is None:
+            return BeamParams(**self.params)
+        return BeamParams(
+            rule=ToleranceRule(**self.params, constants=ToleranceConstants(min_symbol_prob=self.least))
+        )
 
 
 DEFAULT = "default"

@@ -97,8 +97,8 @@ def instrumented(llm: Any) -> Iterator[Stopwatch]:
     for owner in _classes(masses):
         _wrap(stopwatch, MASSES, owner, replace)
     for module in (guess, prefill):
-        if hasattr(module, "guess_tokens"):
-            replace(module, "guess_tokens", stopwatch.around(GUESS, module.guess_tokens))
+        if hasattr(module, "draft_tokens"):
+            replace(module, "draft_tokens", stopwatch.around(GUESS, module.draft_tokens))
     replace(torch, "log_softmax", stopwatch.around(SOFTMAX, torch.log_softmax))
     try:
         yield stopwatch

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from accuracy_session import Session, looking_sooner
+from accuracy_session import Session
 from accuracy_texts import PARAGRAPHS
 from results import Table
 
 from genlm.bytes import AsyncByteLM, BeamParams
+from genlm.bytes.byte_lm.constants import ToleranceConstants
+from genlm.bytes.byte_lm.tolerance import ToleranceRule
 from genlm.bytes.engine import adopt
 
 __all__ = ["of_paragraphs", "of_sentences"]
@@ -62,8 +64,9 @@ async def of_sentences(sentences: Sequence[str]) -> tuple[Table, str]:
             async with AsyncByteLM(session.llm, params) as lm:
                 return [score.logprobs for score in await lm.score(some)]
 
-        with looking_sooner(LEAST):
-            strict, looser = [await scored(BeamParams(tolerance=t)) for t in (STRICT, LOOSER)]
+        sooner = ToleranceConstants(min_symbol_prob=LEAST)
+        rules = [ToleranceRule(t, constants=sooner) for t in (STRICT, LOOSER)]
+        strict, looser = [await scored(BeamParams(rule=rule)) for rule in rules]
         engine = adopt(session.llm)
         engine.clear_cache()
         before = engine.statistics().tokens_run
@@ -102,6 +105,6 @@ async def of_sentences(sentences: Sequence[str]) -> tuple[Table, str]:
     return table, (
         f"sentences: the first {len(some)} by themselves, each right after the beginning-of-sequence token, "
         f"which is this model's chat marker, in nats, against tolerance {STRICT:g} that looks sooner "
-        f"(`LEAST` {LEAST:g}); tolerance {LOOSER:g} differs from that by {doubt:.3f} nats a sentence at "
-        f"most; > {OFF}: bytes that are further off"
+        f"(`min_symbol_prob` {LEAST:g}); tolerance {LOOSER:g} differs from that by {doubt:.3f} nats a "
+        f"sentence at most; > {OFF}: bytes that are further off"
     )

@@ -229,7 +229,7 @@ async def test_prefill_and_healing_stay_canonical(model, text, method, settings)
         assert "Only canonical ones count here" in str(error)
         return
     rules = canonical_rules(lm, beam.states[0].trie.trie)
-    for state in [*beam, *(waiting.state for waiting in beam.waiting)]:
+    for state in [*beam, *(waiting.state for waiting in beam.deferred)]:
         tokens = tuple(state.lm_state.context)
         assert brute.counts(tokens) and rules.read(tokens) == state.canonical.state
         spelled = b"".join(bytes(lm.byte_vocab[i]) for i in tokens[1:]) + bytes(state.partial)
@@ -255,7 +255,9 @@ async def test_reading_ahead_changes_nothing(model, text, settings):
             found.append(error.offset)
         else:
             read = [(round(s.weight, 3), s.lm_state.context, s.partial) for s in beam]
-            waiting = sorted((w.state.lm_state.context, w.trail.at, round(w.weight, 3)) for w in beam.waiting)
+            waiting = sorted(
+                (w.state.lm_state.context, w.history.length, round(w.weight, 3)) for w in beam.deferred
+            )
             found.append((read, waiting))
     assert found[0] == found[1]
 

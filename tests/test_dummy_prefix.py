@@ -15,8 +15,8 @@ from toy import ToyLM
 
 from genlm.bytes import AsyncByteLM, BeamParams
 from genlm.bytes.byte_lm.encoder import text_encoder
-from genlm.bytes.byte_lm.guess import guess_tokens
-from genlm.bytes.byte_lm.shortcut import KEPT_OPEN
+from genlm.bytes.byte_lm.token_path import draft_tokens
+from genlm.bytes.byte_lm.tokenized_prefill import KEPT_OPEN
 from genlm.bytes.generate import Prompt, parse_context
 from genlm.bytes.generate.chat import parse_messages
 from genlm.bytes.generate.infill import infill
@@ -82,14 +82,14 @@ class TestTheTokenizersOwnPath:
         ids = encode(llm, "x = fib(10)")
         spelled = spell(llm, ids)
         for n in range(1, len(ids)):
-            assert guess_tokens(llm, trie_of(llm), b"".join(spelled[n:])) == ids[n:]
+            assert draft_tokens(llm, trie_of(llm), b"".join(spelled[n:])) == ids[n:]
 
     def test_no_byte_tokens_among_duplicates(self):
         """Where the tokenizer has no answer, a letter is not taken for the byte that stands for it."""
         llm = model(sentencepiece())
         llm.tokenizer = copy.deepcopy(llm.tokenizer)
         llm.tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
-        names = llm.tokenizer.convert_ids_to_tokens(guess_tokens(llm, trie_of(llm), b"fib(X"))
+        names = llm.tokenizer.convert_ids_to_tokens(draft_tokens(llm, trie_of(llm), b"fib(X"))
         assert names == ["fib", "(", "<0x58>"]
 
     async def test_naive(self, llm):
@@ -251,5 +251,5 @@ def test_the_first_mistral_is_sentencepieces_own():
     for n in range(1, 60):
         at += len(spelled[n - 1])
         rest = b"".join(spelled[n:])
-        assert guess_tokens(llm, trie_of(llm), rest)[:40] == want[n : n + 40]
+        assert draft_tokens(llm, trie_of(llm), rest)[:40] == want[n : n + 40]
     assert text_encoder(llm, trie_of(llm)).lead == b" "

@@ -477,12 +477,12 @@ class TestReadingKnownBytes:
         def random_tokens(llm, trie, ahead):
             return rng.integers(2, TOKENS, rng.integers(0, 6)).tolist()
 
-        real = prefill.guess_tokens
-        prefill.guess_tokens = random_tokens
+        real = prefill.draft_tokens
+        prefill.draft_tokens = random_tokens
         try:
             self.same(*asyncio.run(self.both(_shared("llama"), text, 4, 0.02)))
         finally:
-            prefill.guess_tokens = real
+            prefill.draft_tokens = real
 
     async def test_with_almost_no_memory(self, llama, monkeypatch):
         small = Engine(llama, max_cache_bytes=20_000)

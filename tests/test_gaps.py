@@ -25,7 +25,7 @@ from toy import EOS_STRING, TOY, RememberingToy, ToyLM, vocabularies
 
 from genlm.bytes import BeamParams, ByteBeamState, TokenByteTrie
 from genlm.bytes.byte_lm import prefill
-from genlm.bytes.byte_lm.guess import guess_tokens
+from genlm.bytes.byte_lm.token_path import draft_tokens
 from genlm.bytes.engine import Engine, adopt
 from genlm.bytes.engine.slots import SlotCache
 from genlm.bytes.engine.tree import Tree
@@ -127,12 +127,12 @@ class TestGuess:
 
     def guess(self, text: bytes, encode: Any = None) -> list[int]:
         llm = SimpleNamespace(tokenizer=SimpleNamespace(encode=encode) if encode else None)
-        return guess_tokens(llm, self.TRIE, text)
+        return draft_tokens(llm, self.TRIE, text)
 
     def test_no_tokenizer(self) -> None:
         assert self.guess(b"abba") == [1, 0]
-        assert guess_tokens(object(), self.TRIE, b"abba") == [1, 0]
-        assert guess_tokens(ToyLM(TOY), self.TRIE, b"abba") == [1, 0]  # one that cannot encode
+        assert draft_tokens(object(), self.TRIE, b"abba") == [1, 0]
+        assert draft_tokens(ToyLM(TOY), self.TRIE, b"abba") == [1, 0]  # one that cannot encode
 
     def test_back_to_the_longest_end(self) -> None:
         assert self.guess(b"abab") == [0, 2, 0, 2]

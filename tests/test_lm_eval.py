@@ -532,7 +532,7 @@ metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
         from lm_eval.api.instance import Instance
         from lm_eval.api.model import TemplateLM
 
-        from genlm.bytes.byte_lm.guess import longest_tokens
+        from genlm.bytes.byte_lm.token_path import longest_tokens
 
         llm = animals()
         lm = ByteLM(llm, EXACT, eos=[EOS_STRING])

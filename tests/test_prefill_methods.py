@@ -14,7 +14,7 @@ from test_beam_exact import models, texts
 from toy import FixedLM, RememberingToy, ToyLM
 
 from genlm.bytes import BeamParams, ByteBeamState
-from genlm.bytes.byte_lm.shortcut import METHODS
+from genlm.bytes.byte_lm.tokenized_prefill import METHODS
 from genlm.bytes.errors import ImpossibleByteError
 from genlm.bytes.trie import TrieMode
 

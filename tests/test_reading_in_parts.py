@@ -35,7 +35,9 @@ def held(beam: ByteBeamState) -> dict[str, Any]:
     beam = beam.prune()
     found = {
         "states": [(round(s.weight, 3), s.lm_state.context, s.node) for s in beam],
-        "waiting": sorted((w.trail.at, w.state.lm_state.context, round(w.weight, 3)) for w in beam.waiting),
+        "waiting": sorted(
+            (w.history.length, w.state.lm_state.context, round(w.weight, 3)) for w in beam.deferred
+        ),
     }
     if beam.params.tolerance is not None:  # elsewhere what is dropped before or after the last byte differs
         found["dropped"] = round(max(beam.dropped.weight, -1e3), 3)

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from toy import FixedLM, ToyLM, vocabularies
 
 from genlm.bytes import BeamParams, ByteBeamState, TokenByteTrie
-from genlm.bytes.byte_lm.prior import Stretch, token_prior
-from genlm.bytes.byte_lm.trail import Trail
-from genlm.bytes.byte_lm.waiting import WaitingRoom
+from genlm.bytes.byte_lm.constants import ToleranceConstants
+from genlm.bytes.byte_lm.deferred import DeferredQueue
+from genlm.bytes.byte_lm.prior import Segment, token_prior
 from genlm.bytes.trie.arrays import TrieArrays
 
 tolerances = st.sampled_from([0.5, 0.1, 0.02, 1e-3])
 
 
 def held(beam: ByteBeamState) -> Any:
-    waiting = sorted((w.trail.at, w.state.lm_state.context, w.weight, w.key) for w in beam.waiting)
+    waiting = sorted((w.history.length, w.state.lm_state.context, w.weight, w.key) for w in beam.deferred)
     return [(s.weight, s.lm_state.context, s.node) for s in beam], waiting, beam.slack
 
 
@@ -97,14 +97,14 @@ def prior_by_definition(trie: TokenByteTrie, text: bytes) -> float:
 @settings(max_examples=60)
 def test_priors_are_what_they_say(words, text):
     trie = TokenByteTrie(ToyLM(words).byte_vocab)
-    stretch = Stretch()
+    segment = Segment()
     for n, byte in enumerate(text, start=1):
-        stretch = stretch.after(byte)
+        segment = segment.after(byte)
         if n % 2:  # asked now and then, or only at the end
-            stretch.prior(trie, n)
+            segment.prior(trie, n)
     for length in range(len(text) + 1):
         want = prior_by_definition(trie, text[len(text) - length :])
-        assert math.exp(stretch.prior(trie, length)) == pytest.approx(want)
+        assert math.exp(segment.prior(trie, length)) == pytest.approx(want)
         assert math.exp(token_prior(trie, text[len(text) - length :])) == pytest.approx(want)
 
 
@@ -128,20 +128,18 @@ async def test_inside_a_long_token_a_byte_costs_its_length(
     assert len(beam) and steps < 10 * length**2
 
 
-async def test_both_kinds_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    from genlm.bytes.byte_lm import waiting
-
-    monkeypatch.setattr(waiting, "MOST_WAITING", 5)
+async def test_both_kinds_of_deferred_hypotheses_are_bounded() -> None:
+    empty = DeferredQueue(constants=ToleranceConstants(max_deferred=5))
     lm = FixedLM([b"a", b"ab"], rule=lambda _: [0.3, 0.7])
     (state,) = await ByteBeamState.initial(lm, BeamParams())
-    for meets in (True, False):
-        gone, kept = WaitingRoom(Trail()).admit([state] * 3, meets).drop(-math.inf)
+    for common_boundary in (True, False):
+        gone, kept = empty.push([state] * 3, common_boundary).prune(-math.inf)
         assert (len(gone), len(kept)) == (0, 3)
-    room = WaitingRoom(Trail()).admit([(state << 97).extend_all()[0]] * 3, meets=False)
-    room = room.read(97, state.mode, -1.0).admit([state] * 4, meets=False)
-    gone, kept = room.drop(-math.inf)
+    queue = empty.push([(state << 97).extend_all()[0]] * 3, common_boundary=False)
+    queue = queue.read(97, state.mode, -1.0).push([state] * 4, common_boundary=False)
+    gone, kept = queue.prune(-math.inf)
     assert (len(gone), len(kept)) == (2, 5)
-    assert {w.weight for w in gone} == {min(w.weight for w in room)} == {math.log(0.3)}
+    assert {w.weight for w in gone} == {min(w.weight for w in queue)} == {math.log(0.3)}
 
 
 def test_brute_agrees_where_nothing_waits():

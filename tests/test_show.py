@@ -159,7 +159,9 @@ class TestTerminal:
     def test_those_who_wait(self):
         with ByteLM(ToyLM(TOY, seed=3), BeamParams(tolerance=0.4)) as lm:
             beam = lm.beam("abab")
-        assert len(beam.waiting) and f"{len(beam.waiting)} wait, expected share" in draw(view_beam(beam))
+        assert len(beam.deferred) and f"{len(beam.deferred)} deferred, expected share" in draw(
+            view_beam(beam)
+        )
 
     def test_those_who_were_dropped(self):
         with ByteLM(ToyLM(TOY, seed=3), BeamParams(K=1)) as lm:

@@ -13,7 +13,7 @@ from toy import FixedLM, ToyLM
 
 from genlm.bytes import AsyncByteLM, BeamParams, ByteLM
 from genlm.bytes.byte_lm.encoder import text_encoder
-from genlm.bytes.byte_lm.guess import guess_tokens, longest_tokens
+from genlm.bytes.byte_lm.token_path import draft_tokens, longest_tokens
 from genlm.bytes.errors import InvalidTypeError, InvalidValueError
 from genlm.bytes.generate import Prompt, parse_context
 from genlm.bytes.generate.chat import parse_messages
@@ -53,7 +53,7 @@ class TestEveryAddedToken:
             names = [*names[::50], "".join(names), " ".join(names)]
         for spelled in names:
             for text in (spelled, f"hi{spelled}x", spelled * 2, spelled[:-1] + spelled, f"é {spelled}\n"):
-                for ids in (guess_tokens(llm, trie, text.encode()), tokenize(llm, trie, text.encode())):
+                for ids in (draft_tokens(llm, trie, text.encode()), tokenize(llm, trie, text.encode())):
                     assert special.isdisjoint(ids)
                     assert b"".join(spell(llm, ids)).removeprefix(b" ") == text.encode().removeprefix(b" ")
 
@@ -340,7 +340,7 @@ class TestTokenizersThatWillNot:
                 return family("llama3").tokenizer.encode(text, add_special_tokens=add_special_tokens)
 
         llm.tokenizer = Stubborn()
-        ids = guess_tokens(llm, trie_of(llm), b"the<|eot_id|> the")
+        ids = draft_tokens(llm, trie_of(llm), b"the<|eot_id|> the")
         assert b"".join(spell(llm, ids)) == b"the<|eot_id|> the"
         assert not set(ids) & set(Stubborn.all_special_ids)
         assert spell(llm, ids)[:3] == [b"the", b"<", b"|"]
@@ -356,7 +356,7 @@ class TestTokenizersThatWillNot:
 
     def test_the_setting_does_not_stick(self):
         llm = family("llama3")
-        guess_tokens(llm, trie_of(llm), b"<|eot_id|>")
+        draft_tokens(llm, trie_of(llm), b"<|eot_id|>")
         assert llm.tokenizer.backend_tokenizer.encode_special_tokens is False
 
     @pytest.mark.parametrize(
@@ -388,7 +388,7 @@ class TestLongestTokens:
 
     def test_without_special_tokens(self):
         llm = FixedLM(list(self.WORDS), eos=0, rule=lambda context: [1 / 7] * 7)
-        assert guess_tokens(llm, trie_of(llm), b"<e>") == [1, 5]
+        assert draft_tokens(llm, trie_of(llm), b"<e>") == [1, 5]
         assert list(longest_tokens(trie_of(llm), b"<e>")) == [0]
         assert list(longest_tokens(trie_of(llm), b"<e>", {0, 5, 6})) == [1, 2, 3]
         assert list(longest_tokens(trie_of(llm), b"<e>", {0}, {2, 5})) == [1, 6]

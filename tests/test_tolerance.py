@@ -14,10 +14,12 @@ from test_beam_exact import close, models, texts
 from toy import EOS_STRING, FixedLM, RememberingToy, ToyLM, vocabularies
 
 from genlm.bytes import BeamParams, ByteBeamState
-from genlm.bytes.byte_lm.account import Dropped, Slack
+from genlm.bytes.byte_lm.constants import ToleranceConstants
+from genlm.bytes.byte_lm.deferred import DeferredQueue
+from genlm.bytes.byte_lm.error_bounds import DroppedMass, Slack
 from genlm.bytes.byte_lm.prior import token_prior
-from genlm.bytes.byte_lm.trail import Trail
-from genlm.bytes.byte_lm.waiting import MOST_WAITING, WaitingRoom
+from genlm.bytes.byte_lm.threshold import ThresholdRule
+from genlm.bytes.byte_lm.tolerance import ToleranceRule
 from genlm.bytes.errors import BudgetExceededError, ImpossibleByteError
 from genlm.bytes.trie import EOS, TokenByteTrie, TrieMode
 
@@ -182,10 +184,10 @@ async def test_who_waited_has_read_each_byte_in_the_mode_of_the_others(tolerance
 )
 def test_no_more_is_expected_than_can_be(droppings, kept, of_next):
     """Whatever was dropped, and whatever is left now: a share, and at most the certified one."""
-    dropped = Dropped()
+    dropped = DroppedMass()
     for weight, rest in droppings:
         dropped = dropped.more([weight], rest).aged()
-    expected, bound = Slack.of(kept, WaitingRoom(Trail()), dropped, of_next=of_next)
+    expected, bound = Slack.of(kept, DeferredQueue(), dropped, of_next=of_next)
     assert 0.0 <= expected <= bound <= 1.0
 
 
@@ -219,7 +221,7 @@ async def test_prefill_is_reading_byte_by_byte(words, text, seed, tolerance):
             found.append(
                 (
                     [(round(s.weight, 3), s.lm_state.context, s.partial) for s in beam],
-                    sorted((round(w.weight, 3), w.state.lm_state.context) for w in beam.waiting),
+                    sorted((round(w.weight, 3), w.state.lm_state.context) for w in beam.deferred),
                 )
             )
     assert found[0] == found[1]
@@ -234,7 +236,7 @@ async def test_the_carrier_of_a_byte_waits_and_is_woken():
     beam = await start(light_carrier(), BeamParams(tolerance=0.05))
     beam = await (beam << ord("a"))
     logp = await beam.logp_next()
-    assert len(beam.waiting) == 0 and math.exp(logp[ord("b")]) > 0.98
+    assert len(beam.deferred) == 0 and math.exp(logp[ord("b")]) > 0.98
     assert 0.0 < math.exp(logp[ord("c")]) < 1e-4, "its carrier waits: unlikely, not impossible"
     assert logp.slack.bound == pytest.approx(0.01 / (0.98 + 0.01), rel=1e-3)
     after = await (beam << ord("c"))
@@ -242,50 +244,45 @@ async def test_the_carrier_of_a_byte_waits_and_is_woken():
     assert [s.lm_state.context for s in after] == [[0]]
 
 
-@pytest.mark.parametrize("surprise", [math.log(0.03), -math.inf])
+@pytest.mark.parametrize("surprise", [0.03, 1e-300])
 @pytest.mark.parametrize("recent", [2, 1])
-async def test_a_surprise_makes_it_look(surprise, recent, monkeypatch):
+async def test_a_surprise_makes_it_probe(surprise, recent):
     """`a` waits beside `ab`, far below the tolerance; the `y` after them surprises `ab`, and `by` is what `a`
     expects. Without looking, or looking at later ones only, it would go on waiting."""
-    from genlm.bytes.byte_lm import step, waiting
-
     first, after_a, usual = [0.001, 0.997, 0.001, 0.001], [0.0, 0.1, 0.9, 0.0], [0.4, 0.3, 0.299, 0.001]
     lm = FixedLM(
         [b"a", b"ab", b"by", b"y"], rule=lambda c: first if not c else after_a if c == [0] else usual
     )
-    monkeypatch.setattr(step, "SURPRISE", surprise)
-    monkeypatch.setattr(waiting, "RECENT", recent)
-    beam = await start(lm, BeamParams(tolerance=0.01))
+    numbers = ToleranceConstants(surprisal_trigger=surprise, probe_window=recent)
+    beam = await start(lm, BeamParams(rule=ToleranceRule(0.01, constants=numbers)))
     for byte in b"ab":
         beam = await (beam << byte)
-    assert [w.state.lm_state.context for w in beam.waiting] == [[0]]
+    assert [w.state.lm_state.context for w in beam.deferred] == [[0]]
     beam = await (beam << ord("y"))
-    found = surprise > -math.inf and recent == 2
+    found = surprise == 0.03 and recent == 2
     assert math.exp(beam.logZ) == pytest.approx(0.997 * 0.001 + (0.001 * 0.9 if found else 0.0))
-    assert len(beam.waiting) == (not found)
+    assert len(beam.deferred) == (not found)
 
 
 @pytest.mark.parametrize(
     ("cost", "tolerance", "looked_at"), [(4.0, 0.3, 3), (4.0, 0.42, 2), (3.6, 0.42, 2), (3.6, 0.6, 1)]
 )
-async def test_it_looks_at_more_the_greater_the_surprise_and_the_finer_the_tolerance(
-    cost, tolerance, looked_at, monkeypatch
+async def test_it_probes_more_the_greater_the_surprise_and_the_finer_the_tolerance(
+    cost, tolerance, looked_at
 ):
     """Five ways to spell `a` wait; the `c` after `ab` costs so many nats. The heaviest are looked at."""
-    from genlm.bytes.byte_lm import step
-
-    monkeypatch.setattr(step, "PER_LOOK", 1.5)
     first, c = [0.001, 0.0014, 0.0013, 0.0012, 0.0011, 0.994, 0.0, 0.0], math.exp(-cost)
     lm = FixedLM(
         [b"a"] * 5 + [b"ab", b"bc", b"c"],
         rule=lambda context: [*[0.0] * 5, 0.5 - c, 0.5, c] if context else first,
     )
-    beam = await start(lm, BeamParams(tolerance=tolerance))
+    rule = ToleranceRule(tolerance, constants=ToleranceConstants(nats_per_probe=1.5))
+    beam = await start(lm, BeamParams(rule=rule))
     beam = await (await (beam << ord("a")) << ord("b"))
     lm.asked.clear()
     beam = await (beam << ord("c"))
     assert sorted(lm.asked) == [*[(1,), (2,), (3,)][:looked_at], (5,)]
-    assert len(beam.waiting) == 5 - looked_at
+    assert len(beam.deferred) == 5 - looked_at
 
 
 async def test_those_near_the_bar_go_along_with_a_forward_that_goes_out():
@@ -296,7 +293,7 @@ async def test_those_near_the_bar_go_along_with_a_forward_that_goes_out():
     lm.asked.clear()
     beam = await (beam << ord("b"))
     assert sorted(lm.asked) == [(1,), (2,), (3,), (4,)]
-    assert [w.state.lm_state.context for w in beam.waiting] == [[5], [0]]
+    assert [w.state.lm_state.context for w in beam.deferred] == [[5], [0]]
     assert math.exp(beam.logZ) == pytest.approx((0.035 + 0.04 + 0.6 + 0.05) * 0.24)
 
 
@@ -306,15 +303,15 @@ async def test_without_a_forward_nobody_goes_along():
     beam = await (await start(lm, BeamParams(tolerance=0.02)) << ord("a"))
     lm.asked.clear()
     beam = await (beam << ord("b"))
-    assert not lm.asked and len(beam.waiting) == 1
+    assert not lm.asked and len(beam.deferred) == 1
 
 
 async def test_who_waits_is_carried_along():
     beam = await start(light_carrier(), BeamParams(tolerance=0.05))
     beam = await (await beam.prefill(b"ab")).prefill(b"ab")
-    assert [w.state.lm_state.context for w in beam.waiting] == [[1, 0], [0]]  # `a` in either place
-    assert len(beam.prune().waiting) == len(beam.with_mode(TrieMode.WITHOUT_EOS).waiting) == 2
-    assert "Waiting:\x1b[0m 2" in repr(beam)
+    assert [w.state.lm_state.context for w in beam.deferred] == [[1, 0], [0]]  # `a` in either place
+    assert len(beam.prune().deferred) == len(beam.with_mode(TrieMode.WITHOUT_EOS).deferred) == 2
+    assert "Deferred:\x1b[0m 2" in repr(beam)
     assert beam.bounds().upper > beam.bounds().lower
 
 
@@ -382,14 +379,28 @@ def test_the_prior_of_tokens():
     assert token_prior(trie, b"d") == -math.inf
 
 
-async def test_a_room_keeps_at_most_so_many(monkeypatch):
-    from genlm.bytes.byte_lm import waiting
-
-    monkeypatch.setattr(waiting, "MOST_WAITING", 5)
+async def test_a_queue_keeps_at_most_so_many():
     (state,) = (await start(light_carrier(), BeamParams(tolerance=0.5))).states
-    room = WaitingRoom(Trail()).admit([state] * 8, meets=True)
-    gone, kept = room.drop(-math.inf)
-    assert len(kept) == 5 and len(gone) == 3 and MOST_WAITING == 4096
+    queue = DeferredQueue(constants=ToleranceConstants(max_deferred=5))
+    gone, kept = queue.push([state] * 8, common_boundary=True).prune(-math.inf)
+    assert len(kept) == 5 and len(gone) == 3 and ToleranceConstants().max_deferred == 4096
+
+
+async def test_a_rule_of_ones_own():
+    """Beam search that keeps only hypotheses at a token's end: a class of a few lines."""
+
+    class Greedy(ThresholdRule):
+        def prune(self, data):
+            heaviest = data.hypotheses[0].weight
+            return data.after([state for state in data.hypotheses if state.weight == heaviest])
+
+    lm = FixedLM([b"a", b"ab", b"b"], rule=lambda _: [0.3, 0.6, 0.1])
+    beam = await (await start(lm, BeamParams(rule=Greedy()))).prefill(b"ab")
+    assert [s.lm_state.context for s in beam.prune()] == [[]] and beam.prune().logZ == math.log(0.6)
+    with pytest.raises(ValueError, match="`tolerance`"):
+        BeamParams(rule=Greedy(), tolerance=0.1)
+    with pytest.raises(TypeError, match="`rule`"):
+        BeamParams(rule=5)
 
 
 async def test_tokenizations():

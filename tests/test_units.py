@@ -13,7 +13,7 @@ from toy import FixedLM, RememberingToy, ToyLM
 
 from genlm.bytes import BeamParams, ByteBeamState
 from genlm.bytes.byte_lm.heal import TokenHealer
-from genlm.bytes.byte_lm.shortcut import METHODS
+from genlm.bytes.byte_lm.tokenized_prefill import METHODS
 from genlm.bytes.errors import ImpossibleByteError
 
 UNIT = b"<s>"

@@ -125,11 +125,11 @@ async def test_who_was_not_looked_at_in_time_waits_on() -> None:
     for most in (2, 1000):
         beam = await ByteBeamState.initial(lm, BeamParams(tolerance=0.02, max_late_contexts=most))
         beam = await (await (beam << ord("a")) << ord("b"))
-        assert len(beam.waiting) == 9
+        assert len(beam.deferred) == 9
         beam = await (beam << ord("b"))
         found.append(beam)
     few, all_of_them = found
-    assert len(few.waiting) >= len(all_of_them.waiting) and few.logZ <= all_of_them.logZ
+    assert len(few.deferred) >= len(all_of_them.deferred) and few.logZ <= all_of_them.logZ
     assert few.bounds().upper == pytest.approx(all_of_them.bounds().upper, abs=1.0)
 
 

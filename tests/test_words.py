@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from toy import EOS_STRING, FixedLM, ToyLM, vocabularies
 
 from genlm.bytes import AsyncByteLM, BeamParams, ByteLM
-from genlm.bytes.byte_lm.guess import longest_tokens
+from genlm.bytes.byte_lm.token_path import longest_tokens
 from genlm.bytes.errors import InvalidValueError
 from genlm.bytes.score.boundaries import continues
 from genlm.bytes.score.ends import SPACES, ends_tree

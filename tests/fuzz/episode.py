@@ -28,7 +28,7 @@ from fuzz.truth import Symbol, Truth
 from fuzz.worlds import VOCABULARIES, make_model, make_params
 
 from genlm.bytes import AsyncByteLM, ByteBeamState
-from genlm.bytes.byte_lm.prefill import split_symbols
+from genlm.bytes.byte_lm.symbols import split_symbols
 from genlm.bytes.errors import BudgetExceededError, EmptyBeamError, ImpossibleByteError
 from genlm.bytes.trie import EOS, TrieMode
 
@@ -333,7 +333,14 @@ async def apply(beam: Any, op: Operation) -> Any:
 def fingerprint(beam: Any) -> Any:
     """All that a beam is, to the last bit."""
     states = [(id(s), s.weight, s.node, s.mode, s.terminated, tuple(s.lm_state.context)) for s in beam.states]
-    return states, beam.logZ, beam.waiting.weights, beam.waiting.trail.at, beam.dropped, id(beam.params)
+    return (
+        states,
+        beam.logZ,
+        beam.deferred.weights,
+        beam.deferred.history.length,
+        beam.dropped,
+        id(beam.params),
+    )
 
 
 def assert_same(one: Any, other: Any, why: Any, precise: float) -> None:
@@ -348,7 +355,7 @@ def assert_same(one: Any, other: Any, why: Any, precise: float) -> None:
 
 def waits(beam: Any, tokens: tuple[int, ...]) -> bool:
     """Whether a candidate is deferred, or one that it comes from."""
-    deferred = (tuple(w.state.lm_state.context) for w in beam.waiting)
+    deferred = (tuple(w.state.lm_state.context) for w in beam.deferred)
     return any(tokens[: len(context)] == context for context in deferred)
 
 

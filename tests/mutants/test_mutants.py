@@ -67,7 +67,8 @@ def catalogue() -> list[Mutant]:
         for entry in group["mutant"]:
             tests = tuple(entry.get("tests", group["tests"]))
             change = entry["old"], entry["new"]
-            found.append(Mutant(entry["name"], group["file"], *change, tests, entry.get("open")))
+            file = entry.get("file", group["file"])
+            found.append(Mutant(entry["name"], file, *change, tests, entry.get("open")))
     return found
 
 

@@ -9,9 +9,10 @@ Reading a byte: a candidate inside a token moves on in the trie; one at a token'
 token and starts the next. Committing costs a model call, all other work is arithmetic on the trie.
 (Phan et al., arXiv 2410.09303; Vieira et al., arXiv 2412.03719.)
 
-Which extensions are worth that call: with a `prune_threshold`, those above it, and the others are gone for
-good; with a `tolerance`, those above it, and the others wait (`waiting.py`). What was dropped or waits is
-kept account of, so that a beam can say how far off its answers may be.
+Which extensions are worth that call is decided by a search rule (`rule.py`) on the beam's data (`data.py`):
+with a `prune_threshold`, those above it, and the others are gone for good; with a `tolerance`, those above
+it, and the others are deferred. What was dropped or deferred is kept account of, so that a beam can say how
+far off its answers may be. The class here is the documented face of both.
 """
 
 from __future__ import annotations
@@ -20,25 +21,28 @@ import asyncio
 import logging
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import cached_property
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float64
 
-from genlm.bytes.byte_lm.account import Bounds, Dropped, Mixture, Slack, ceiling
+from genlm.bytes.byte_lm.data import BeamData
+from genlm.bytes.byte_lm.deferred import DeferredQueue
+from genlm.bytes.byte_lm.error_bounds import Bounds, DroppedMass, Slack
 from genlm.bytes.byte_lm.heal import TokenHealer
 from genlm.bytes.byte_lm.lm_state import Context, StatefulByteLM, StatefulTokenizedLM
+from genlm.bytes.byte_lm.mixture import Mixture
 from genlm.bytes.byte_lm.params import BeamParams
 from genlm.bytes.byte_lm.prefill import read_context
 from genlm.bytes.byte_lm.progress import ReadingProgress
-from genlm.bytes.byte_lm.step import Ask, Opened, Step, drive, open_beam, read_symbol, wake
+from genlm.bytes.byte_lm.rule import SearchStep, run
 from genlm.bytes.byte_lm.subclass import makeable
+from genlm.bytes.byte_lm.symbols import check_symbol
+from genlm.bytes.byte_lm.threshold import extensions_above
 from genlm.bytes.byte_lm.tokenization import Tokenization, tokenizations_of
-from genlm.bytes.byte_lm.trail import Trail
-from genlm.bytes.byte_lm.trie_state import LazyTrieState, check_symbol
-from genlm.bytes.byte_lm.waiting import WaitingRoom
-from genlm.bytes.errors import BudgetExceededError, EmptyBeamError, bad_type
+from genlm.bytes.byte_lm.trie_state import LazyTrieState
+from genlm.bytes.errors import EmptyBeamError, bad_type
 from genlm.bytes.trie.modes import EOS, Mode, TrieMode, as_mode
 from genlm.bytes.trie.service import AsyncTokenByteTrie
 from genlm.bytes.util import LazyByteProbs, escape, logsumexp
@@ -46,8 +50,8 @@ from genlm.bytes.vocab import shared_trie
 
 __all__ = ["BeamParams", "ByteBeamState"]
 
-FLOOR = 1e-3
-"""The part of the waiting candidates' expected share that is spread over all bytes: enough that none is
+SMOOTHING = 1e-3
+"""The part of the deferred candidates' expected share that is spread over all bytes: enough that none is
 impossible, too little to be drawn by chance."""
 
 TURNS = 8
@@ -69,8 +73,7 @@ class ByteBeamState(StatefulByteLM):
     Attributes:
         states: the candidates, the heaviest first.
         params: the settings.
-        waiting: the candidates that wait, where the settings have a tolerance.
-        dropped: account of the candidates that were given up.
+        data: the candidates and what is known of the others, as the search rule has left them.
 
     Typical use, in a notebook or a coroutine:
 
@@ -82,17 +85,13 @@ class ByteBeamState(StatefulByteLM):
     def __init__(self, states: Sequence[LazyTrieState], params: BeamParams) -> None:
         if not isinstance(params, BeamParams):
             raise bad_type("params", params, "must be BeamParams", "Pass e.g. BeamParams(K=5).")
-        self.states = sorted(states, key=lambda state: -state.weight)
+        ordered = sorted(states, key=lambda state: -state.weight)
+        mode = ordered[0].mode if ordered else TrieMode.WITH_EOS
         self.params = params
-        self.waiting = WaitingRoom(Trail())
-        self.dropped = Dropped()
-        # Log factor by which a guess of `prefill` is heavier than what it knows; 0 for every other beam.
-        self.absent = 0.0
-        self._opened_before: Opened | None = None
+        self.data: BeamData = params.search_rule.begin(ordered, mode)
         self._begun = 0  # tokens of the initial context
-        # Of a beam without candidates, which those who wait may still go on: those of the beam it came from.
-        self._trie = self.states[0].trie if self.states else None
-        self._mode = self.states[0].mode if self.states else TrieMode.WITH_EOS
+        # Of a beam without candidates, which deferred ones may still go on: that of the beam it came from.
+        self._trie = ordered[0].trie if ordered else None
 
     @classmethod
     async def initial(
@@ -166,14 +165,33 @@ class ByteBeamState(StatefulByteLM):
         return self._trie
 
     @property
+    def states(self) -> list[LazyTrieState]:
+        """The candidates, the heaviest first."""
+        return self.data.hypotheses
+
+    @states.setter
+    def states(self, states: Sequence[LazyTrieState]) -> None:
+        self.data = self.data.after(states)
+
+    @property
+    def deferred(self) -> DeferredQueue:
+        """The candidates that were not evaluated, where the settings have a tolerance."""
+        return self.data.deferred
+
+    @property
+    def dropped(self) -> DroppedMass:
+        """The mass of the candidates that were given up."""
+        return self.data.dropped
+
+    @property
     def mode(self) -> TrieMode:
         """How the candidates read end-of-sequence tokens from now on."""
-        return self._mode
+        return self.data.mode
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing can be read any more: no candidate is left, and nobody waits."""
-        return not self.states and not len(self.waiting)
+        """Whether nothing can be read any more: no candidate is left, and none is deferred."""
+        return not self.states and not len(self.deferred)
 
     def __iter__(self) -> Iterator[LazyTrieState]:
         return iter(self.states)
@@ -181,27 +199,28 @@ class ByteBeamState(StatefulByteLM):
     def __len__(self) -> int:
         return len(self.states)
 
-    @cached_property
+    @property
     def logZ(self) -> float:
         """Natural log of the candidates' total weight: the log prefix probability of the bytes read.
 
         A lower bound while candidates have been dropped; minus infinity for an empty beam.
         """
-        return logsumexp([state.weight for state in self.states])
+        return self.data.log_weight
 
     @property
     def slack(self) -> Slack:
-        """The share of the prefix probability that waits or was dropped: as expected, and at most."""
-        return Slack.of(self.logZ, self.waiting, self.dropped)
+        """The share of the prefix probability that is deferred or was dropped: as expected, and at most."""
+        return self.params.search_rule.missing(self.data)
 
     def bounds(self) -> Bounds:
         """Natural logs between which the log prefix probability of the bytes read lies. Certified.
 
-        The lower is `logZ`. The upper adds the weights of all who wait, and of all that were dropped, as they
-        were then; it is tight for short texts, and for `BeamParams(exact=True)` the two are equal, unless a
-        beam was pruned where its prompt ends inside an end-of-sequence string (`docs/exactness.md`).
+        The lower is `logZ`. The upper adds the weights of all deferred candidates, and of all that were
+        dropped, as they were then; it is tight for short texts, and for `BeamParams(exact=True)` the two are
+        equal, unless a beam was pruned where its prompt ends inside an end-of-sequence string
+        (`docs/exactness.md`).
         """
-        upper = logsumexp([self.logZ, *self.waiting.weights, self.dropped.weight])
+        upper = logsumexp([self.logZ, *self.deferred.weights, self.dropped.weight])
         return Bounds(self.logZ, max(min(upper, 0.0), self.logZ))  # round-off takes a sure text above 0
 
     def tokenizations(self, most: int | None = None) -> list[Tokenization]:
@@ -229,9 +248,9 @@ class ByteBeamState(StatefulByteLM):
             here = "\x1b[1mEOS" if state.terminated else f"\x1b[32m{escape(state.partial_bytes)}"
             tokens = f"\x1b[35m{state.lm_state!r}\x1b[0m|{here}\x1b[0m"
             lines.append(f"(\x1b[{colour}m{share:.4f}\x1b[0m) {state.weight:.2f}: {tokens}")
-        if len(self.waiting):
+        if len(self.deferred):
             lines.append(
-                f"\x1b[1mWaiting:\x1b[0m {len(self.waiting)}, expected share {self.slack.expected:.2g}"
+                f"\x1b[1mDeferred:\x1b[0m {len(self.deferred)}, expected share {self.slack.expected:.2g}"
             )
         return "\n".join(lines)
 
@@ -263,74 +282,19 @@ class ByteBeamState(StatefulByteLM):
                 evaluated, and the beam after that `prune()` is the same.
         """
         if not self.trie.trie.may_read(symbol, self.mode):
-            after = self._given_up([])  # no candidate could, evaluated or healed in whatever way
+            after = self._without_deferred([])  # no candidate could, evaluated or healed in whatever way
         else:
             await self.materialize()
-            after = await drive(self.reading(symbol, pruned=pruned))
+            after = await run(self.step(symbol, pruned=pruned))
             if not after.states:
-                after = after._given_up(await self._heal(symbol) if self.params.heal else [])
+                after = after._without_deferred(await self._heal(symbol) if self.params.heal else [])
         if self.params.verbose:
             logger.info("after %r: %r", symbol, after)
         return after
 
-    def reading(self, symbol: int | bytes, *, pruned: bool = False) -> Step[Self]:
-        """`advance` without healing, as a step (`step.py`), of materialized candidates."""
-        if self.params.tolerance is not None:
-            opened = self._opened_before or (yield from open_beam(self, symbol))
-            states, room = yield from read_symbol(opened, self, symbol)
-            return self._after(states, room, self.dropped.aged(), opened.absent)
-        read = [after for state in self.states if (after := state << symbol) is not None]
-        total = logsumexp([state.weight for state in read])
-        kept = self.extensions(total)
-        able, unable = list[LazyTrieState](), list[LazyTrieState]()  # the latter have probability 0
-        for extension in kept:
-            (able if extension.may_read([symbol]) else unable).append(extension)
-        if pruned:
-            kept = [*unable, *(yield from self._extend_in_reach(able, read, symbol))]
-        else:
-            got = yield Ask(able)
-            read += [after for state in got if (after := state << symbol) is not None]
-        if self.params.exact and len(read) > self.params.max_candidates:
-            raise BudgetExceededError(
-                f"{len(read)} candidates after {symbol!r}; `max_candidates` is {self.params.max_candidates}. "
-                "Exact reading keeps every tokenization, and their number grows exponentially: read less, "
-                "raise `max_candidates`, or use a tolerance: BeamParams(tolerance=1e-4)."
-            )
-        return self.with_states(read, self._without(kept, total).aged())
-
-    def _extend_in_reach(
-        self, extensions: list[LazyTrieState], read: list[LazyTrieState], symbol: int | bytes
-    ) -> Step[list[LazyTrieState]]:
-        """Evaluate the extensions that can be among the K heaviest; put what they become into `read`.
-
-        Reading makes no candidate heavier. So one that is not heavier now than K others are after the
-        symbol will not be kept. With a threshold too, who is kept depends on the weight of all.
-
-        Returns:
-            The extensions evaluated, or asked for in vain.
-        """
-        K = self.params.K
-        if K is None or self.params.log_prune_threshold > -math.inf:
-            first = extensions
-        else:
-            first = sorted(_in_reach(extensions, read, K), key=lambda state: -state.weight)[:K]
-        got = yield Ask(first)
-        read += [after for state in got if (after := state << symbol) is not None]
-        if first is extensions or K is None or len(got) < len(first):
-            return first
-        asked = {id(state) for state in first}
-        rest = [e for e in _in_reach(extensions, read, K) if id(e) not in asked]
-        got = yield Ask(rest)
-        read += [after for state in got if (after := state << symbol) is not None]
-        return [*first, *rest]
-
-    def _without(self, kept: Sequence[LazyTrieState], total: float) -> Dropped:
-        """The account after extensions other than `kept` have been dropped."""
-        if self.params.tolerance is not None or self.params.exact:
-            return self.dropped  # they wait; nothing is below no threshold
-        ids = {id(state) for state in kept}
-        gone = [e.weight for state in self.states for e in state.extend_all() if id(e) not in ids]
-        return self.dropped.more(gone, logsumexp([total, *(state.weight for state in kept)]))
+    def step(self, symbol: int | bytes, *, pruned: bool = False) -> SearchStep[Self]:
+        """`advance` without healing, as a step of materialized candidates that says what it needs."""
+        return self._with((yield from self.params.search_rule.read(self.data, symbol, pruned=pruned)))
 
     async def extend(self, logZ: float) -> list[LazyTrieState]:
         """The candidates that commit a token which ends here, materialized.
@@ -341,15 +305,9 @@ class ByteBeamState(StatefulByteLM):
         Args:
             logZ: natural log of the weight that the extensions are compared with.
         """
-        kept = self.extensions(logZ)
+        kept = extensions_above(self.states, logZ, self.params.log_prune_threshold)
         await asyncio.gather(*(state.materialize() for state in kept))
         return kept
-
-    def extensions(self, logZ: float) -> list[LazyTrieState]:
-        """What `extend` will materialize."""
-        found = [extension for state in self.states for extension in state.extend_all()]
-        total = logsumexp([logZ, *(extension.weight for extension in found)])
-        return [e for e in found if e.weight - total > self.params.log_prune_threshold]
 
     async def logp_next(self) -> LazyByteProbs:
         """Natural log-probabilities of the next byte and of the end of the sequence, `[258]`.
@@ -358,36 +316,26 @@ class ByteBeamState(StatefulByteLM):
         end here and were not extended would contribute is left out, unless nothing else is left: then
         the heaviest of them is extended. The result's `slack` says how far off it may be.
 
-        Where candidates wait, no byte that a token contains has probability 0: whoever waits may go on
-        with any, and a thousandth of their expected share is spread over all.
+        Where candidates are deferred, no byte that a token contains has probability 0: they may go on with
+        any, and a thousandth of their expected share is spread over all.
 
         Raises:
             EmptyBeamError: no candidate is left, or all have read the end of the sequence.
         """
         await self.materialize()
-        if self.params.tolerance is not None:
-            opened = await self._open()
-            states, waiting = opened.states, opened.room
-        else:
-            extensions = await self.extend(self.logZ)
-            states, waiting = [*self.states, *extensions], self.waiting
+        if self.data.expansion is None:
+            self.data = await run(self.params.search_rule.expand(self.data, None))
+        assert self.data.expansion is not None
+        states, deferred, dropped, _ = self.data.expansion
         found = Mixture.of(states)
         if not found.total > 0.0:
             found = Mixture.of(await self._last_resort())
         if not found.total > 0.0:
             raise EmptyBeamError(self._why_empty())
-        left_out = self._without(states, self.logZ)
-        slack = Slack.of(found.log_total, waiting, left_out, of_next=True)
-        return found.normalised(self._anything(slack, found.units) if len(waiting) else None, slack)
+        slack = Slack.of(found.log_total, deferred, dropped, of_next=True)
+        return found.normalised(self._smoothing(slack, found.units) if len(deferred) else None, slack)
 
-    async def _open(self) -> Opened:
-        if self._opened_before is not None:
-            return self._opened_before
-        opened = await drive(open_beam(self, None))
-        self._opened_before = opened
-        return opened
-
-    def _anything(self, slack: Slack, units: Collection[bytes]) -> Float64[np.ndarray, " symbols"]:
+    def _smoothing(self, slack: Slack, units: Collection[bytes]) -> Float64[np.ndarray, " symbols"]:
         """A small share for every symbol that some token is read by: 258, then the atomic units."""
         trie = self.trie.trie
         possible = np.zeros(258 + len(units))
@@ -395,7 +343,7 @@ class ByteBeamState(StatefulByteLM):
         possible[258:] = 1.0
         if self.mode is TrieMode.WITH_EOS and len(trie.eos_leaves):
             possible[EOS] = 1.0
-        possible *= FLOOR * slack.expected / possible.sum()
+        possible *= SMOOTHING * slack.expected / possible.sum()
         return possible
 
     async def _last_resort(self) -> list[LazyTrieState]:
@@ -419,9 +367,9 @@ class ByteBeamState(StatefulByteLM):
 
     async def materialize(self) -> None:
         """Ask the model for what the candidates need, in one forward, if it has not been asked yet."""
-        waiting = [state for state in self.states if not state.materialized]
-        if waiting:
-            await asyncio.gather(*(state.materialize() for state in waiting))
+        pending = [state for state in self.states if not state.materialized]
+        if pending:
+            await asyncio.gather(*(state.materialize() for state in pending))
 
     async def _heal(self, symbol: int | bytes) -> list[LazyTrieState]:
         params = self.params
@@ -437,38 +385,23 @@ class ByteBeamState(StatefulByteLM):
     def prune(self) -> Self:
         """The candidates whose share of the beam exceeds `prune_threshold`, at most K of them.
 
-        With a tolerance: those, and those who wait, that are expected to be worth a millionth of it.
+        With a tolerance: those, and the deferred ones, that are expected to be worth a millionth of it.
         """
-        total = self.logZ + self.absent
-        least = self.params.log_least_share
-        kept = [state for state in self.states if state.weight - total > least][: self.params.K]
-        held = logsumexp([state.weight for state in kept]) + self.absent
-        dropped = self.dropped.more([ceiling(state) for state in self.states[len(kept) :]], held)
-        if self.params.tolerance is None:
-            return self._after(kept, self.waiting, dropped, self.absent)
-        gone, waiting = self.waiting.drop(total + least)
-        return self._after(kept, waiting, dropped.more(gone.weights, held, gone.expected()), self.absent)
+        return self._with(self.params.search_rule.prune(self.data))
 
     def with_mode(self, mode: Mode) -> Self:
         """The same beam, reading end-of-sequence tokens in the given mode from now on.
 
         Bytes stay as they were read: see `LazyTrieState.with_mode`.
         """
-        # Who waits will read in the mode that each symbol was read in, and goes on in that of the others.
-        after = self.with_states([state.with_mode(mode) for state in self.states])
-        after._mode = as_mode(mode, TrieMode.WITH_EOS)
-        return after
+        # Deferred ones will read in the mode that each symbol was read in, and go on in that of the others.
+        after = self.data.after([state.with_mode(mode) for state in self.states])
+        return self._with(replace(after, mode=as_mode(mode, TrieMode.WITH_EOS)))
 
-    async def relieved(self) -> Self:
-        """The beam with some of those who wait evaluated, if no candidate has any probability.
-
-        So it is where all stand inside an end-of-sequence string that was read as text and that nothing else
-        goes on with: in the other mode they are no text.
-        """
-        if self.logZ > -math.inf or not len(self.waiting):
-            return self
-        states, room = await drive(wake(self, self.states, self.waiting, self.absent, 0.0))
-        return self._after(states, room, self.dropped, self.absent)
+    async def recovered(self) -> Self:
+        """The beam with some deferred candidates evaluated, if none has any probability
+        (`SearchRule.recover`)."""
+        return self._with(await run(self.params.search_rule.recover(self.data)))
 
     async def prefill(
         self, bs: Context, *, method: str = "beam", progress: bool | ReadingProgress = False
@@ -500,46 +433,30 @@ class ByteBeamState(StatefulByteLM):
         if self.states:
             await self.states[0].cleanup()
 
-    def with_states(self, states: Sequence[LazyTrieState], dropped: Dropped | None = None) -> Self:
-        """A beam of other candidates under the same settings."""
-        return self._after(states, self.waiting, dropped or self.dropped, self.absent)
-
     @property
     def begun(self) -> int:
         """How many tokens precede the text."""
         return self._begun
 
+    def with_states(self, states: Sequence[LazyTrieState]) -> Self:
+        """A beam of other candidates under the same settings."""
+        return self._with(self.data.after(states))
+
     def rebased(self, states: Sequence[LazyTrieState]) -> Self:
-        """The same text with candidates that see other contexts from now on. Those who wait are dropped."""
-        waiting = self.waiting
-        dropped = self.dropped.more(waiting.weights, self.logZ, waiting.expected())
-        return self._after(states, WaitingRoom(Trail(waiting.trail.at)), dropped, self.absent)
+        """The same text with candidates that see other contexts from now on. Deferred ones are dropped."""
+        return self._with(self.data.without_deferred(states, self.logZ))
 
-    def restarted(self, state: LazyTrieState, at: int) -> Self:
-        """A beam of one candidate that stands where `at` symbols have been read; nobody waits."""
-        return self._after([state], WaitingRoom(Trail(at)), self.dropped, 0.0)
+    def restarted(self, state: LazyTrieState, length: int, dropped: DroppedMass | None = None) -> Self:
+        """A beam of one candidate that stands where `length` symbols have been read; nothing is deferred."""
+        return self._with(self.data.after([state], self.deferred.emptied(length), dropped, 0.0))
 
-    def _after(
-        self, states: Sequence[LazyTrieState], waiting: WaitingRoom, dropped: Dropped, absent: float
-    ) -> Self:
-        after = makeable(type(self), 2)(states, self.params)
-        after.waiting, after.dropped, after.absent = waiting, dropped, absent
-        after._begun = self._begun
-        if not states:
-            after._trie, after._mode = self._trie, self._mode
+    def _without_deferred(self, states: Sequence[LazyTrieState]) -> Self:
+        """Healed candidates, or none, in place of all deferred ones."""
+        return self._with(self.data.without_deferred(states, logsumexp([state.weight for state in states])))
+
+    def _with(self, data: BeamData) -> Self:
+        after = makeable(type(self), 2)(data.hypotheses, self.params)
+        after.data, after._begun = data, self._begun
+        if not data.hypotheses:
+            after._trie = self._trie
         return after
-
-    def _given_up(self, states: Sequence[LazyTrieState]) -> Self:
-        """Healed candidates, or none, in place of all who wait."""
-        waiting, total = self.waiting, logsumexp([state.weight for state in states])
-        dropped = self.dropped.more(waiting.weights, total, waiting.expected())
-        return self._after(states, WaitingRoom(Trail(waiting.trail.at)), dropped, self.absent)
-
-
-def _in_reach(
-    extensions: Sequence[LazyTrieState], read: Sequence[LazyTrieState], K: int
-) -> list[LazyTrieState]:
-    """The extensions heavier than the K-th heaviest that has been read."""
-    weights = sorted((state.weight for state in read), reverse=True)
-    least = weights[K - 1] if len(weights) >= K else -math.inf
-    return [extension for extension in extensions if extension.weight > least]

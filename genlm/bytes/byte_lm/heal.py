@@ -18,7 +18,8 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 
-from genlm.bytes.byte_lm.trie_state import LazyTrieState, check_symbol
+from genlm.bytes.byte_lm.symbols import check_symbol
+from genlm.bytes.byte_lm.trie_state import LazyTrieState
 from genlm.bytes.errors import bad_value
 from genlm.bytes.trie.arrays import ROOT
 from genlm.bytes.trie.modes import EOS, TrieMode

@@ -13,15 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genlm.bytes.byte_lm.rows import checked_row
+from genlm.bytes.byte_lm.symbols import Context
 from genlm.bytes.errors import ModelOutputError, bad_type, bad_value, training
 from genlm.bytes.trie.modes import EOS
 from genlm.bytes.util import LazyByteProbs, escape, sample_dict
 from genlm.bytes.vocab import check_token_ids, spell, start_context
 
 __all__ = ["Context", "StatefulByteLM", "StatefulTokenizedLM"]
-
-Context = bytes | Sequence[int | bytes]
-"""A text: bytes, or a sequence of byte values and multi-byte atomic units."""
 
 
 class StatefulTokenizedLM:

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from genlm.bytes.byte_lm.heal import check_limit
+from genlm.bytes.byte_lm.rule import SearchRule
+from genlm.bytes.byte_lm.threshold import ThresholdRule
+from genlm.bytes.byte_lm.tolerance import ToleranceRule
 from genlm.bytes.errors import bad_type, bad_value
 
 __all__ = ["DEFAULT_TOLERANCE", "BeamParams"]
 
 DEFAULT_TOLERANCE = 5e-4
-DROP = 1e-6
-"""With a tolerance, the part of it below which a candidate is dropped. Keeping one costs next to nothing;
-after a byte that surprises the beam by e^-12 what was a millionth before matters."""
 
 
 @dataclass
@@ -37,18 +37,19 @@ class BeamParams:
         heal_max_backoff: see `TokenHealer`.
         heal_max_splits: see `TokenHealer`.
         tolerance: the share of the beam's probability from which an extension is evaluated; lighter ones
-            wait, and are evaluated when they come to matter (`waiting.py`). Above 0 and below 1. Not
+            are deferred, and evaluated when they come to matter (`deferred.py`). Above 0 and below 1. Not
             together with a `prune_threshold`. None, where neither `K` nor `exact` is given, means
             `DEFAULT_TOLERANCE`.
-        max_late_contexts: with a tolerance: how many of those who wait are evaluated at one byte, at most.
-            Real text needs some hundreds at worst. Where no candidate can read a byte, and none of so many of
-            those who wait, the others are given up, and the byte is healed or impossible.
+        max_late_contexts: with a tolerance: how many deferred candidates are evaluated at one byte, at most.
+            Real text needs some hundreds at worst. Where no candidate can read a byte, and none of so many
+            deferred ones, the others are given up, and the byte is healed or impossible.
         exact: keep and evaluate every tokenization, so that answers are exact. For short texts.
         max_candidates: with `exact`: more candidates are a `BudgetExceededError`.
         canonical: count only tokenizations that the model's own tokenizer would produce; the probability of
             the others is left out (see the page on exactness). With any of the three.
         check_model: raise a `ModelOutputError` where the model gives no log-probabilities: nan, unnormalised
             logits. False takes its numbers as they are.
+        rule: a search rule in place of `K`, `prune_threshold`, `tolerance` and `exact` (see `SearchRule`).
         eos_tokens: older name of `eos_byte_strings`, with a `DeprecationWarning`.
 
     Raises:
@@ -74,6 +75,7 @@ class BeamParams:
     canonical: bool = False
     max_late_contexts: int = 1000
     check_model: bool = True
+    rule: SearchRule | None = None
 
     def __post_init__(self) -> None:
         if self.K is not None:
@@ -105,19 +107,33 @@ class BeamParams:
         self.eos_tokens = _Filled(self.eos_byte_strings)
 
     def _check_rule(self) -> None:
-        if self.tolerance is None and self.K is None and not self.exact and not self.prune_threshold:
+        chosen = {
+            "K": self.K,
+            "prune_threshold": self.prune_threshold,
+            "tolerance": self.tolerance,
+            "exact": self.exact,
+        }
+        if self.rule is not None:
+            if not all(hasattr(self.rule, method) for method in ("begin", "expand", "read", "prune")):
+                way = "Pass e.g. ToleranceRule(1e-3)."
+                raise bad_type("rule", self.rule, "must be a SearchRule", way)
+            for name, value in chosen.items():
+                if value:
+                    raise bad_value(name, value, "must not be given together with `rule`", "Give one.")
+            return
+        if self.tolerance is None and not any(chosen.values()):
             self.tolerance = DEFAULT_TOLERANCE
         if self.tolerance is None and self.K is None and not self.exact:
             raise bad_type("K", None, "must be given with a `prune_threshold`", "Pass e.g. K=5.")
         if self.tolerance is not None:
             _check_tolerance(self.tolerance)
-            others = {"prune_threshold": self.prune_threshold, "exact": self.exact}
-            for name, value in others.items():
-                if value:
-                    raise bad_value(name, value, "must not be given together with `tolerance`", "Give one.")
+            for name in ("prune_threshold", "exact"):
+                if chosen[name]:
+                    rule = "must not be given together with `tolerance`"
+                    raise bad_value(name, chosen[name], rule, "Give one.")
         if self.exact and (self.prune_threshold or self.K is not None):
             name = "prune_threshold" if self.prune_threshold else "K"
-            raise bad_value(name, getattr(self, name), "must not be given with `exact`: nothing is dropped")
+            raise bad_value(name, chosen[name], "must not be given with `exact`: nothing is dropped")
         for name in ("max_candidates", "max_late_contexts"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
@@ -126,14 +142,13 @@ class BeamParams:
                 raise bad_value(name, value, "must be at least 1")
 
     @property
-    def log_tolerance(self) -> float:
-        """Natural log of `tolerance`; minus infinity where there is none."""
-        return -math.inf if self.tolerance is None else math.log(self.tolerance)
-
-    @property
-    def log_least_share(self) -> float:
-        """Natural log of the share below which `prune` drops a candidate."""
-        return self.log_prune_threshold if self.tolerance is None else self.log_tolerance + math.log(DROP)
+    def search_rule(self) -> SearchRule:
+        """The rule that these settings stand for."""
+        if self.rule is not None:
+            return self.rule
+        if self.tolerance is not None:
+            return ToleranceRule(self.tolerance, self.K, self.max_late_contexts)
+        return ThresholdRule(self.K, self.log_prune_threshold, self.max_candidates if self.exact else None)
 
     @property
     def log_prune_threshold(self) -> float:

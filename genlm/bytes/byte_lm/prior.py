@@ -7,7 +7,7 @@ it goes on beyond `n`. So
     g(n) = 1
     g(i) = sum over m of g(m) (tokens that spell i..m) / all  +  (longer tokens that begin with i..n) / all
 
-Candidates that wait since many places ask for `g` of each, after every symbol. **Cost**: one pass from the
+Hypotheses deferred at many places ask for `g` of each, after every symbol. **Cost**: one pass from the
 back gives all of them, in as many steps as tokens end on the way; and what tokens there are is known from the
 symbol before: each of those that were going on goes on by one edge of the trie, or is gone. Inside a token of
 `n` bytes that is `n` steps a byte. Walking from each place anew is `n^2` of them, and for each place by
@@ -24,7 +24,7 @@ from genlm.bytes.trie.arrays import ROOT
 from genlm.bytes.trie.modes import EOS
 from genlm.bytes.trie.token_trie import TokenByteTrie
 
-__all__ = ["Stretch", "token_prior"]
+__all__ = ["Segment", "token_prior"]
 
 LOWEST = -1e3
 """Natural log that stands for probability 0 where differences are taken."""
@@ -36,15 +36,15 @@ def token_prior(trie: TokenByteTrie, symbols: Iterable[int | bytes]) -> float:
     Inside a UTF-8 character, where a symbol continues one, a token that begins there is drawn from those that
     do: a model knows that much of what it has written. Minus infinity if no tokens spell it.
     """
-    stretch = Stretch()
+    segment = Segment()
     for symbol in symbols:
-        stretch = stretch.after(symbol)
-    found = stretch.prior(trie, stretch.length)
+        segment = segment.after(symbol)
+    found = segment.prior(trie, segment.length)
     return found if found > LOWEST else -math.inf
 
 
-class Stretch:
-    """Some symbols, and the priors of all their ends. A value; what is asked for is worked out once.
+class Segment:
+    """Some symbols, and the priors of all their suffixes. A value; what is asked for is worked out once.
 
     Attributes:
         length: how many symbols.
@@ -55,13 +55,13 @@ class Stretch:
     def __init__(self) -> None:
         self.length = 0
         self._symbol: int | bytes = -1
-        self._before: Stretch | None = None
+        self._before: Segment | None = None
         self._covers: _Covers | None = None
         self._priors: list[float] | None = None
 
-    def after(self, symbol: int | bytes) -> Stretch:
+    def after(self, symbol: int | bytes) -> Segment:
         """One more symbol."""
-        longer = Stretch()
+        longer = Segment()
         longer.length, longer._symbol, longer._before = self.length + 1, symbol, self
         return longer
 
@@ -72,7 +72,7 @@ class Stretch:
         return self._priors[self.length - length]
 
     def _known_covers(self, trie: TokenByteTrie) -> _Covers:
-        links, link = list[Stretch](), self
+        links, link = list[Segment](), self
         while link._covers is None and link._before is not None:
             links.append(link)
             link = link._before

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from genlm.bytes.byte_lm.encoder import text_encoder
-from genlm.bytes.byte_lm.guess import own_tokens
+from genlm.bytes.byte_lm.token_path import own_tokens
 from genlm.bytes.byte_lm.trie_state import LazyTrieState
 from genlm.bytes.util import logsumexp
 

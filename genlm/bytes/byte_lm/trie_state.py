@@ -22,7 +22,8 @@ from jaxtyping import Bool, Float, Float64
 from genlm.bytes.byte_lm.lm_state import StatefulTokenizedLM
 from genlm.bytes.byte_lm.rows import checked_row
 from genlm.bytes.byte_lm.subclass import makeable
-from genlm.bytes.errors import NotMaterializedError, bad_type, bad_value
+from genlm.bytes.byte_lm.symbols import check_symbol
+from genlm.bytes.errors import NotMaterializedError
 from genlm.bytes.trie.arrays import ROOT
 from genlm.bytes.trie.masses import NodeMasses
 from genlm.bytes.trie.modes import EOS, EOT, Mode, TrieMode, as_mode
@@ -32,7 +33,7 @@ from genlm.bytes.util import LazyByteProbs, escape
 if TYPE_CHECKING:
     from genlm.bytes.byte_lm.canonical import CanonicalContext
 
-__all__ = ["EOS", "LazyTrieState", "TrieMode", "check_symbol"]
+__all__ = ["EOS", "LazyTrieState", "TrieMode"]
 
 
 class LazyTrieState:
@@ -396,27 +397,3 @@ class LazyTrieState:
     def __repr__(self) -> str:
         partial = "EOS" if self.terminated else escape(self.partial_bytes)
         return f"{self.weight:.2f}: {self.lm_state!r}|{partial}"
-
-
-def check_symbol(symbol: Any, trie: AsyncTokenByteTrie) -> int | bytes:
-    """A symbol that can be read: a byte 0..255, EOS, or an atomic unit of the trie.
-
-    Raises:
-        ValueError: an integer outside that range, or a byte string that is no atomic unit.
-        TypeError: something else.
-    """
-    units = trie.trie.arrays.unit_node
-    if isinstance(symbol, bytes):
-        if bytes(symbol) in units:
-            return bytes(symbol)
-        known = f"the units are {sorted(units)}" if units else "this trie has none"
-        raise bad_value(
-            "b", symbol, f"a byte string must be an atomic unit, and {known}", "Read its bytes one by one."
-        )
-    try:
-        value = int(symbol.__index__())
-    except AttributeError:
-        raise bad_type("b", symbol, "must be a byte as an integer 0..255, or 257 for the end") from None
-    if not (0 <= value <= 255 or value == EOS):
-        raise bad_value("b", symbol, "must be a byte 0..255, or 257 for the end of the sequence")
-    return value

@@ -172,7 +172,7 @@ def _json(view: BeamView) -> dict[str, Any]:
             for row in view.rows
         ],
         "others": {"number": view.others[0], "share": view.others[1]},
-        "waiting": view.waiting,
+        "deferred": view.deferred,
         "missing": view.missing,
         "next": [
             {**({"eos": True} if one.byte is None else bytes_json(one.byte)), "probability": one.p}

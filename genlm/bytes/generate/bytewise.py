@@ -20,10 +20,9 @@ from genlm.bytes.generate.constraint import Constraint, as_constraint
 from genlm.bytes.generate.limits import context_is_full
 from genlm.bytes.generate.options import Options
 from genlm.bytes.generate.truncate import Truncation, draw
+from genlm.bytes.util.symbols import EOS
 
 __all__ = ["ByteDecoder", "Step"]
-
-_EOS = 257
 
 
 class Step(NamedTuple):
@@ -69,7 +68,7 @@ class ByteDecoder:
         units = list(found.units)
         logps = np.concatenate([found.ps, list(found.units.values())]) if units else found.ps
         permitted = self._permitted(units)
-        if permitted[_EOS] and permitted.sum() == 1 and self._constraint is not None:
+        if permitted[EOS] and permitted.sum() == 1 and self._constraint is not None:
             return Step(b"", "stop")
         logps_left = np.where(permitted, logps, -np.inf)
         if not logps_left.max() > -math.inf:
@@ -82,11 +81,11 @@ class ByteDecoder:
 
     def _take(self, index: int, logps: Float[np.ndarray, " symbols"], units: list[bytes]) -> Step:
         logp = self._logps[-1] + float(logps[index])
-        if index == _EOS:
+        if index == EOS:
             self._logps[-1] = logp
             return Step(b"", "eos")
-        self._unread = units[index - 258] if index > _EOS else index
-        text = units[index - 258] if index > _EOS else bytes([index])
+        self._unread = units[index - 258] if index > EOS else index
+        text = units[index - 258] if index > EOS else bytes([index])
         # Of a unit's bytes only the last has a probability of its own: those before it come with it.
         self._logps += [logp] * len(text)
         if self._utf8 is not None:
@@ -100,7 +99,7 @@ class ByteDecoder:
         permitted[256] = False
         if self._utf8 is not None:
             permitted[:256] &= utf8.allowed(self._utf8)
-            permitted[_EOS] = self._utf8 == utf8.START
+            permitted[EOS] = self._utf8 == utf8.START
         if self._constraint is not None:
             permitted[:258] &= self._constraint.allowed()
         for i, unit in enumerate(units, start=258):

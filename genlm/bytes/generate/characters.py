@@ -14,10 +14,9 @@ from typing import Any
 
 from genlm.bytes.generate import utf8
 from genlm.bytes.util import Chart, LazyByteProbs
+from genlm.bytes.util.symbols import EOS
 
 __all__ = ["next_characters"]
-
-_EOS = 257
 
 
 async def next_characters(beam: Any, logp: LazyByteProbs, text: bytes, top: int | None = None) -> Chart:
@@ -48,8 +47,8 @@ async def next_characters(beam: Any, logp: LazyByteProbs, text: bytes, top: int 
                 count += 1
 
     push(logp, begun, 0.0, beam)
-    if not begun and logp[_EOS] > -math.inf:
-        heapq.heappush(queue, (-logp[_EOS], -1, b"", None))
+    if not begun and logp[EOS] > -math.inf:
+        heapq.heappush(queue, (-logp[EOS], -1, b"", None))
     while queue and (top is None or len(found) < top):
         minus, _, prefix, at = heapq.heappop(queue)
         if not prefix:

@@ -20,11 +20,11 @@ import numpy as np
 from jaxtyping import Bool
 
 from genlm.bytes.errors import bad_type, bad_value
+from genlm.bytes.util.symbols import EOS
 
 __all__ = ["Constraint", "Mask", "as_constraint"]
 
 _SYMBOLS = 258
-_EOS = 257
 
 
 @runtime_checkable
@@ -95,7 +95,7 @@ def _as_array(given: Any) -> Bool[np.ndarray, " symbols"]:
         rule = "must allow a collection of bytes 0..255 and 257 for the end"
         raise bad_type("mask", given, rule) from None
     for symbol in symbols:
-        if not 0 <= symbol <= _EOS or symbol == 256:
+        if not 0 <= symbol <= EOS or symbol == 256:
             raise bad_value("mask", symbol, "may allow bytes 0..255, and 257 for the end")
     found[symbols] = True
     return found

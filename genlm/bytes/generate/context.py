@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from genlm.bytes.byte_lm.encoder import TextEncoder, text_encoder
-from genlm.bytes.byte_lm.guess import longest_tokens
+from genlm.bytes.byte_lm.token_path import longest_tokens
 from genlm.bytes.errors import bad_type, bad_value
 from genlm.bytes.trie import TokenByteTrie
 from genlm.bytes.vocab import byte_vocab, check_token_ids, logits_count, start_context

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from genlm.bytes.errors import MissingDependencyError, bad_value
+from genlm.bytes.util.symbols import EOS
 
 __all__ = ["Grammar", "json_schema", "lark", "regex"]
 
@@ -38,11 +39,11 @@ class Grammar:
         """Which bytes may come next, and whether the text may end, `[258]`."""
         found = np.zeros(258, np.bool_)
         if self._matcher.is_stopped():
-            found[257] = True
+            found[EOS] = True
         else:
             words = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
             bits = np.unpackbits(words, bitorder="little").astype(np.bool_)
-            found[:256], found[257] = bits[:256], bits[_END]
+            found[:256], found[EOS] = bits[:256], bits[_END]
         return found
 
     def advance(self, symbol: int, /) -> Self:

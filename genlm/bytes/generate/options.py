@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from genlm.bytes.byte_lm.shortcut import METHODS
+from genlm.bytes.byte_lm.tokenized_prefill import METHODS
 from genlm.bytes.errors import bad_type, bad_value
 from genlm.bytes.generate.truncate import Truncation
 

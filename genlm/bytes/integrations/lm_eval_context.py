@@ -12,8 +12,8 @@ import logging
 from typing import Any
 
 from genlm.bytes.byte_lm import ByteBeamState
-from genlm.bytes.byte_lm.guess import guess_tokens
-from genlm.bytes.byte_lm.shortcut import KEPT_OPEN, LONGEST_WORD
+from genlm.bytes.byte_lm.token_path import draft_tokens
+from genlm.bytes.byte_lm.tokenized_prefill import KEPT_OPEN, LONGEST_WORD
 from genlm.bytes.generate import Prompt
 from genlm.bytes.generate.limits import depth
 from genlm.bytes.trie import TokenByteTrie
@@ -117,7 +117,7 @@ class Shortener:
         return self._guess(prompt.lead + prompt.text)
 
     def _guess(self, text: bytes) -> list[int]:
-        return guess_tokens(self._llm, self._trie, text)
+        return draft_tokens(self._llm, self._trie, text)
 
     def _length(self, tokens: list[int]) -> int:
         return sum(len(self._trie.spelling_of_id[token]) for token in tokens)

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 from genlm.bytes.byte_lm import ByteBeamState
 from genlm.bytes.byte_lm.params import BeamParams
-from genlm.bytes.byte_lm.prefill import split_symbols
+from genlm.bytes.byte_lm.symbols import split_symbols
 from genlm.bytes.errors import EmptyBeamError
 from genlm.bytes.trie import EOS
 from genlm.bytes.trie.service import AsyncTokenByteTrie

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from genlm.bytes.byte_lm import ByteBeamState
 from genlm.bytes.byte_lm.encoder import text_encoder
-from genlm.bytes.byte_lm.guess import longest_tokens
+from genlm.bytes.byte_lm.token_path import longest_tokens
 from genlm.bytes.score.regions import Region
 
 __all__ = ["TokenScore", "naive_sums", "reaches", "token_scores"]

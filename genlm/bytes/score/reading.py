@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from genlm.bytes.byte_lm import ByteBeamState
-from genlm.bytes.byte_lm.prefill import check_readable, split_symbols
+from genlm.bytes.byte_lm.symbols import check_readable, split_symbols
 from genlm.bytes.errors import ImpossibleByteError, bad_value
 from genlm.bytes.score.ends import end_probability, ends_tree
 from genlm.bytes.score.window import Window, read_sliding

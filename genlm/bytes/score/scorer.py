@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from genlm.bytes.byte_lm import ByteBeamState
-from genlm.bytes.byte_lm.prefill import split_symbols
+from genlm.bytes.byte_lm.symbols import split_symbols
 from genlm.bytes.errors import bad_type, bad_value
 from genlm.bytes.generate.context import Prompt, as_bytes
 from genlm.bytes.generate.options import whole_number

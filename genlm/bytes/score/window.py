@@ -4,7 +4,7 @@ When the window is full, every candidate forgets all but the tokens the text beg
 the sequence, a chat's header) and its latest `overlap` tokens. Its weight and the bytes of its unfinished
 token stay, and, where only canonical tokenizations count, what its tokens may be followed by. So the beam
 goes on as the same mixture of tokenizations, and no boundary is put into the text. What is lost is what the
-model would have made of the older tokens, and those who wait (`waiting.py`).
+model would have made of the older tokens, and what is deferred (`deferred.py`).
 
 A byte is read with at least `overlap` tokens before it, and, as the window fills, up to `most`.
 """
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from genlm.bytes.byte_lm import ByteBeamState, LazyTrieState, StatefulTokenizedLM
-from genlm.bytes.byte_lm.guess import guess_tokens
 from genlm.bytes.byte_lm.prefill import Listener, read_context
-from genlm.bytes.byte_lm.trail import spelled
+from genlm.bytes.byte_lm.symbols import spelled
+from genlm.bytes.byte_lm.token_path import draft_tokens
 from genlm.bytes.errors import bad_value
 from genlm.bytes.generate.limits import depth, longest_context
 from genlm.bytes.generate.options import whole_number
@@ -153,7 +153,7 @@ def _deepest(beam: ByteBeamState) -> int:
 
 def _guess(beam: ByteBeamState, text: bytes) -> list[int]:
     state = beam.states[0]
-    return guess_tokens(state.lm_state.model, state.trie.trie, state.partial_bytes + text)
+    return draft_tokens(state.lm_state.model, state.trie.trie, state.partial_bytes + text)
 
 
 def _room(beam: ByteBeamState, symbols: list[int | bytes], window: Window) -> int:

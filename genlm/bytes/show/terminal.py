@@ -63,8 +63,8 @@ def notes(view: BeamView) -> list[str]:
     """What a drawing of the rows leaves out, in words."""
     number, share = view.others
     found = [f"and {number} more, share {share:.2g}"] if number else []
-    if view.waiting:
-        found.append(f"{view.waiting} wait, expected share {view.missing:.2g}")
+    if view.deferred:
+        found.append(f"{view.deferred} deferred, expected share {view.missing:.2g}")
     elif view.missing:
         found.append(f"dropped: expected share {view.missing:.2g}")
     return found

@@ -59,7 +59,7 @@ class BeamView:
         shared: the tokens with which all rows begin.
         rows: the heaviest candidates, the heaviest first.
         others: how many candidates have no row, and their share of the beam.
-        waiting: how many candidates wait to be evaluated.
+        deferred: how many candidates are not evaluated yet.
         missing: the share of the whole that is expected to wait or to have been dropped.
         following: the likeliest next bytes, where somebody asked for them.
     """
@@ -69,7 +69,7 @@ class BeamView:
     shared: tuple[bytes, ...]
     rows: tuple[Row, ...]
     others: tuple[int, float]
-    waiting: int
+    deferred: int
     missing: float
     following: tuple[NextByte, ...] = ()
 
@@ -98,7 +98,7 @@ def view_beam(
         shared=found[0].byte_strings[:shared] if found else (),
         rows=rows,
         others=(len(beam) - len(rows), max(0.0, left)),
-        waiting=len(beam.waiting),
+        deferred=len(beam.deferred),
         missing=beam.slack.expected,
         following=() if logp_next is None else likeliest(logp_next, top),
     )

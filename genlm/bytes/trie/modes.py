@@ -6,14 +6,9 @@ from enum import Enum
 from typing import Any
 
 from genlm.bytes.errors import bad_value
+from genlm.bytes.util.symbols import EOS, EOT
 
 __all__ = ["EOS", "EOT", "Mode", "TrieMode", "TrieOp", "as_mode"]
-
-EOT = 256
-"""Index of *end of token* in a distribution over next bytes. Internal: no text contains it."""
-
-EOS = 257
-"""Index of *end of sequence* in a distribution over next bytes, and the symbol that reads it."""
 
 
 class TrieMode(Enum):

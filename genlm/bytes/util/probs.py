@@ -16,15 +16,14 @@ import numpy as np
 from genlm.bytes.errors import bad_asserted, bad_type, bad_value
 from genlm.bytes.util.chart import Chart
 from genlm.bytes.util.maths import as_array
+from genlm.bytes.util.symbols import EOS, EOT
 
 __all__ = ["LazyByteProbs"]
 
-# `trie.EOT` and `trie.EOS`, written out: importing `genlm.bytes.trie` would load torch.
-_EOT, _EOS = 256, 257
 _SIZE = 258
 _INTEGERS = (int, np.integer)
 
-_BYTE_KEYS = (*range(256), None, _EOS)
+_BYTE_KEYS = (*range(256), None, EOS)
 _PRETTY_KEYS = (*(bytes([b]) for b in range(256)), "EOT", "EOS")
 
 
@@ -80,7 +79,7 @@ class LazyByteProbs:
 
     def __getitem__(self, b: int | bytes | None) -> float:
         if b is None:
-            return float(self._array[_EOT])
+            return float(self._array[EOT])
         if isinstance(b, _INTEGERS) and not isinstance(b, bool) and 0 <= b < _SIZE:
             return float(self._array[b])
         if isinstance(b, bytes) and b in self.units:

@@ -12,7 +12,7 @@ import asyncio
 import math
 from typing import TYPE_CHECKING, TypeVar
 
-from genlm.bytes.byte_lm.guess import guess_tokens
+from genlm.bytes.byte_lm.token_path import draft_tokens
 from genlm.bytes.byte_lm.trie_state import LazyTrieState
 from genlm.bytes.trie.modes import TrieMode
 
@@ -50,7 +50,7 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
     if state.symbols and isinstance(state.symbols[0], bytes):  # a unit is a token: go on from its end
         state = next(iter(state.extend_all()), state)
     partial = state.partial_bytes
-    tokens = guess_tokens(getattr(state.lm_state, "model", None), trie, partial + text)
+    tokens = draft_tokens(getattr(state.lm_state, "model", None), trie, partial + text)
     spelled = [trie.spelling_of_id[token] for token in tokens]
     if b"".join(spelled) != partial + text or not tokens:
         return beam, 0
@@ -88,11 +88,10 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
             end = end << byte if end is not None else None
         if end is None:
             return beam, 0
-    after = beam.restarted(end, beam.waiting.trail.at + read)
     # All that the beam held before bounds what the other tokenizations can contribute.
-    others = [state.weight for state in beam.states] + beam.waiting.weights
-    after.dropped = beam.dropped.more(others, weight, expected=-math.inf)
-    return after, read
+    others = [state.weight for state in beam.states] + beam.deferred.weights
+    dropped = beam.dropped.more(others, weight, expected=-math.inf)
+    return beam.restarted(end, beam.data.history.length + read, dropped), read
 
 
 LONGEST_WORD = 32

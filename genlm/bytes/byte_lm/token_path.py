@@ -15,10 +15,10 @@ from genlm.bytes.byte_lm.encoder import text_encoder
 from genlm.bytes.trie.arrays import ROOT
 from genlm.bytes.trie.token_trie import TokenByteTrie
 
-__all__ = ["guess_tokens", "longest_tokens", "own_tokens"]
+__all__ = ["draft_tokens", "longest_tokens", "own_tokens"]
 
 
-def guess_tokens(llm: Any, trie: TokenByteTrie, text: bytes) -> list[int]:
+def draft_tokens(llm: Any, trie: TokenByteTrie, text: bytes) -> list[int]:
     """Token ids that spell `text`, or its beginning if no token goes on from there. None of them is special.
 
     Args:
