@@ -19,6 +19,7 @@ from toy import EOS_STRING, ToyLM, vocabularies
 
 from genlm.bytes import BeamParams, ByteLM
 from genlm.bytes.cli.scoring import heat, rows
+from genlm.bytes.cli.scoring.formats import Asked, format_of
 from genlm.bytes.cli.scoring.parts import Unit
 from genlm.bytes.cli.scoring.results import _figures
 from genlm.bytes.cli.scoring.totals import Totals
@@ -92,6 +93,16 @@ class TestOutputs:
     def test_documents(self) -> None:
         found = json.loads(rows.line(rows.document(result(), Unit.region, 2.0)))
         assert found["above_one"] == 3 and [row["above_one"] for row in found["regions"]] == [0, 2]
+
+    def test_arrays(self, tmp_path: Path) -> None:
+        asked = Asked(Unit.region, (), 2.0, False)
+        kind = format_of(tmp_path / "x.npz", asked)
+        spool = tmp_path / "x.npz.part"
+        spool.write_bytes(kind.head() + kind.piece(result(), Totals()))
+        kind.seal(spool, tmp_path / "x.npz")
+        with np.load(tmp_path / "x.npz") as arrays:
+            assert arrays["above_one"].tolist() == [3] and arrays["region_above_one"].tolist() == [0, 2]
+            assert arrays["above_one"].dtype == np.int64
 
     def test_totals_in_words(self) -> None:
         totals = Totals().after(result())
