@@ -23,6 +23,7 @@ from genlm.bytes.cli.scoring.formats import Asked, format_of
 from genlm.bytes.cli.scoring.parts import Unit
 from genlm.bytes.cli.scoring.results import _figures
 from genlm.bytes.cli.scoring.totals import Totals
+from genlm.bytes.integrations.lm_eval import Answers
 from genlm.bytes.integrations.ray_workers import OF_TEXTS, OF_WORDS
 from genlm.bytes.integrations.ray_workers import _figures as ray_figures
 from genlm.bytes.score import Score, ScoredText, TextRecord, WordSurprisal, WordSurprisals
@@ -115,6 +116,17 @@ class TestOutputs:
         assert "-0.750 nats, above probability 1: found late" in notes[1] and "above" not in notes[0]
         assert "é -0.75 (above probability 1)" in _figures(result(), 2.0).plain
         assert "log-probability" in heat.page_text(result(), math.e)
+
+    def test_the_harness(self, caplog: pytest.LogCaptureFixture) -> None:
+        """An answer is a number and cannot say so itself: a warning does, and counts."""
+        answers = Answers(toy(31, 0.3))
+        answers.rolling(["a", "aabbaabb"])
+        answers.loglikelihoods([("", "aabbaabb"), ("", "a"), ("", "a")])
+        counted = [record.args for record in caplog.records if "above probability 1" in record.message]
+        assert counted == [(1, 2, 1), (1, 3, 1)]
+        caplog.clear()
+        answers.rolling(["a"])
+        assert not caplog.records
 
     def test_tables_of_words(self) -> None:
         words = WordSurprisals(result().regions or ())
