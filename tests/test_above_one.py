@@ -19,9 +19,11 @@ from toy import EOS_STRING, ToyLM, vocabularies
 
 from genlm.bytes import BeamParams, ByteLM
 from genlm.bytes.cli.scoring import heat, rows
+from genlm.bytes.cli.scoring.formats import Asked, format_of
 from genlm.bytes.cli.scoring.parts import Unit
 from genlm.bytes.cli.scoring.results import _figures
 from genlm.bytes.cli.scoring.totals import Totals
+from genlm.bytes.integrations.lm_eval import Answers
 from genlm.bytes.integrations.ray_workers import OF_TEXTS, OF_WORDS
 from genlm.bytes.integrations.ray_workers import _figures as ray_figures
 from genlm.bytes.score import Score, ScoredText, TextRecord, WordSurprisal, WordSurprisals
@@ -93,6 +95,16 @@ class TestOutputs:
         found = json.loads(rows.line(rows.document(result(), Unit.region, 2.0)))
         assert found["above_one"] == 3 and [row["above_one"] for row in found["regions"]] == [0, 2]
 
+    def test_arrays(self, tmp_path: Path) -> None:
+        asked = Asked(Unit.region, (), 2.0, False)
+        kind = format_of(tmp_path / "x.npz", asked)
+        spool = tmp_path / "x.npz.part"
+        spool.write_bytes(kind.head() + kind.piece(result(), Totals()))
+        kind.seal(spool, tmp_path / "x.npz")
+        with np.load(tmp_path / "x.npz") as arrays:
+            assert arrays["above_one"].tolist() == [3] and arrays["region_above_one"].tolist() == [0, 2]
+            assert arrays["above_one"].dtype == np.int64
+
     def test_totals_in_words(self) -> None:
         totals = Totals().after(result())
         assert totals.document(2.0, None)["above_one"] == 3
@@ -104,6 +116,17 @@ class TestOutputs:
         assert "-0.750 nats, above probability 1: found late" in notes[1] and "above" not in notes[0]
         assert "é -0.75 (above probability 1)" in _figures(result(), 2.0).plain
         assert "log-probability" in heat.page_text(result(), math.e)
+
+    def test_the_harness(self, caplog: pytest.LogCaptureFixture) -> None:
+        """An answer is a number and cannot say so itself: a warning does, and counts."""
+        answers = Answers(toy(31, 0.3))
+        answers.rolling(["a", "aabbaabb"])
+        answers.loglikelihoods([("", "aabbaabb"), ("", "a"), ("", "a")])
+        counted = [record.args for record in caplog.records if "above probability 1" in record.message]
+        assert counted == [(1, 2, 1), (1, 3, 1)]
+        caplog.clear()
+        answers.rolling(["a"])
+        assert not caplog.records
 
     def test_tables_of_words(self) -> None:
         words = WordSurprisals(result().regions or ())

@@ -138,6 +138,45 @@ PAIRS = [
 ]
 
 
+class TestByteOrderMark:
+    """It is no text where a file holds lines, a table or a list. A file that is one text keeps its bytes."""
+
+    @pytest.mark.parametrize(
+        "content, options",
+        [
+            ("ab\nb\n", ["--file", "NAME", "--lines", "--bytes"]),
+            ("ab\nb\n", ["--file", "NAME", "--lines", "--chomp", "--words"]),
+            ("text\tn\nab\t1\n", ["--file", "NAME", "--column", "text"]),
+            ("text\tn\nab\t1\n", ["--file", "NAME", "--column", "text", "--quotes", "none"]),
+            ('{"text": "ab"}\n', ["--file", "NAME", "--field", "text"]),
+            ("1\t0\t1\n", ["ab", "--spans", "NAME"]),
+            ("1\tab\n", ["ab", "--word-list", "NAME"]),
+        ],
+    )
+    def test_files(self, run: Run, toy: Any, content: str, options: list[str]) -> None:
+        said = []
+        for encoding in ("utf-8", "utf-8-sig"):
+            Path("given.txt").write_bytes(content.encode(encoding))
+            done = run("score", *("given.txt" if arg == "NAME" else arg for arg in options), model=toy)
+            said.append(fine(done).rsplit(b";", 1)[0])  # what follows is the rate
+        assert said[0] == said[1]
+
+    def test_a_pipe_and_a_file_of_nothing_else(self, run: Run, toy: Any) -> None:
+        mark = "\ufeff".encode()
+        assert fine(run("score", "--lines", stdin=mark + b"ab\n" + b"b", model=toy)).count(b"\n") == 4
+        refused(run("score", "--lines", stdin=mark, model=toy), "there is none")
+
+    def test_one_text(self, run: Run) -> None:
+        llm = ToyLM([*(bytes([b]) for b in range(256)), b"<e>"], seed=1, eos=256)
+        Path("x.txt").write_bytes("\ufeffab".encode())
+        assert b"# 1 text, 5 bytes" in fine(run("score", "--file", "x.txt", model=llm))
+
+    def test_a_schema(self, run: Run) -> None:
+        llm = ToyLM([*(bytes([b]) for b in range(256)), b"<e>"], seed=1, eos=256)
+        Path("x.json").write_bytes('\ufeff{"const": 7}'.encode())
+        assert fine(run("complete", "a", "--json-schema", "x.json", "--max-bytes", "1", model=llm)) == b"7"
+
+
 class TestStrangeFiles:
     @pytest.mark.parametrize("name, options", PAIRS)
     def test_every_option_that_takes_a_file(self, run: Run, toy: Any, name: str, options: list[str]) -> None:

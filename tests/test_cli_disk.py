@@ -226,7 +226,7 @@ class TestDamaged:
 
     def test_another_release(self, results: list[ScoredText], monkeypatch: Any) -> None:
         go(results, ("x.tsv",), {"command": "c"})
-        monkeypatch.setattr(files, "FORM", 3)
+        monkeypatch.setattr(files, "FORM", files.FORM + 1)
         with pytest.raises(InvalidValueError, match="another release"):
             go(results, ("x.tsv",), {"command": "c"})
 

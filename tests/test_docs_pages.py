@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import inspect
 import os
 import re
@@ -55,6 +56,24 @@ async def test_the_home_page_runs(default_llm, monkeypatch, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "nce is Paris" in said and "b'octor" in said
     assert found["start"].params == BeamParams()  # the defaults, not settings that lose bytes
+
+
+def test_the_page_on_scoring_runs(monkeypatch, tmp_path):
+    """Its examples but Ray's, on a model of single bytes; and arguments that stand inside its sentences."""
+    monkeypatch.chdir(tmp_path)
+    Path("corpus.txt").write_bytes(b"a b\nb\n")
+    llm = ToyLM([*(bytes([b]) for b in range(256)), b"<e>"], seed=1, eos=256)
+    page = tmp_path / "scoring.md"
+    examples = [source for source in blocks(DOCS / "scoring.md", "python") if "ray" not in source]
+    assert len(examples) == 4
+    page.write_text("".join(f"```python\n{source}```\n" for source in examples), encoding="utf-8")
+    found = asyncio.run(run(page, llm, monkeypatch))
+    assert found["rows"].records()[0]["word"] == found["words"].word[0] == "The"
+    given = re.findall(r'`(words=\["do".*?)`', text_of(DOCS / "scoring.md"))
+    assert given
+    for arguments in given:
+        rows = found["lm"].word_surprisal("I don't know.", **eval(f"dict({arguments})"))
+        assert [row.word for row in rows] == ["do", "n't"]
 
 
 def test_the_home_page_begins_as_the_readme():

@@ -7,6 +7,9 @@ A message names the argument, the value it had, the rule it broke and what to do
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 __all__ = [
@@ -121,6 +124,24 @@ def bad_asserted(argument: str, value: Any, rule: str, instead: str = "") -> Ass
 def bad_type(argument: str, value: Any, rule: str, instead: str = "") -> InvalidTypeError:
     """An `InvalidTypeError` worded in the house style; the type of `value` is named too."""
     return InvalidTypeError(_sentence(argument, value, rule, instead, f" (a {type(value).__name__})"))
+
+
+@contextmanager
+def called(**names: str) -> Iterator[None]:
+    """Have errors of ours about an inner function's argument name that of the function which users called.
+
+    Args:
+        **names: what users call each inner argument.
+    """
+    try:
+        yield
+    except GenlmBytesError as error:
+        message = str(error)
+        for inner, outer in names.items():
+            if re.match(rf"`{inner}[`\[]", message):
+                error.args = (f"`{outer}{message[len(inner) + 1 :]}",)
+                break
+        raise
 
 
 def _sentence(argument: str, value: Any, rule: str, instead: str, note: str = "") -> str:

@@ -67,6 +67,8 @@ class StatefulTokenizedLM:
         *,
         check_model: bool = False,
     ) -> None:
+        if max_context_length is not None and not hasattr(max_context_length, "__index__"):
+            raise bad_type("max_context_length", max_context_length, "must be an integer, or None")
         if max_context_length is not None and max_context_length < 1:
             raise bad_value(
                 "max_context_length", max_context_length, "must be at least 1, or None for no limit"

@@ -189,12 +189,12 @@ def _check_threshold(threshold: Any) -> None:
 
 
 def _check_eos(strings: Iterable[bytes] | None) -> set[bytes]:
-    if isinstance(strings, bytes | str):
+    if strings is not None and (isinstance(strings, bytes | str) or not isinstance(strings, Iterable)):
         raise bad_type("eos_byte_strings", strings, "must be a collection of bytes", f"Pass [{strings!r}].")
-    found = set(strings or ())
+    found = list(() if strings is None else strings)
     for string in found:
         if not isinstance(string, bytes):
             raise bad_type("eos_byte_strings", string, "each entry must be bytes", "Use b'...'.")
         if not string:
             raise bad_value("eos_byte_strings", string, "an entry must not be empty")
-    return found
+    return set(found)

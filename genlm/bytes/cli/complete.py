@@ -185,6 +185,6 @@ def _mask(regex: str | None, schema: Path | None) -> Any:
     from genlm.bytes.generate import grammar
 
     if schema is not None:
-        return grammar.json_schema(TextInput(file=schema).read_text())
+        return grammar.json_schema(TextInput(file=schema).read_text().removeprefix("\ufeff"))
     assert regex is not None
     return grammar.regex(argument_text("regex", regex))

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from genlm.bytes.byte_lm import BeamParams, ByteBeamState
-from genlm.bytes.errors import GenlmBytesError, UnsupportedModelError, bad_type, bad_value
+from genlm.bytes.errors import GenlmBytesError, UnsupportedModelError, bad_type, bad_value, called
 from genlm.bytes.trie import TokenByteTrie
 from genlm.bytes.vocab import byte_vocab, end_strings, shared_trie, start_context
 
@@ -55,9 +55,14 @@ class AsyncByteLM:
     ) -> None:
         byte_vocab(llm)
         params = BeamParams() if params is None else params
+        if not isinstance(params, BeamParams):
+            raise bad_type("params", params, "must be BeamParams")
+        if trie_opts is not None and not isinstance(trie_opts, Mapping):
+            raise bad_type("trie_opts", trie_opts, "must be a mapping of options")
         if eos is not None or not params.eos_byte_strings:
-            ends = set(end_strings(llm) if eos is None else eos)
-            params = dataclasses.replace(params, eos_byte_strings=ends, eos_tokens=None)
+            ends: Any = end_strings(llm) if eos is None else eos
+            with called(eos_byte_strings="eos"):
+                params = dataclasses.replace(params, eos_byte_strings=ends, eos_tokens=None)
         self.llm = llm
         self.params = params
         self._trie_opts = trie_opts
@@ -223,7 +228,7 @@ class AsyncByteLM:
         )
 
         async def one(single: Any) -> Completion | list[Completion]:
-            read = await self._read(single, **options.reading)
+            read = await self._read(single, name="prompt", **options.reading)
             found = await complete(read, options, n, best_of)
             return found if n > 1 else found[0]
 
@@ -244,7 +249,7 @@ class AsyncByteLM:
         from genlm.bytes.generate import Options, Stream
 
         checked = Options(**options)
-        return Stream(lambda: self._read(prompt, **checked.reading), checked)
+        return Stream(lambda: self._read(prompt, name="prompt", **checked.reading), checked)
 
     # -- scoring --------------------------------------------------------------------------------------
 
@@ -320,13 +325,14 @@ class AsyncByteLM:
 
         found, single = texts_of(texts)
         rule = rule_of(boundary, sep, punctuation, base, spans)
-        return await Scorer(self._begin, **options).surprisals(
-            found,
-            contexts_of(context, len(found), is_batch(context)),
-            for_each("words", words, single, len(found)),
-            for_each("spans", spans, single, len(found)),
-            rule,
-        )
+        with called(text="texts"):
+            return await Scorer(self._begin, **options).surprisals(
+                found,
+                contexts_of(context, len(found), is_batch(context)),
+                for_each("words", words, single, len(found)),
+                for_each("spans", spans, single, len(found)),
+                rule,
+            )
 
     async def byte_logprobs(
         self,
@@ -365,12 +371,14 @@ class AsyncByteLM:
         contexts = contexts_of(context, len(found), is_batch(context))
         scorer = Scorer(self._begin, **options)
         if out is None:
-            arrays = await scorer.arrays(found, contexts)
+            with called(text="texts"):
+                arrays = await scorer.arrays(found, contexts)
             return arrays[0] if single else arrays
         config = getattr(getattr(self.llm, "model", None), "config", None)
         model = str(getattr(config, "_name_or_path", "") or type(self.llm).__name__)
         settings = settings_of(self.params, model, context, options)
-        return await scorer.write_arrays(found, contexts, out, format, texts_per_shard, settings)
+        with called(text="texts"):
+            return await scorer.write_arrays(found, contexts, out, format, texts_per_shard, settings)
 
     # -- reading --------------------------------------------------------------------------------------
 
@@ -414,6 +422,7 @@ class AsyncByteLM:
         self,
         context: Any,
         *,
+        name: str = "context",
         method: str = "beam",
         healing: bool = True,
         suffix: str | bytes | None = None,
@@ -424,13 +433,14 @@ class AsyncByteLM:
         from genlm.bytes.generate.reading import read_text
 
         trie = self._open_trie()
-        if suffix is not None:
-            prompt = infill(self.llm, trie, context, suffix, fim, healing)
-        else:
-            prompt = parse_context(self.llm, trie, context)
-            prompt = prompt if healing else prompt.closed(self.llm, trie)
-        start = await self._start_of(prompt)
-        return Read(await read_text(start, prompt.text, method), prompt.spelled, prompt.stops)
+        with called(prompt=name, bs=name):
+            if suffix is not None:
+                prompt = infill(self.llm, trie, context, suffix, fim, healing)
+            else:
+                prompt = parse_context(self.llm, trie, context)
+                prompt = prompt if healing else prompt.closed(self.llm, trie)
+            start = await self._start_of(prompt)
+            return Read(await read_text(start, prompt.text, method), prompt.spelled, prompt.stops)
 
     def _open_trie(self) -> TokenByteTrie:
         if self._closed:

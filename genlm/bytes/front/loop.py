@@ -15,7 +15,7 @@ from collections.abc import Coroutine
 from concurrent.futures import wait
 from typing import Any, TypeVar
 
-from genlm.bytes.errors import GenlmBytesError
+from genlm.bytes.errors import GenlmBytesError, bad_type
 
 __all__ = ["run"]
 
@@ -70,7 +70,10 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
     Raises:
         GenlmBytesError: called from the background loop itself, which would wait for itself.
+        TypeError: no coroutine.
     """
+    if not asyncio.iscoroutine(coroutine):
+        raise bad_type("coroutine", coroutine, "must be a coroutine, as `async def` functions return")
     background = _background()
     if threading.current_thread() is background.thread:
         coroutine.close()

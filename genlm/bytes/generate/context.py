@@ -172,13 +172,18 @@ def special_token(llm: Any, name: str | int) -> int | None:
     """The id of a token by its name in the tokenizer, or by its spelling; None if there is none.
 
     An id is returned as it is.
+
+    Raises:
+        TypeError: neither a name nor an id.
     """
     if _is_id(name):
         return int(name)
+    if not isinstance(name, str):
+        raise bad_type("name", name, "must be a token's name, or its id")
     vocab: dict[Any, Any] = getattr(getattr(llm, "tokenizer", None), "get_vocab", dict)() or {}
     found = vocab.get(name)
     if found is None:
-        spelling = str(name).encode()
+        spelling = as_bytes("name", name)
         found = next((token.token_id for token in byte_vocab(llm) if bytes(token) == spelling), None)
     return None if found is None else int(found)
 

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from genlm.bytes.byte_lm.encoder import TextEncoder, text_encoder
-from genlm.bytes.errors import bad_type, bad_value
+from genlm.bytes.errors import bad_type, bad_value, called
 from genlm.bytes.generate.context import Prompt, as_bytes, special_token, tokenize
 from genlm.bytes.trie import TokenByteTrie
 from genlm.bytes.vocab import spell
@@ -80,24 +80,27 @@ def infill(
     begin, hole, middle = tokens
     start = _start(llm, encoder)
     lead = encoder.begins(before)
+    with called(prompt="suffix"):
+        closing = tokenize(llm, trie, after)
     if middle is None:
-        ids = [*start, hole, *tokenize(llm, trie, after), begin]
+        ids = [*start, hole, *closing, begin]
         prompt = Prompt(tuple(ids), before, stops=stops, lead=lead)
         return prompt if healing else prompt.closed(llm, trie)
     kept = len(before) - (_last_word(before) if healing else 0)
     first = tokenize(llm, trie, before[:kept], lead)
-    ids = [*start, begin, *first, hole, *tokenize(llm, trie, after), middle]
+    ids = [*start, begin, *first, hole, *closing, middle]
     return Prompt(tuple(ids), before[kept:], before[:kept], stops)
 
 
 def _tokens(
     llm: Any, fim: Sequence[str | int | None] | None
 ) -> tuple[tuple[int, int, int | None], tuple[bytes, ...]]:
-    if fim is not None and (isinstance(fim, str | bytes) or len(fim) != 3):
+    if fim is not None and (not isinstance(fim, list | tuple) or len(fim) != 3):
         raise bad_type("fim", fim, "must be the names or ids of the prefix, suffix and middle tokens")
     families = FAMILIES if fim is None else ((tuple(fim), ()),)
     for names, ends in families:
-        found = [None if name is None else special_token(llm, name) for name in names]
+        with called(name="fim"):
+            found = [None if name is None else special_token(llm, name) for name in names]
         if found[0] is not None and found[1] is not None and (names[2] is None or found[2] is not None):
             ending = [i for i in (special_token(llm, end) for end in ends) if i is not None]
             return (found[0], found[1], found[2]), tuple(s for s in spell(llm, ending) if s)

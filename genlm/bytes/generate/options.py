@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from genlm.bytes.byte_lm.tokenized_prefill import METHODS
 from genlm.bytes.errors import bad_type, bad_value
+from genlm.bytes.generate.context import as_bytes
 from genlm.bytes.generate.truncate import Truncation
 
 __all__ = ["DEFAULT_MAX_BYTES", "Options"]
@@ -137,5 +138,5 @@ def _stop_strings(stop: Any) -> tuple[bytes, ...]:
             raise bad_type("stop", string, "a stop string must be str or bytes")
         if not string:
             raise bad_value("stop", string, "a stop string must not be empty", "Leave `stop` out.")
-        found.append(string.encode() if isinstance(string, str) else string)
+        found.append(as_bytes("stop", string))
     return tuple(found)

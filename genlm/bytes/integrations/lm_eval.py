@@ -31,7 +31,7 @@ from genlm.bytes.generate.context import as_bytes
 from genlm.bytes.generate.limits import longest_context
 from genlm.bytes.generate.together import together
 from genlm.bytes.integrations.lm_eval_chat import Chats
-from genlm.bytes.integrations.lm_eval_context import Dropped, Shortener
+from genlm.bytes.integrations.lm_eval_context import Dropped, Shortener, say_above_one
 from genlm.bytes.integrations.lm_eval_model import check_beginning, check_known, context_limit, load
 from genlm.bytes.integrations.lm_eval_options import generation_options
 from genlm.bytes.score.scorer import Scorer
@@ -55,7 +55,8 @@ class Answers:
     """What the harness asks of a model, answered by a `ByteLM`.
 
     A context longer than the model reads loses its oldest tokens; one that the model cannot read makes its
-    own answer impossible. Neither ends the evaluation, and a warning tells of both.
+    own answer impossible. Neither ends the evaluation, and a warning tells of both; and one of answers with
+    bytes above probability 1.
 
     Args:
         lm: the model.
@@ -97,27 +98,29 @@ class Answers:
         scorer = Scorer(self.lm.asynchronous._begin, window=self.window, on_impossible="inf")
         found = self._at_once(self._likelihood(scorer, *pair, dropped) for pair in pairs)
         dropped.say(len(pairs))
-        return found
+        say_above_one([above for _, _, above in found])
+        return [(logp, greedy) for logp, greedy, _ in found]
 
     async def _likelihood(
         self, scorer: Scorer, context: str, text: str, dropped: Dropped
-    ) -> tuple[float, bool]:
+    ) -> tuple[float, bool, int]:
         prompt = self._prompt(context)
         told = self._readable(as_bytes, "continuation", text)
         if prompt is None or told is None:
-            return -math.inf, False
+            return -math.inf, False, 0
         shorter = self._shortener.for_likelihood(prompt, told)
         try:
             score, greedy, after = await scorer.likeliest(told, shorter)
         except ImpossibleByteError as error:
             _unreadable(error)
-            return -math.inf, False
+            return -math.inf, False, 0
         dropped.note(self._shortener.forgotten(prompt, after))
-        return score.logprob, greedy
+        return score.logprob, greedy, score.above_one
 
     def rolling(self, texts: Sequence[str]) -> list[float]:
         """The natural log-probability of each document, read through a sliding window."""
         scores: Any = self.lm.score(list(texts), window=self.window, on_impossible="inf")
+        say_above_one([score.above_one for score in scores])
         return [score.logprob for score in scores]
 
     def generate(self, requests: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:

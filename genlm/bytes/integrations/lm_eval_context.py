@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from genlm.bytes.byte_lm import ByteBeamState
@@ -19,7 +20,7 @@ from genlm.bytes.generate.limits import depth
 from genlm.bytes.trie import TokenByteTrie
 from genlm.bytes.vocab import start_context
 
-__all__ = ["Dropped", "Shortener"]
+__all__ = ["Dropped", "Shortener", "say_above_one"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,21 @@ class Dropped:
                 "%d dropped in all, at most %d of one context.",
                 *(len(self._counts), requests, self._limit, sum(self._counts), max(self._counts)),
             )
+
+
+def say_above_one(counts: Sequence[int]) -> None:
+    """A warning, if answers hold figures that are no probabilities; see `Score.above_one`.
+
+    Args:
+        counts: how many such figures each answer holds.
+    """
+    if any(counts):
+        logger.warning(
+            "%d of %d answers hold bytes above probability 1, %d in all, since mass was found late: such an "
+            "answer may count too much, by what its context lacked. A smaller `tolerance` lessens that, "
+            "exact=True ends it.",
+            *(sum(map(bool, counts)), len(counts), sum(counts)),
+        )
 
 
 class Shortener:

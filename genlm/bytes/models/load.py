@@ -109,7 +109,7 @@ def _device(device: Any) -> str:
     try:
         found = torch.device(device)
         torch.zeros(1, device=found).cpu()
-    except (RuntimeError, AssertionError, TypeError) as error:
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         why = f"torch has no such device here ({_short(error)})"
         raise bad_value("device", device, why, "Try 'cpu', 'cuda', 'cuda:N', 'mps' or 'auto'.") from None
     return str(found)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from genlm.bytes.errors import InvalidValueError, bad_type, bad_value
+from genlm.bytes.generate.context import as_bytes
 from genlm.bytes.score.boundaries import Boundary, loose_boundaries, word_boundaries
 
 __all__ = ["PUNCTUATION", "Region", "find_regions", "punctuation_marks"]
@@ -38,7 +39,7 @@ def find_regions(
     Args:
         text: the text.
         words: words that occur in it, in order, each whole; or several, one right after another, that make up
-            a whole one ("do", "n't").
+            a whole one ("do", "n't", with `boundary="none"`).
         spans: pairs of character offsets, in order.
         sep: without either: what stands between words; None for any white space.
         marks: characters that are regions of their own; words are cut at them.
@@ -71,8 +72,10 @@ def punctuation_marks(punctuation: Any) -> str:
 
     Raises:
         TypeError: neither a truth value nor a string.
+        ValueError: a string with lone surrogates.
     """
     if isinstance(punctuation, str):
+        as_bytes("punctuation", punctuation)
         return punctuation
     if isinstance(punctuation, bool):
         return PUNCTUATION if punctuation else ""

@@ -20,7 +20,7 @@ from jaxtyping import Float32
 
 from genlm.bytes.byte_lm import ByteBeamState
 from genlm.bytes.byte_lm.symbols import split_symbols
-from genlm.bytes.errors import bad_type, bad_value
+from genlm.bytes.errors import bad_type, bad_value, called
 from genlm.bytes.generate.context import Prompt, as_bytes
 from genlm.bytes.generate.options import whole_number
 from genlm.bytes.generate.reading import read_text
@@ -218,14 +218,15 @@ class Scorer:
         return found * count if len(found) == 1 else found
 
     async def _context(self, context: Any) -> _Context:
-        prompt, start = await self._begin(context)
-        window = Window.of(start, self._window, self._overlap)
-        symbols = split_symbols(prompt.text, start.states[0].trie)
-        if fits(start, symbols, window):
-            after = await read_text(start, prompt.text, self._method)
-        else:
-            after = await read_sliding(start, symbols, window, TrieMode.WITHOUT_EOS)
-        return _Context(start, prompt.text, after, window)
+        with called(prompt="context", bs="context"):
+            prompt, start = await self._begin(context)
+            window = Window.of(start, self._window, self._overlap)
+            symbols = split_symbols(prompt.text, start.states[0].trie)
+            if fits(start, symbols, window):
+                after = await read_text(start, prompt.text, self._method)
+            else:
+                after = await read_sliding(start, symbols, window, TrieMode.WITHOUT_EOS)
+            return _Context(start, prompt.text, after, window)
 
     async def _read(self, text: bytes, context: _Context, wanted: Iterable[int] = ()) -> Reading:
         return await read(context.after, text, context.window, frozenset(wanted), self._on_impossible)

@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from genlm.bytes.errors import bad_value
+from genlm.bytes.errors import bad_type, bad_value
+from genlm.bytes.generate.options import whole_number
 from genlm.bytes.score.table import write_whole
 
 __all__ = ["FORMATS", "Shards", "read_shards"]
@@ -62,7 +63,12 @@ class Shards:
     ) -> None:
         if kind not in FORMATS:
             raise bad_value("format", kind, f"must be one of {', '.join(map(repr, FORMATS))}")
-        self.folder, self.texts, self.kind, self.size = Path(folder), texts, kind, size
+        if not isinstance(folder, str | os.PathLike):
+            raise bad_type("out", folder, "must be the path of a folder")
+        if size is None:
+            raise bad_type("texts_per_shard", size, "must be an integer")
+        self.folder, self.texts, self.kind = Path(folder), texts, kind
+        self.size = size = whole_number("texts_per_shard", size, 1) or 1
         digest = hashlib.sha256()
         for text in texts:
             digest.update(len(text).to_bytes(8, "little") + text)
@@ -73,7 +79,11 @@ class Shards:
             "sha256_of_texts": digest.hexdigest(),
             **settings,
         }
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+            why = error.strerror if isinstance(error, OSError) else error
+            raise bad_value("out", str(folder), f"cannot be made a folder: {why}") from None
         self._agree(asked)
 
     def _agree(self, asked: dict[str, Any]) -> None:

@@ -28,6 +28,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from genlm.bytes.errors import bad_type, bad_value
+from genlm.bytes.generate.context import as_bytes
 from genlm.bytes.score.boundaries import continues
 from genlm.bytes.score.ends import SPACES
 from genlm.bytes.score.reading import Reading
@@ -65,6 +66,7 @@ class Rule:
         """
         if sep is not None and not isinstance(sep, str):
             raise bad_type("sep", sep, "must be a string, or None for any white space")
+        as_bytes("sep", sep or "")
         if boundary is None:
             boundary = "none" if spans or sep == "" else "trailing"
         if boundary not in BOUNDARIES:

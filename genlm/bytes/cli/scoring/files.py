@@ -40,7 +40,7 @@ __all__ = ["Files", "Output"]
 
 EVERY = Filling().texts
 """Texts a batch, and so, at most, from one checkpoint to the next: each costs a wait for the disk."""
-FORM = 2
+FORM = 3
 """Raise this where the same run would write other bytes: files of other releases are not gone on with."""
 WAY_OUT = "Give another name, or --overwrite."
 
@@ -274,7 +274,7 @@ class Files:
     def add(self, result: ScoredText) -> None:
         """Write a text's pieces."""
         self._begin()
-        pieces = [output.format.piece(result) for output in self.outputs]
+        pieces = [output.format.piece(result, self.totals) for output in self.outputs]
         self._append(pieces)
         # At once: an interrupt finds the text counted in everything, or in nothing.
         self._state, self._since = self._state.after(result, pieces), self._since + 1

@@ -61,8 +61,8 @@ class Format(ABC):
         return b""
 
     @abstractmethod
-    def piece(self, result: ScoredText) -> bytes:
-        """What a text adds."""
+    def piece(self, result: ScoredText, before: Totals) -> bytes:
+        """What a text adds, after others with these sums."""
 
     def foot(self, totals: Totals) -> bytes:
         """What it ends with."""
@@ -80,7 +80,7 @@ class Tsv(Format):
         asked = self.asked
         return rows.tsv([rows.head(asked.unit, asked.fields, asked.end)])
 
-    def piece(self, result: ScoredText) -> bytes:
+    def piece(self, result: ScoredText, before: Totals) -> bytes:
         asked = self.asked
         return rows.tsv(list(rows.rows(result, asked.unit, asked.fields, asked.base, asked.end)))
 
@@ -88,7 +88,7 @@ class Tsv(Format):
 class Jsonl(Format):
     """A JSON document a line, one for each text."""
 
-    def piece(self, result: ScoredText) -> bytes:
+    def piece(self, result: ScoredText, before: Totals) -> bytes:
         return rows.line(rows.document(result, self.asked.unit, self.asked.base))
 
 
@@ -97,14 +97,17 @@ class Npz(Format):
 
     part = ".part"
 
-    def piece(self, result: ScoredText) -> bytes:
-        return npz.spooled(result)
+    def head(self) -> bytes:
+        return npz.begun()
+
+    def piece(self, result: ScoredText, before: Totals) -> bytes:
+        return npz.spooled(result, before, self.asked.fields)
 
     def seal(self, part: Path, path: Path) -> None:
         whole = Path(os.path.realpath(path))  # a link stays one
         half = whole.with_name(f".{whole.name}.{os.getpid()}.half")
         try:
-            npz.write(part, half, self.asked.fields)
+            npz.write(part, half)
             os.replace(half, whole)
         finally:
             with suppress(OSError):  # a disk that fails must not hide how it failed first
@@ -119,7 +122,7 @@ class Html(Format):
     def head(self) -> bytes:
         return heat.page_head(self.asked.unit, self.asked.base).encode()
 
-    def piece(self, result: ScoredText) -> bytes:
+    def piece(self, result: ScoredText, before: Totals) -> bytes:
         return heat.page_text(result, self.asked.base).encode()
 
     def foot(self, totals: Totals) -> bytes:

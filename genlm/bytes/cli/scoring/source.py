@@ -8,6 +8,7 @@ import shutil
 import stat
 import sys
 import tempfile
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,15 +85,16 @@ class Source:
         return text
 
     def lines(self) -> Iterator[bytes]:
-        r"""Each line with its `\n`; the last may have none.
+        r"""Each line with its `\n`; the last may have none. A byte order mark before the first is left out.
 
         Raises:
             ValueError: the file cannot be read.
         """
         with self._open() as file:
-            for line in file:
+            for number, line in enumerate(file):
                 self.consumed += len(line)
-                yield line
+                if line := line if number else line.removeprefix(BOM_UTF8):
+                    yield line
 
     @contextmanager
     def _open(self) -> Iterator[BinaryIO]:

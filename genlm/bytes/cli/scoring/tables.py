@@ -198,7 +198,7 @@ def _decoded(source: Source) -> Iterator[tuple[int, str]]:
     """Lines and their numbers."""
     for number, line in enumerate(source.lines(), 1):
         try:
-            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+            yield number, line.decode()
         except UnicodeDecodeError as error:
             rule = f"is no UTF-8 in line {number}, at its byte {error.start}"
             kind = next((kind for mark, kind in MARKS.items() if line.startswith(mark) and number == 1), None)
