@@ -414,10 +414,11 @@ class TestAdoption:
         with pytest.raises(UnsupportedModelError):
             Engine(llm)
         with caplog.at_level(logging.WARNING, "genlm.bytes"):
-            assert adopt(llm) is llm and adopt(llm) is llm
-        assert caplog.text.count("runs without the engine") == 1
+            engine = adopt(llm)
+            assert engine is not llm and adopt(llm) is engine
+        assert caplog.text.count("runs without the engine's cache") == 1
         beam = await (await ByteBeamState.initial(llm, BeamParams(2)) << ord("t"))
-        assert beam.states[0].lm_state.model is llm and len(beam)
+        assert beam.states[0].lm_state.model is engine and len(beam)
 
     def test_other_reasons(self, llama, monkeypatch):
         monkeypatch.setattr(llama.model.config, "_attn_implementation_internal", "flash_attention_2")

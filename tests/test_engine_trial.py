@@ -235,14 +235,9 @@ def test_gpt_neo_counts_columns(window: int) -> None:
     llm = gpt_neo(window)
     with pytest.raises(UnsupportedModelError, match="off by"):
         Engine(llm)
-    assert adopt(llm) is llm
-
-
-async def test_gpt_neo_without_the_engine() -> None:
-    llm = gpt_neo(8, 64)
-    contexts = [list(range(3, 3 + n)) for n in (4, 12, 30)]
-    for ids, row in zip(contexts, await adopt(llm).batch_next_token_logprobs(contexts), strict=True):
-        torch.testing.assert_close(row, plain(llm, ids), atol=5e-4, rtol=0.0)
+    engine = adopt(llm)
+    assert runs_plainly(engine)
+    compare(llm, engine, [3, 12, 30, 100])
 
 
 THOROUGHLY = {"Bamba", "FalconH1", "GraniteMoeHybrid"}

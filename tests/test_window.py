@@ -88,6 +88,29 @@ async def test_what_is_forgotten(seed, header, text, overlap):
     assert sorted(map(repr, found)) == sorted(map(repr, want)) and after.begun == begun
 
 
+async def test_candidates_begin_at_one_place():
+    """So that they share contexts, also where one has cut a word into more tokens than another."""
+    read, latest = 0, 0
+    for seed in range(8):
+        llm = ToyLM([b"a", b"b", b"c", b"ab", b"bca", EOS_STRING], seed=seed)
+        beam = await ByteBeamState.initial(llm, BeamParams(K=6, eos_byte_strings=[EOS_STRING]))
+        text = bytes(np.random.default_rng(seed).choice(list(b"abc"), 120).tolist())
+        beam = (await beam.prefill(text)).prune()
+        after = await slide(beam, Window(80, 32))
+        kept = [state.lm_state.context for state in after]
+        assert {len(tokens) for tokens in kept} <= set(range(32, 37))
+        whole = [state.lm_state.context for state in beam]
+        assert all(any(w[-len(tokens) :] == tokens for w in whole) for tokens in kept)
+        read += _nodes(kept)
+        latest += _nodes([tokens[-32:] for tokens in whole])
+    assert read < 0.8 * latest, (read, latest)
+
+
+def _nodes(contexts):
+    """How many tokens a model reads that reads no beginning twice."""
+    return len({tuple(tokens[:n]) for tokens in contexts for n in range(1, len(tokens) + 1)})
+
+
 @pytest.mark.parametrize("mode", list(TrieMode))
 async def test_bytes_stay_as_they_were_read(mode):
     """Inside an end that was read as text, or not; in both modes after it."""

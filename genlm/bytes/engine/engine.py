@@ -118,6 +118,11 @@ class Engine:
     normalizes = True
     """Its rows are log-softmaxes: that they are is not checked again."""
 
+    @property
+    def longest(self) -> int | None:
+        """The most tokens that the model reads; None where it does not say."""
+        return self._tree_model.longest
+
     # -- the AsyncLM interface ------------------------------------------------------------------------
 
     async def next_token_logprobs(self, token_ids: Sequence[int], lora_name: str | None = None) -> _Logps:
@@ -262,7 +267,12 @@ class Engine:
     def _parts(self, nodes: Collection[Node]) -> Iterator[list[Node]]:
         nothing_kept = isinstance(self._tree_model, PlainModel)
         most = sys.maxsize if nothing_kept else self._tree_model.cache.most_slots or 0
-        return parts(nodes, MOST_NEW, most)
+        return parts(nodes, self._most_new, most)
+
+    @property
+    def _most_new(self) -> int:
+        """New nodes in one forward: some models have buffers as wide as the longest text they read."""
+        return min(MOST_NEW, self.longest or MOST_NEW)
 
     def _evaluate(self, nodes: list[Node]) -> dict[Node, Outcome]:
         """The log-probabilities at `nodes`, which share a tree, running what is missing."""
@@ -343,8 +353,8 @@ class Engine:
         new = plan(wanted, cache.clock)
         ask = set(wanted)
         found: dict[Node, _Logps] = {}
-        for first in range(0, len(new), MOST_NEW):
-            part = new[first : first + MOST_NEW]
+        for first in range(0, len(new), self._most_new):
+            part = new[first : first + self._most_new]
             at = [i for i, node in enumerate(part) if node in ask]
             try:
                 rows = model.run(part, at or [len(part) - 1])
@@ -376,7 +386,7 @@ class Engine:
                 self._with_logps.move_to_end(node)
 
     def _check(self, *nodes: Node) -> None:
-        longest, size = self._tree_model.longest, self._tree_model.config.vocab_size
+        longest, size = self.longest, self._tree_model.config.vocab_size
         for node in nodes:
             if node.depth == 0:
                 raise bad_value(

@@ -37,7 +37,7 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from genlm.bytes.engine.heads import heads_grouped, shares_keys
 from genlm.bytes.engine.masks import ancestors, depths, is_chain
-from genlm.bytes.engine.positions import forget_longer, stretched, switch_of
+from genlm.bytes.engine.positions import forget_longer, longest_of, stretched, switch_of
 from genlm.bytes.engine.products import Turned, faster_turned
 from genlm.bytes.engine.slots import SlotCache
 from genlm.bytes.engine.tree import Node
@@ -81,7 +81,7 @@ class TreeModel:
         self._keeps_logits = "logits_to_keep" in parameters
         self.device: torch.device = model.device
         self.cache = SlotCache(len(self.kinds), self.device, most_bytes)
-        self.longest: int | None = getattr(self.config, "max_position_embeddings", None)
+        self.longest = longest_of(model)
         self.switch = switch_of(self.config)
         self._stretched = stretched(model)
         self.steady = False

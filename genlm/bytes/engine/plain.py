@@ -18,8 +18,9 @@ from itertools import groupby
 from typing import Any
 
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 
+from genlm.bytes.engine.positions import longest_of
 from genlm.bytes.engine.slots import SlotCache
 from genlm.bytes.engine.tree import Node
 from genlm.bytes.errors import UnsupportedModelError
@@ -28,6 +29,9 @@ __all__ = ["PlainModel"]
 
 MOST_TOKENS = 4096
 """Of several contexts in one forward."""
+LENGTH, BEGINNINGS = 64, (6, 33, 50)
+"""Tokens of the contexts that are tried, and of their beginnings. Some models select what they attend to, and
+break ties by what is yet to come, or keep a summary of each block: eleven tokens do not show it."""
 
 _Found = dict[Node, Float32[torch.Tensor, " logits"]]
 
@@ -49,7 +53,7 @@ class PlainModel:
         self.model = model
         self.config = model.config.get_text_config(decoder=True)
         self.device: torch.device = model.device
-        self.longest: int | None = getattr(self.config, "max_position_embeddings", None)
+        self.longest = longest_of(model)
         self.switch: int | None = None
         self.cache = SlotCache(0, self.device, 0)
         self.steady = False
@@ -95,20 +99,21 @@ class PlainModel:
         Raises:
             UnsupportedModelError: the model's own forward fails.
         """
-        size = self.config.vocab_size
-        one, other = ([(k * i + 3) % size for i in range(1, 12)] for k in (7, 5))
+        size, length = self.config.vocab_size, min(LENGTH, self.longest or LENGTH)
+        one, other = ([(k * i + 3) % size for i in range(1, length + 1)] for k in (7, 5))
+        beginnings = [one[:n] for n in BEGINNINGS if n < length]
         try:
-            alone = [
-                self.model(torch.tensor([ids], device=self.device), use_cache=False).logits[0].float()
-                for ids in (one, other, one[:6])
-            ]
-            both = self.model(torch.tensor([one, other], device=self.device), use_cache=False).logits.float()
+            first, second, *short = (self._logits([ids])[0] for ids in (one, other, *beginnings))
+            both = self._logits([one, other])
         except Exception as error:
             raise UnsupportedModelError(f"its own forward fails: {type(error).__name__}: {error}") from error
-        self._causal = _near(alone[0][5], alone[2][-1], self.model.dtype)
-        self._batches = all(
-            _near(row[-1], own[-1], self.model.dtype) for row, own in zip(both, alone, strict=False)
-        )
+        dtype = self.model.dtype
+        self._causal = all(_near(first[len(rows) - 1], rows[-1], dtype) for rows in short)
+        self._batches = all(_near(a[-1], b[-1], dtype) for a, b in zip(both, (first, second), strict=True))
+
+    def _logits(self, contexts: list[list[int]]) -> Float[torch.Tensor, "contexts n v"]:
+        logits: torch.Tensor = self.model(torch.tensor(contexts, device=self.device), use_cache=False).logits
+        return logits.float()
 
 
 def _near(one: torch.Tensor, other: torch.Tensor, dtype: torch.dtype) -> bool:

@@ -1,4 +1,4 @@
-"""Rotary positions that depend on how deep the deepest context of a forward is.
+"""How far a model's positions reach, and those that depend on how deep the deepest context of a forward is.
 
 In most models a position is encoded as such. Two ways of stretching a model's context are not like that:
 
@@ -20,8 +20,23 @@ import torch
 
 from genlm.bytes.engine.tree import Node, Tree
 from genlm.bytes.errors import UnsupportedModelError
+from genlm.bytes.util.context_length import context_length
 
-__all__ = ["Twins", "forget_longer", "stretched", "switch_of"]
+__all__ = ["Twins", "forget_longer", "longest_of", "stretched", "switch_of"]
+
+
+def longest_of(model: Any) -> int | None:
+    """The most tokens that a Hugging Face model reads; None where it does not say.
+
+    RoBERTa and its like look positions up in a table in which the first comes after that of padding, so they
+    read fewer tokens than `max_position_embeddings`.
+    """
+    longest = context_length(model.config.get_text_config(decoder=True))
+    for name, module in model.named_modules():
+        padding = getattr(module, "padding_idx", None)
+        if longest is not None and padding is not None and name.endswith("position_embeddings"):
+            longest = min(longest, module.num_embeddings - 1 - padding)
+    return longest
 
 
 def switch_of(config: Any) -> int | None:

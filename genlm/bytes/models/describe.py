@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from genlm.bytes.util.context_length import context_length
 from genlm.bytes.vocab import byte_vocab, end_strings, start_context
 
 __all__ = ["ModelFacts", "describe_model"]
@@ -88,7 +89,7 @@ def describe_model(llm: Any) -> ModelFacts:
         parameters=_parameters(model),
         device=_said(getattr(model, "device", None)),
         dtype=_said(getattr(model, "dtype", None)),
-        context_length=getattr(config, "max_position_embeddings", None),
+        context_length=context_length(config),
         logits=getattr(config, "vocab_size", None),
         tokenizer=type(tokenizer).__name__,
         family=tokenizer_family(tokenizer),

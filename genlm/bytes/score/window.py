@@ -7,12 +7,19 @@ goes on as the same mixture of tokenizations, and no boundary is put into the te
 model would have made of the older tokens, and what is deferred (`deferred.py`).
 
 A byte is read with at least `overlap` tokens before it, and, as the window fills, up to `most`.
+
+Two candidates of which one has cut some word in more tokens would keep contexts that begin at different
+places, and so share none. So, as far as an eighth more than `overlap` allows, all begin at one place of the
+text: then those that differ in a few boundaries share most contexts, and the overlap is read about once
+rather than once a candidate (28 of them in Python: 2,325 tokens at a slide of 256).
 """
 
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from genlm.bytes.byte_lm import ByteBeamState, LazyTrieState, StatefulTokenizedLM
@@ -128,14 +135,34 @@ async def slide(beam: ByteBeamState, window: Window) -> ByteBeamState:
     if begun + window.overlap > window.most - window.most // 4:
         rule = f"{begun} tokens precede the text, and with the overlap leave too little of the window"
         raise bad_value("window", window.most, rule, "Give a larger `window` or a smaller `overlap`.")
-    moved = await asyncio.gather(*(_forget(state, begun, window.overlap) for state in beam))
+    counts = _kept(beam, window)
+    moved = await asyncio.gather(*(_forget(state, begun, n) for state, n in zip(beam, counts, strict=True)))
     return beam.rebased([state for state in moved if state is not None])
 
 
-async def _forget(state: LazyTrieState, begun: int, overlap: int) -> LazyTrieState | None:
+def _kept(beam: ByteBeamState, window: Window) -> list[int]:
+    """How many of its latest tokens each candidate keeps: all from one place of the text on, if it can be."""
+    least, begun = window.overlap, beam.begun
+    most = min(least + least // 8, window.most - window.most // 4 - begun)
+    lengths = [_lengths_back(state, begun)[: most + 1] for state in beam]
+    places = sorted({back[min(least, len(back) - 1)] for back in lengths})
+    # The farthest that is not too far for the heaviest candidate; its own place never is.
+    place = max(p for p in places if bisect_left(lengths[0], p) <= most)
+    counts = [bisect_left(back, place) for back in lengths]
+    return [n if least <= n <= most else least for n in counts]
+
+
+def _lengths_back(state: LazyTrieState, begun: int) -> list[int]:
+    """How far back in the text a candidate's latest 0, 1, 2, ... tokens begin, in bytes."""
+    spelling = state.trie.trie.spelling_of_id
+    lengths = (len(spelling[token]) for token in reversed(state.lm_state.context[begun:]))
+    return list(accumulate(lengths, initial=len(state.partial_bytes)))
+
+
+async def _forget(state: LazyTrieState, begun: int, count: int) -> LazyTrieState | None:
     old = state.lm_state
     ids = old.context
-    kept = ids if len(ids) <= begun + overlap else [*ids[:begun], *ids[-overlap:]]
+    kept = ids if len(ids) <= begun + count else [*ids[:begun], *ids[-count:]]
     lm_state = StatefulTokenizedLM(
         old.model, kept, old.n_calls, None, old.lora_name, check_model=old.check_model
     )
