@@ -15,8 +15,8 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from genlm.bytes.contexts.tree import ContextNode, ContextTree
 from genlm.bytes.engine import Engine
-from genlm.bytes.engine.tree import Node, Tree
 from genlm.bytes.engine.worker import Worker
 
 __all__ = ["Counter"]
@@ -39,12 +39,12 @@ class Counter:
         self.contexts = self.forwards = 0
         self._engine = engine
         self._most_rows = most_rows
-        self._tree = Tree()
-        self._known: OrderedDict[Node, None] = OrderedDict()
+        self._tree = ContextTree()
+        self._known: OrderedDict[ContextNode, None] = OrderedDict()
         self._seen: set[tuple[int, ...]] = set()
         self._worker = Worker(lambda nodes: [list(nodes)], self._evaluate)
 
-    def node(self, token_ids: Sequence[int]) -> Node:
+    def node(self, token_ids: Sequence[int]) -> ContextNode:
         """The node of a context."""
         return self._tree.find(token_ids)
 
@@ -52,7 +52,7 @@ class Counter:
         """Natural log-probabilities of the next token after a context."""
         return await self.logprobs(self.node(token_ids))
 
-    async def logprobs(self, node: Node) -> Any:
+    async def logprobs(self, node: ContextNode) -> Any:
         """Natural log-probabilities of the next token after a node's context."""
         if node.logps is not None:
             return node.logps
@@ -61,7 +61,7 @@ class Counter:
             raise outcome
         return outcome
 
-    def _evaluate(self, nodes: list[Node]) -> Mapping[Node, Any]:
+    def _evaluate(self, nodes: list[ContextNode]) -> Mapping[ContextNode, Any]:
         contexts = [tuple(node.tokens()) for node in nodes]
         # The beginning-of-sequence token alone is paid once for all texts.
         new = {tokens for tokens in contexts if len(tokens) > 1} - self._seen

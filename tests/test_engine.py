@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from tiny import LONGEST, WINDOW
 
 from genlm.bytes import BeamParams, ByteBeamState
+from genlm.bytes.contexts.tree import ContextTree
 from genlm.bytes.engine import Engine, Statistics, adopt
 from genlm.bytes.engine.engine import default_bounds
 from genlm.bytes.engine.forward import TreeModel
 from genlm.bytes.engine.slots import SlotCache
-from genlm.bytes.engine.tree import Tree
 from genlm.bytes.errors import GenlmBytesError, UnsupportedModelError
 from genlm.bytes.trie import TrieMode
 
@@ -118,7 +118,7 @@ async def test_half_precision(llms, kind, dtype, tolerance):
 def test_a_forward_stays_on_its_device(kind, attention):
     """On the meta device nothing can be read back, and nothing be mixed with tensors from elsewhere."""
     on_meta = TreeModel(tiny.model(kind, attention=attention).to("meta"), most_bytes=10**6)
-    tree = Tree()
+    tree = ContextTree()
     trunk = [tree.find(range(1, n)) for n in range(2, 12)]
     assert on_meta.forward(trunk, [9]).device.type == "meta"
     leaves = [trunk[-1].child(i) for i in range(90)]  # more than there are slots: buffers grow, too
@@ -133,7 +133,7 @@ def test_a_forward_stays_on_its_device(kind, attention):
 def test_layers_on_several_devices():
     """Each layer's slots are found where the layer is, wherever the model's first one may be."""
     cache = SlotCache(1, torch.device("cpu"), 10**6)
-    tree = Tree()
+    tree = ContextTree()
     nodes = [tree.find([1]), tree.find([2]), tree.find([1, 2])]
     cache.expose(nodes[:2])
     there = torch.zeros(1, 2, 2, 4, device="meta")

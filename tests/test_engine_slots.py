@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import WINDOW
 
+from genlm.bytes.contexts.tree import ContextTree
 from genlm.bytes.engine import Engine, slots
 from genlm.bytes.engine.exposure import expose
 from genlm.bytes.engine.forward import FULL, TreeModel
 from genlm.bytes.engine.plan import parts
-from genlm.bytes.engine.tree import Tree
 from genlm.bytes.errors import ModelOutputError
 
 SUPPORTED = [k for k in tiny.KINDS if k not in ("mamba", "bloom")]
@@ -213,7 +213,7 @@ def test_what_cannot_be_trusted_spoils_nothing(how, monkeypatch):
 
 
 def test_what_is_run_together_shares_its_weights():
-    trees = [Tree(), Tree("one"), Tree("two")]
+    trees = [ContextTree(), ContextTree("one"), ContextTree("two")]
     nodes = [tree.find([token]) for token in range(4) for tree in trees]
     found = list(parts(nodes, 3, 100))
     assert sorted(map(id, nodes)) == sorted(id(node) for part in found for node in part)

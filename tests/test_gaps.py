@@ -26,9 +26,9 @@ from toy import EOS_STRING, TOY, RememberingToy, ToyLM, vocabularies
 from genlm.bytes import BeamParams, ByteBeamState, TokenByteTrie
 from genlm.bytes.byte_lm import prefill
 from genlm.bytes.byte_lm.guess import guess_tokens
+from genlm.bytes.contexts.tree import ContextTree
 from genlm.bytes.engine import Engine, adopt
 from genlm.bytes.engine.slots import SlotCache
-from genlm.bytes.engine.tree import Tree
 from genlm.bytes.errors import (
     EmptyBeamError,
     GenlmBytesError,
@@ -207,7 +207,7 @@ def test_slots_before_the_first_forward() -> None:
     """Nothing is known of the layers' shapes yet, so slots cost nothing and no bound applies."""
     cache = SlotCache(2, torch.device("cpu"), most_bytes=1)
     assert cache.nbytes == 0 and cache.get_max_length() == -1
-    tree = Tree()
+    tree = ContextTree()
     cache.expose([tree.find([i]) for i in range(100)])
     assert cache.used == 100 <= cache.capacity
     assert cache.nbytes == 0 and cache.evictions == 0

@@ -36,11 +36,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from jaxtyping import Float32
 
+from genlm.bytes.contexts.tree import ContextNode, ContextTree
 from genlm.bytes.engine.forward import TreeModel
 from genlm.bytes.engine.plain import PlainModel
 from genlm.bytes.engine.plan import parts, plan
 from genlm.bytes.engine.positions import Twins
-from genlm.bytes.engine.tree import Node, Tree
 from genlm.bytes.engine.weights import Weights
 from genlm.bytes.engine.worker import ENDLESS, PATIENCE, Outcome, Worker
 from genlm.bytes.errors import ModelOutputError, bad_value, training
@@ -103,8 +103,8 @@ class Engine:
         self._weights = Weights(llm.model)
         self._twins = Twins()
         self._llm = llm
-        self._trees: dict[str | None, Tree] = {}
-        self._with_logps: OrderedDict[Node, None] = OrderedDict()
+        self._trees: dict[str | None, ContextTree] = {}
+        self._with_logps: OrderedDict[ContextNode, None] = OrderedDict()
         self._logps_bytes = 0
         # Guards the trees and the log-probabilities, for moments. The slots belong to the worker's thread.
         self._lock = Lock()
@@ -188,20 +188,20 @@ class Engine:
 
     # -- contexts as nodes ----------------------------------------------------------------------------
 
-    def node(self, token_ids: Sequence[int], lora_name: str | None = None) -> Node:
+    def node(self, token_ids: Sequence[int], lora_name: str | None = None) -> ContextNode:
         """The node of a context. `node.child(token)` is the context with one more token."""
         with self._lock:
             tree = self._trees.get(lora_name)
             adapter = self._adapter(lora_name)
             if tree is None or tree.adapter is not adapter:
-                tree = self._trees[lora_name] = Tree(lora_name, adapter)
+                tree = self._trees[lora_name] = ContextTree(lora_name, adapter)
         return tree.find(token_ids)
 
     def _adapter(self, lora_name: str | None) -> object:
         """The configuration that came with an adapter's weights; None if there is no such adapter."""
         return None if lora_name is None else getattr(self.model, "peft_config", {}).get(lora_name)
 
-    async def logprobs(self, node: Node) -> _Logps:
+    async def logprobs(self, node: ContextNode) -> _Logps:
         """Natural log-probabilities of the next token after a node's context.
 
         Raises:
@@ -215,7 +215,7 @@ class Engine:
         (outcome,) = await self._worker.ask([node])
         return raised(outcome)
 
-    async def logprobs_many(self, nodes: Sequence[Node]) -> list[_Logps]:
+    async def logprobs_many(self, nodes: Sequence[ContextNode]) -> list[_Logps]:
         """`logprobs` of each node, for less than as many calls. What is missing goes out together.
 
         Raises:
@@ -224,9 +224,9 @@ class Engine:
         self._check(*nodes)
         return [raised(outcome) for outcome in await self.outcomes(nodes)]
 
-    async def outcomes(self, nodes: Sequence[Node]) -> list[Outcome]:
+    async def outcomes(self, nodes: Sequence[ContextNode]) -> list[Outcome]:
         """`logprobs` of each node, or the exception that it would raise: a failing one harms no other."""
-        known: dict[Node, Outcome] = {}
+        known: dict[ContextNode, Outcome] = {}
         for node in nodes:
             logps = node.logps
             if logps is not None:
@@ -241,7 +241,7 @@ class Engine:
         known.update(zip(asked, await self._worker.ask(asked), strict=True))
         return [known[node] for node in nodes]
 
-    def _logprobs_sync(self, nodes: list[Node]) -> list[_Logps]:
+    def _logprobs_sync(self, nodes: list[ContextNode]) -> list[_Logps]:
         self._check(*nodes)
         return [raised(outcome) for outcome in self._worker.ask_and_wait(nodes)]
 
@@ -259,16 +259,18 @@ class Engine:
 
     # -- evaluation, on the worker's thread -----------------------------------------------------------
 
-    def _parts(self, nodes: Collection[Node]) -> Iterator[list[Node]]:
+    def _parts(self, nodes: Collection[ContextNode]) -> Iterator[list[ContextNode]]:
         nothing_kept = isinstance(self._tree_model, PlainModel)
         most = sys.maxsize if nothing_kept else self._tree_model.cache.most_slots or 0
         return parts(nodes, MOST_NEW, most)
 
-    def _evaluate(self, nodes: list[Node]) -> dict[Node, Outcome]:
+    def _evaluate(self, nodes: list[ContextNode]) -> dict[ContextNode, Outcome]:
         """The log-probabilities at `nodes`, which share a tree, running what is missing."""
         self._notice()
         # A node's may be given up by the next, so they are read once.
-        found: dict[Node, Outcome] = {node: logps for node in nodes if (logps := node.logps) is not None}
+        found: dict[ContextNode, Outcome] = {
+            node: logps for node in nodes if (logps := node.logps) is not None
+        }
         missing = [node for node in nodes if node not in found]
         if missing:
             self._activate(missing[0].tree)
@@ -295,7 +297,7 @@ class Engine:
                 "the weights of %s have changed; its contexts are computed again", type(self.model).__name__
             )
 
-    def _activate(self, tree: Tree) -> None:
+    def _activate(self, tree: ContextTree) -> None:
         self._llm._activate(tree.lora_name)
         if tree.adapter is not self._adapter(tree.lora_name):
             raise bad_value(
@@ -305,13 +307,13 @@ class Engine:
                 "Start a new beam.",
             )
 
-    def _run(self, wanted: list[Node]) -> dict[Node, Outcome]:
+    def _run(self, wanted: list[ContextNode]) -> dict[ContextNode, Outcome]:
         found = self._rows(wanted)
         if len(wanted) > 1:
             for node in [node for node, row in found.items() if _undefined(row)]:
                 # What is undefined passes every mask (0 x nan), so it may be another's.
                 found |= self._rows([node])
-        answers: dict[Node, Outcome] = {}
+        answers: dict[ContextNode, Outcome] = {}
         with self._lock:
             for node, row in found.items():
                 if _undefined(row):
@@ -321,7 +323,7 @@ class Engine:
                     self._keep(node, row)
         return answers
 
-    def _rows(self, wanted: list[Node]) -> dict[Node, _Logps]:
+    def _rows(self, wanted: list[ContextNode]) -> dict[ContextNode, _Logps]:
         model = self._tree_model
         if isinstance(model, PlainModel):
             return model.run(wanted)
@@ -330,19 +332,19 @@ class Engine:
         twins = {self._twins.of(node): node for node in wanted if node.depth > most}
         return found | {twins[twin]: row for twin, row in self._run_tree(model, list(twins)).items()}
 
-    def _gave_nan(self, node: Node) -> ModelOutputError:
+    def _gave_nan(self, node: ContextNode) -> ModelOutputError:
         return ModelOutputError(
             f"{type(self.model).__name__} gave nan or infinite logits after {node.depth} tokens, the last of "
             f"them {node.token}: they must be finite. Look for overflow in half precision (load it with "
             "dtype='float32' or 'bfloat16'), or damaged weights."
         )
 
-    def _run_tree(self, model: TreeModel, wanted: list[Node]) -> dict[Node, _Logps]:
+    def _run_tree(self, model: TreeModel, wanted: list[ContextNode]) -> dict[ContextNode, _Logps]:
         cache = model.cache
         cache.clock += 1
         new = plan(wanted, cache.clock)
         ask = set(wanted)
-        found: dict[Node, _Logps] = {}
+        found: dict[ContextNode, _Logps] = {}
         for first in range(0, len(new), MOST_NEW):
             part = new[first : first + MOST_NEW]
             at = [i for i, node in enumerate(part) if node in ask]
@@ -360,7 +362,7 @@ class Engine:
             cache.discard(new)
         return found
 
-    def _keep(self, node: Node, logps: _Logps) -> None:
+    def _keep(self, node: ContextNode, logps: _Logps) -> None:
         node.logps = logps
         self._with_logps[node] = None
         self._logps_bytes += logps.numel() * logps.element_size()
@@ -370,12 +372,12 @@ class Engine:
             self._logps_bytes -= oldest.logps.numel() * oldest.logps.element_size()
             oldest.logps = None
 
-    def _touch(self, node: Node) -> None:
+    def _touch(self, node: ContextNode) -> None:
         with self._lock:
             if node in self._with_logps:
                 self._with_logps.move_to_end(node)
 
-    def _check(self, *nodes: Node) -> None:
+    def _check(self, *nodes: ContextNode) -> None:
         longest, size = self._tree_model.longest, self._tree_model.config.vocab_size
         for node in nodes:
             if node.depth == 0:

@@ -35,12 +35,12 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int
 
+from genlm.bytes.contexts.tree import ContextNode
 from genlm.bytes.engine.heads import heads_grouped, shares_keys
 from genlm.bytes.engine.masks import ancestors, depths, is_chain
 from genlm.bytes.engine.positions import forget_longer, stretched, switch_of
 from genlm.bytes.engine.products import Turned, faster_turned
 from genlm.bytes.engine.slots import SlotCache
-from genlm.bytes.engine.tree import Node
 from genlm.bytes.engine.trial import try_out
 from genlm.bytes.errors import UnsupportedModelError
 
@@ -89,7 +89,7 @@ class TreeModel:
         self._turned = faster_turned(model) if on_cpu else frozenset()
         self._grouped = on_cpu and self.boolean and shares_keys(model)
 
-    def run(self, new: list[Node], wanted: Sequence[int]) -> list[Float32[torch.Tensor, " v"]]:
+    def run(self, new: list[ContextNode], wanted: Sequence[int]) -> list[Float32[torch.Tensor, " v"]]:
         """The next token's natural log-probabilities at some of `new` (see `forward`), in the host's memory.
 
         There beams read them, a few hundred bytes of each row; and there is more room than beside the keys
@@ -105,7 +105,7 @@ class TreeModel:
         return [row.clone() for row in rows] if len(rows) > 1 else list(rows)
 
     @torch.no_grad()
-    def forward(self, new: list[Node], wanted: Sequence[int]) -> Float[torch.Tensor, "wanted v"]:
+    def forward(self, new: list[ContextNode], wanted: Sequence[int]) -> Float[torch.Tensor, "wanted v"]:
         """Evaluate `new`; return the logits at some of them, on the model's device.
 
         Args:
@@ -114,7 +114,7 @@ class TreeModel:
         """
         deepest = max(node.depth for node in new)
         if self.switch is not None and new[0].tree.far and deepest <= self.switch:
-            beyond = Node(new[0].tree, new[0].tree.root, new[0].token)
+            beyond = ContextNode(new[0].tree, new[0].tree.root, new[0].token)
             beyond.depth = self.switch + 1
             try:
                 return self.forward([*new, beyond], wanted)
@@ -147,7 +147,7 @@ class TreeModel:
                 ways.enter_context(heads_grouped(self.config))
             yield
 
-    def _masks(self, new: list[Node], paths: Mapping[Node, Int[np.ndarray, " depth"]]) -> Any:
+    def _masks(self, new: list[ContextNode], paths: Mapping[ContextNode, Int[np.ndarray, " depth"]]) -> Any:
         """A mask for each kind of layer; None where a node may attend to all that it is shown."""
         shown = self.cache.exposure
         if not paths and is_chain(new):

@@ -7,20 +7,20 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Bool, Int
 
+from genlm.bytes.contexts.tree import ContextNode
 from genlm.bytes.engine.exposure import Exposure
-from genlm.bytes.engine.tree import Node
 
 __all__ = ["ancestors", "depths", "is_chain"]
 
-_Paths = Mapping[Node, Int[np.ndarray, " depth"]]
+_Paths = Mapping[ContextNode, Int[np.ndarray, " depth"]]
 
 
-def is_chain(new: list[Node]) -> bool:
+def is_chain(new: list[ContextNode]) -> bool:
     """Whether each node is the next one's parent."""
     return all(node.parent is before for node, before in zip(new[1:], new[:-1], strict=True))
 
 
-def ancestors(new: list[Node], paths: _Paths, exposure: Exposure) -> Bool[np.ndarray, "new all"]:
+def ancestors(new: list[ContextNode], paths: _Paths, exposure: Exposure) -> Bool[np.ndarray, "new all"]:
     """`[i, j]`: whether column `j` of the exposure is `new[i]` or an ancestor of it.
 
     Args:
@@ -30,7 +30,7 @@ def ancestors(new: list[Node], paths: _Paths, exposure: Exposure) -> Bool[np.nda
     mask = np.zeros((len(new), exposure.length), np.bool_)
     own = exposure.columns(exposure.new)
     columns = {stem: exposure.columns(path) for stem, path in paths.items()}
-    row: dict[Node, int] = {}
+    row: dict[ContextNode, int] = {}
     for i, node in enumerate(new):
         parent = node.parent
         assert parent is not None
@@ -43,7 +43,7 @@ def ancestors(new: list[Node], paths: _Paths, exposure: Exposure) -> Bool[np.nda
     return mask
 
 
-def depths(new: list[Node], paths: _Paths, exposure: Exposure) -> Int[np.ndarray, " all"]:
+def depths(new: list[ContextNode], paths: _Paths, exposure: Exposure) -> Int[np.ndarray, " all"]:
     """The depth of the node in each column; 0 in a hole."""
     found = np.zeros(exposure.length, np.int64)
     for path in paths.values():

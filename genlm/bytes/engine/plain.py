@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from jaxtyping import Float32
 
+from genlm.bytes.contexts.tree import ContextNode
 from genlm.bytes.engine.slots import SlotCache
-from genlm.bytes.engine.tree import Node
 from genlm.bytes.errors import UnsupportedModelError
 
 __all__ = ["PlainModel"]
@@ -29,7 +29,7 @@ __all__ = ["PlainModel"]
 MOST_TOKENS = 4096
 """Of several contexts in one forward."""
 
-_Found = dict[Node, Float32[torch.Tensor, " logits"]]
+_Found = dict[ContextNode, Float32[torch.Tensor, " logits"]]
 
 
 class PlainModel:
@@ -57,14 +57,16 @@ class PlainModel:
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._causal = self._batches = False
 
-    def run(self, wanted: Sequence[Node]) -> _Found:
+    def run(self, wanted: Sequence[ContextNode]) -> _Found:
         """The next token's natural log-probabilities at some nodes, in the host's memory."""
         found: _Found = {}
         for alike in self._batched(_covering(wanted) if self._causal else {node: [node] for node in wanted}):
             found |= self._forward(alike)
         return found
 
-    def _batched(self, covering: dict[Node, list[Node]]) -> Iterator[dict[Node, list[Node]]]:
+    def _batched(
+        self, covering: dict[ContextNode, list[ContextNode]]
+    ) -> Iterator[dict[ContextNode, list[ContextNode]]]:
         """Contexts that share a forward, each with those of its beginnings that are wanted."""
         for depth, alike in groupby(sorted(covering, key=lambda node: node.depth), lambda node: node.depth):
             leaves = list(alike)
@@ -73,7 +75,7 @@ class PlainModel:
                 yield {leaf: covering[leaf] for leaf in leaves[first : first + most]}
 
     @torch.no_grad()
-    def _forward(self, covering: dict[Node, list[Node]]) -> _Found:
+    def _forward(self, covering: dict[ContextNode, list[ContextNode]]) -> _Found:
         contexts = [leaf.tokens() for leaf in covering]
         kept = sorted({node.depth - 1 for inside in covering.values() for node in inside})
         put: dict[str, Any] = {"device": self.device, "dtype": torch.long}
@@ -118,14 +120,14 @@ def _near(one: torch.Tensor, other: torch.Tensor, dtype: torch.dtype) -> bool:
     return bool((a - b).abs().max() <= allowed * a.max())
 
 
-def _covering(wanted: Sequence[Node]) -> dict[Node, list[Node]]:
+def _covering(wanted: Sequence[ContextNode]) -> dict[ContextNode, list[ContextNode]]:
     """Contexts that begin with all that are wanted, each with those that it begins with."""
     left, found = set(wanted), {}
     for leaf in sorted(wanted, key=lambda node: -node.depth):
         if leaf not in left:
             continue
-        inside: list[Node] = []
-        at: Node | None = leaf
+        inside: list[ContextNode] = []
+        at: ContextNode | None = leaf
         while at is not None:
             if at in left:
                 left.discard(at)

@@ -24,10 +24,10 @@ import torch
 from jaxtyping import Int
 from transformers.cache_utils import Cache
 
+from genlm.bytes.contexts.tree import ContextNode
 from genlm.bytes.engine.exposure import Exposure, expose, first_run, scattered, slots_of
 from genlm.bytes.engine.layer import SlotLayer
 from genlm.bytes.engine.paths import Paths
-from genlm.bytes.engine.tree import Node
 
 __all__ = ["SlotCache"]
 
@@ -64,7 +64,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         self.new: slice | Int[torch.Tensor, " new"] = slice(0, 0)
         self.old: slice | Int[torch.Tensor, " old"] | None = None
         self._device = device
-        self._holders: list[Node | None] = [None] * self.capacity
+        self._holders: list[ContextNode | None] = [None] * self.capacity
         self._free = np.ones(self.capacity, np.bool_)
         self._paths = Paths()
 
@@ -88,7 +88,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         per_slot = self._bytes_per_slot
         return self.most_bytes // per_slot if per_slot else None
 
-    def expose(self, new: list[Node]) -> dict[Node, Int[np.ndarray, " depth"]]:
+    def expose(self, new: list[ContextNode]) -> dict[ContextNode, Int[np.ndarray, " depth"]]:
         """Prepare a forward over `new`, parents first. Gives each a slot.
 
         Returns:
@@ -149,7 +149,7 @@ class SlotCache(Cache):  # type: ignore[misc]
             self._move(nodes, start)
         return True
 
-    def _move(self, nodes: list[Node], start: int) -> None:
+    def _move(self, nodes: list[ContextNode], start: int) -> None:
         """Move some nodes to free slots from `start` on."""
         slots = torch.tensor([node.slot for node in nodes], device=self._device)
         for layer in self.layers:
@@ -157,7 +157,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         self.release(nodes)
         self._place(nodes, range(start, start + len(nodes)))
 
-    def _pack(self, nodes: list[Node]) -> None:
+    def _pack(self, nodes: list[ContextNode]) -> None:
         """Buffers of the capacity that hold these nodes, all there are, one after another from the start."""
         slots = torch.tensor([node.slot for node in nodes], dtype=torch.long, device=self._device)
         for layer in self.layers:
@@ -167,13 +167,13 @@ class SlotCache(Cache):  # type: ignore[misc]
         self._place(nodes, range(len(nodes)))
         self._paths.forget()
 
-    def _place(self, nodes: Iterable[Node], slots: Iterable[int]) -> None:
+    def _place(self, nodes: Iterable[ContextNode], slots: Iterable[int]) -> None:
         for node, slot in zip(nodes, slots, strict=True):
             node.slot = slot
             self._holders[slot] = node
             self._free[slot] = False
 
-    def release(self, nodes: Iterable[Node]) -> None:
+    def release(self, nodes: Iterable[ContextNode]) -> None:
         """Take the slots of `nodes` back."""
         for node in nodes:
             if node.slot is not None:
@@ -182,7 +182,7 @@ class SlotCache(Cache):  # type: ignore[misc]
                 node.slot = None
         self._paths.forget()
 
-    def discard(self, nodes: Iterable[Node]) -> None:
+    def discard(self, nodes: Iterable[ContextNode]) -> None:
         """Take slots back whose contents cannot be trusted, and those of what descends from them."""
         lost = [node for node in nodes if node.slot is not None]
         slots = torch.tensor([node.slot for node in lost], dtype=torch.long, device=self._device)
@@ -214,10 +214,10 @@ class SlotCache(Cache):  # type: ignore[misc]
         held, self.capacity = self._held(), most
         self._pack(held)
 
-    def _held(self) -> list[Node]:
+    def _held(self) -> list[ContextNode]:
         return [node for node in self._holders if node is not None]
 
-    def _give_slots(self, nodes: list[Node]) -> None:
+    def _give_slots(self, nodes: list[ContextNode]) -> None:
         """The first free slots after the first node's parent's, and on from the start."""
         if not nodes:
             return

@@ -24,8 +24,8 @@ import torch
 from jaxtyping import Float, Float32, Int
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from genlm.bytes.contexts.tree import ContextNode, ContextTree
 from genlm.bytes.engine.exposure import Exposure
-from genlm.bytes.engine.tree import Node, Tree
 from genlm.bytes.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -90,9 +90,9 @@ def _alone(
     return logits
 
 
-def _shifted(depth: int, *, far: bool = False) -> Tree:
+def _shifted(depth: int, *, far: bool = False) -> ContextTree:
     """A tree whose contexts lack their first `depth` tokens."""
-    tree = Tree(far=far)
+    tree = ContextTree(far=far)
     tree.root.depth = depth
     return tree
 
@@ -100,7 +100,7 @@ def _shifted(depth: int, *, far: bool = False) -> Tree:
 def _small_tree(model: TreeModel, tokens: Sequence[int]) -> None:
     """A few contexts in three forwards, in the last of them beside some that are as deep as can be."""
     a, b, c, d, e, *_ = tokens
-    tree = Tree()
+    tree = ContextTree()
     trunk = [tree.find([a]), tree.find([a, b])]
     alone = tree.find([a, b, c])  # it needs no mask
     leaves = [tree.find(path) for path in ([a, b, d], [a, e], [a, b, d, e], [a, b, c, d])]
@@ -145,7 +145,7 @@ def _around_the_switch(model: TreeModel, tokens: Sequence[int], switch: int) -> 
     _compare(model, "contexts around a switch of the positions", got, want)
 
 
-def _line(node: Node) -> list[Node]:
+def _line(node: ContextNode) -> list[ContextNode]:
     """A node and its ancestors without the root, the first first."""
     found = []
     while node.parent is not None:
@@ -160,7 +160,7 @@ def _line(node: Node) -> list[Node]:
 def _after_a_trunk(model: TreeModel, tokens: Sequence[int], depth: int) -> None:
     """A few contexts after a trunk, its columns and theirs in any order, and with holes."""
     a, b, c, d, e, f, g, h = tokens
-    tree = Tree()
+    tree = ContextTree()
     end = tree.root.child(a)
     end.depth = depth
     chain = [end]
@@ -226,14 +226,14 @@ class _Columns(Cache):  # type: ignore[misc]
         old: Int[np.ndarray, " depth"],
         new: Int[np.ndarray, " new"],
         count: int,
-        end: Node | None = None,
+        end: ContextNode | None = None,
     ) -> None:
         super().__init__(layers=[_Layer(self, i) for i in range(trunk.layers)])
         self.trunk, self.old, self.end = trunk, old, end
         self.new = torch.from_numpy(new)
         self.exposure = Exposure(new, np.sort(old), 0, count)
 
-    def expose(self, new: list[Node]) -> dict[Node, Int[np.ndarray, " depth"]]:
+    def expose(self, new: list[ContextNode]) -> dict[ContextNode, Int[np.ndarray, " depth"]]:
         """See `SlotCache`."""
         assert self.end is not None and len(new) == len(self.new)
         return {self.end: self.old}

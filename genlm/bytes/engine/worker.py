@@ -31,7 +31,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from torch import Tensor
 
-from genlm.bytes.engine.tree import Node
+from genlm.bytes.contexts.tree import ContextNode
 
 __all__ = ["ENDLESS", "PATIENCE", "Outcome", "Worker"]
 
@@ -58,13 +58,13 @@ class _Request:
 
     __slots__ = ("_found", "_missing", "_nodes", "answers")
 
-    def __init__(self, nodes: Sequence[Node], answers: _Answers) -> None:
+    def __init__(self, nodes: Sequence[ContextNode], answers: _Answers) -> None:
         self._nodes = nodes
         self._missing = set(nodes)
-        self._found: dict[Node, Outcome] = {}
+        self._found: dict[ContextNode, Outcome] = {}
         self.answers = answers
 
-    def answer(self, node: Node, outcome: Outcome) -> None:
+    def answer(self, node: ContextNode, outcome: Outcome) -> None:
         self._found[node] = outcome
         self._missing.discard(node)
         if not self._missing and not self.answers.done():
@@ -75,7 +75,7 @@ class _Request:
 class _Loop:
     """The requests of one event loop that no batch has taken yet."""
 
-    waiting: dict[Node, list[_Request]] = field(default_factory=dict)
+    waiting: dict[ContextNode, list[_Request]] = field(default_factory=dict)
     events: int = 0  # requests made and deliveries received
     stirred: bool = False  # a callback that waits for quiet is on its way
     settled: bool = True  # what waits may be taken
@@ -104,8 +104,8 @@ class Worker:
 
     def __init__(
         self,
-        split: Callable[[Collection[Node]], Iterable[list[Node]]],
-        evaluate: Callable[[list[Node]], Mapping[Node, Outcome]],
+        split: Callable[[Collection[ContextNode]], Iterable[list[ContextNode]]],
+        evaluate: Callable[[list[ContextNode]], Mapping[ContextNode, Outcome]],
     ) -> None:
         self.patience = PATIENCE
         self._split = split
@@ -116,13 +116,13 @@ class Worker:
     def _start(self) -> None:
         self._gate = Lock()  # held for bookkeeping only, never while something is evaluated
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = WeakKeyDictionary()
-        self._blocked: list[tuple[Node, _Request]] = []
+        self._blocked: list[tuple[ContextNode, _Request]] = []
         self._working = False
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "genlm-bytes-engine")
 
     # -- asking ---------------------------------------------------------------------------------------
 
-    async def ask(self, nodes: Sequence[Node]) -> list[Outcome]:
+    async def ask(self, nodes: Sequence[ContextNode]) -> list[Outcome]:
         """The log-probabilities at each node, or what evaluating it raised."""
         if not nodes:
             return []
@@ -138,7 +138,7 @@ class Worker:
         self._stir(loop, mine)
         return await answers
 
-    def ask_and_wait(self, nodes: Sequence[Node]) -> list[Outcome]:
+    def ask_and_wait(self, nodes: Sequence[ContextNode]) -> list[Outcome]:
         """`ask` for a thread that waits."""
         if not nodes:
             return []
@@ -184,7 +184,7 @@ class Worker:
         self,
         loop: asyncio.AbstractEventLoop,
         mine: _Loop,
-        answers: list[tuple[_Request, Node, Outcome]],
+        answers: list[tuple[_Request, ContextNode, Outcome]],
     ) -> None:
         for request, node, outcome in answers:
             request.answer(node, outcome)
@@ -202,16 +202,16 @@ class Worker:
     def _work(self) -> None:
         while askers := self._take():
             for part in self._split(askers):
-                found: Mapping[Node, Outcome]
+                found: Mapping[ContextNode, Outcome]
                 try:
                     found = self._evaluate(part)
                 except BaseException as error:
                     found = dict.fromkeys(part, error)
                 self._give([(asker, node, found[node]) for node in part for asker in askers[node]])
 
-    def _take(self) -> dict[Node, list[_Asker]]:
+    def _take(self) -> dict[ContextNode, list[_Asker]]:
         """All that waits and may be taken, without those who have gone away."""
-        taken: dict[Node, list[_Asker]] = {}
+        taken: dict[ContextNode, list[_Asker]] = {}
         with self._gate:
             for mine in [mine for mine in self._loops.values() if mine.settled]:
                 for node, requests in mine.waiting.items():
@@ -225,8 +225,8 @@ class Worker:
             self._working = bool(taken)
         return taken
 
-    def _give(self, answers: Iterable[tuple[_Asker, Node, Outcome]]) -> None:
-        by_loop: dict[_Loop, list[tuple[_Request, Node, Outcome]]] = {}
+    def _give(self, answers: Iterable[tuple[_Asker, ContextNode, Outcome]]) -> None:
+        by_loop: dict[_Loop, list[tuple[_Request, ContextNode, Outcome]]] = {}
         for (mine, request), node, outcome in answers:
             if mine is None:
                 request.answer(node, outcome)
