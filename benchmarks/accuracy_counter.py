@@ -4,7 +4,7 @@
 cache an engine's own statistics count only what the settings before had not asked for.
 
 **Idea.** Every run gets a prefix tree of its own, in which nothing is known. What the beam asks for goes
-through the engine's own way of gathering requests (`Worker`), is counted, and is answered by an engine
+through the engine's own way of gathering requests (`Batcher`), is counted, and is answered by an engine
 that may know it from another run. The row `cold` checks both counts against the statistics of an engine
 with nothing cached.
 """
@@ -15,9 +15,9 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from genlm.bytes.contexts.batcher import Batcher
 from genlm.bytes.contexts.tree import ContextNode, ContextTree
 from genlm.bytes.engine import Engine
-from genlm.bytes.engine.worker import Worker
 
 __all__ = ["Counter"]
 
@@ -42,7 +42,7 @@ class Counter:
         self._tree = ContextTree()
         self._known: OrderedDict[ContextNode, None] = OrderedDict()
         self._seen: set[tuple[int, ...]] = set()
-        self._worker = Worker(lambda nodes: [list(nodes)], self._evaluate)
+        self._batcher = Batcher(lambda nodes: [list(nodes)], self._evaluate)
 
     def node(self, token_ids: Sequence[int]) -> ContextNode:
         """The node of a context."""
@@ -56,7 +56,7 @@ class Counter:
         """Natural log-probabilities of the next token after a node's context."""
         if node.logps is not None:
             return node.logps
-        (outcome,) = await self._worker.ask([node])
+        (outcome,) = await self._batcher.ask([node])
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome

@@ -66,7 +66,7 @@ async def started(engine, *contexts):
 
 def handed_over(engine, count):
     """Whether so many contexts wait for the next batch, and no loop is expected to bring more."""
-    loops = list(engine._worker._loops.values())
+    loops = list(engine._batcher._loops.values())
     return all(loop.settled for loop in loops) and count == sum(len(loop.waiting) for loop in loops)
 
 
@@ -188,14 +188,14 @@ def test_a_loop_closed_while_its_forward_runs(engine, caplog):
     engine._tree_model.model.let_in.set()
     check([[1, 2, 3], [4]], engine.batch_next_token_logprobs_sync([[1, 2, 3], [4]]))
     assert engine._tree_model.model.sizes == [3, 1]
-    assert not engine._worker._loops
+    assert not engine._batcher._loops
     assert not caplog.records
 
 
 def test_a_loop_closed_before_it_could_hand_over(engine):
     engine._tree_model.model.let_in.set()
     loop = asyncio.new_event_loop()
-    asking = engine._worker.ask([engine.node([1, 2])])
+    asking = engine._batcher.ask([engine.node([1, 2])])
     loop.call_soon(lambda: asking.send(None))
     loop.call_soon(loop.stop)
     loop.run_forever()
@@ -217,7 +217,7 @@ async def test_several_loops_share_a_forward(engine):
         )
         for i in range(3)
     ]
-    await until(lambda: len(engine._worker._loops) == 4 and handed_over(engine, 3))
+    await until(lambda: len(engine._batcher._loops) == 4 and handed_over(engine, 3))
     held.let_in.set()
     check([[1, 2, 3], [0, 9], [1, 9], [2, 9]], await asyncio.gather(*first, *others))
     assert held.sizes == [3, 5] and len(held.threads) == 1
@@ -233,7 +233,7 @@ async def test_without_waiting(engine):
         asyncio.ensure_future(asyncio.to_thread(engine.batch_next_token_logprobs_sync, [[i], [9], [i]]))
         for i in range(2)
     ]
-    await until(lambda: len(engine._worker._blocked) == 4)
+    await until(lambda: len(engine._batcher._blocked) == 4)
     engine._tree_model.model.let_in.set()
     one, zero, two = await asyncio.gather(*tasks)
     check([[1, 2, 3], [0], [9], [0], [1], [9], [1]], [one, *zero, *two])
@@ -249,11 +249,11 @@ def test_nothing_is_left_behind(engine):
         mine.next_token_logprobs_sync([1], lora_name="x")
     beam = asyncio.run(_read(llm))
     assert len(answered) and len(beam)
-    for idle in [one._worker.run for one in (mine, adopt(llm))]:
+    for idle in [one._batcher.run for one in (mine, adopt(llm))]:
         idle(int)  # an answer comes before its thread has let go of the worker
     del idle
-    threads = list(mine._worker._thread._threads)
-    gone = [weakref.ref(llm.model), weakref.ref(mine), weakref.ref(mine._worker)]
+    threads = list(mine._batcher._thread._threads)
+    gone = [weakref.ref(llm.model), weakref.ref(mine), weakref.ref(mine._batcher)]
     del llm, mine, beam
     gc.collect()
     assert [g() for g in gone] == [None] * 3

@@ -36,13 +36,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from jaxtyping import Float32
 
+from genlm.bytes.contexts.batcher import QUIET_PASSES, UNTIL_IDLE, Batcher, Outcome
 from genlm.bytes.contexts.tree import ContextNode, ContextTree
 from genlm.bytes.engine.forward import TreeModel
 from genlm.bytes.engine.plain import PlainModel
 from genlm.bytes.engine.plan import parts, plan
 from genlm.bytes.engine.positions import Twins
 from genlm.bytes.engine.weights import Weights
-from genlm.bytes.engine.worker import ENDLESS, PATIENCE, Outcome, Worker
 from genlm.bytes.errors import ModelOutputError, bad_value, training
 
 if TYPE_CHECKING:
@@ -108,9 +108,9 @@ class Engine:
         self._logps_bytes = 0
         # Guards the trees and the log-probabilities, for moments. The slots belong to the worker's thread.
         self._lock = Lock()
-        self._worker = Worker(self._parts, self._evaluate)
+        self._batcher = Batcher(self._parts, self._evaluate)
         self._forwards = self._tokens_run = self._tokens_reused = 0
-        self._worker.run(self._tree_model.check)
+        self._batcher.run(self._tree_model.check)
 
     def _made(self) -> TreeModel | PlainModel:
         return TreeModel(self.model, self._slots_bytes) if self._trees_wanted else PlainModel(self.model)
@@ -151,7 +151,7 @@ class Engine:
 
         A forward that is running is waited for. Of the memory for keys and values all is given back.
         """
-        self._worker.run(self._forget)
+        self._batcher.run(self._forget)
 
     @property
     def reproducible(self) -> bool:
@@ -165,7 +165,7 @@ class Engine:
     @reproducible.setter
     def reproducible(self, wanted: bool) -> None:
         self._tree_model.steady = wanted
-        self._worker.patience = ENDLESS if wanted else PATIENCE
+        self._batcher.quiet_passes = UNTIL_IDLE if wanted else QUIET_PASSES
 
     def _forget(self) -> None:
         self._tree_model.cache.clear()
@@ -180,11 +180,11 @@ class Engine:
 
         A forward that is running is waited for. Contexts begun with the old adapter cannot be read on.
         """
-        self._worker.run(lambda: self._llm.add_new_lora(lora_path, lora_name))
+        self._batcher.run(lambda: self._llm.add_new_lora(lora_path, lora_name))
 
     def remove_lora(self, lora_name: str) -> None:
         """Remove a LoRA adapter. A forward that is running is waited for."""
-        self._worker.run(lambda: self._llm.remove_lora(lora_name))
+        self._batcher.run(lambda: self._llm.remove_lora(lora_name))
 
     # -- contexts as nodes ----------------------------------------------------------------------------
 
@@ -212,7 +212,7 @@ class Engine:
             self._touch(node)
             return logps
         self._check(node)
-        (outcome,) = await self._worker.ask([node])
+        (outcome,) = await self._batcher.ask([node])
         return raised(outcome)
 
     async def logprobs_many(self, nodes: Sequence[ContextNode]) -> list[_Logps]:
@@ -238,12 +238,12 @@ class Engine:
                 except ValueError as error:
                     known[node] = error
         asked = list(dict.fromkeys(node for node in nodes if node not in known))
-        known.update(zip(asked, await self._worker.ask(asked), strict=True))
+        known.update(zip(asked, await self._batcher.ask(asked), strict=True))
         return [known[node] for node in nodes]
 
     def _logprobs_sync(self, nodes: list[ContextNode]) -> list[_Logps]:
         self._check(*nodes)
-        return [raised(outcome) for outcome in self._worker.ask_and_wait(nodes)]
+        return [raised(outcome) for outcome in self._batcher.ask_and_wait(nodes)]
 
     def statistics(self) -> Statistics:
         """Forwards, tokens run through the model and tokens reused, slots, bytes and evictions."""

@@ -2,7 +2,7 @@
 
 A forward takes long, so it must not run on an event loop's thread, and the more contexts share one the
 cheaper each is. So requests gather while the worker is busy, and all that wait go out together in the
-next batch. There is no timer: a loop's requests are handed over once `PATIENCE` passes of the loop in a
+next batch. There is no timer: a loop's requests are handed over once `QUIET_PASSES` passes of the loop in a
 row have brought neither a request nor an answer. Answers count because the tasks that they wake ask their
 next questions within a few passes, and requests that came in the meantime wait for those. Otherwise two
 groups of tasks would take turns for good, with a forward each, where one would do for both. No loop
@@ -10,7 +10,7 @@ waits for another one, nor for a thread.
 
 A task that works for more passes than that without asking comes too late for the batch, or does not, as the
 threads happen to run. Round-off depends on what shares a forward, so the last digits of an answer may differ
-from run to run. Where they must not, `patience` is `ENDLESS`: a loop's requests are then handed over when it
+from run to run. Where they must not, `quiet_passes` is `UNTIL_IDLE`: a loop's requests are then handed over when it
 has nothing else to do.
 
 The worker's thread holds nothing while it is idle, and ends when its owner is dropped. The interpreter
@@ -33,16 +33,16 @@ from torch import Tensor
 
 from genlm.bytes.contexts.tree import ContextNode
 
-__all__ = ["ENDLESS", "PATIENCE", "Outcome", "Worker"]
+__all__ = ["QUIET_PASSES", "UNTIL_IDLE", "Batcher", "Outcome"]
 
 T = TypeVar("T")
 
-PATIENCE = 8
+QUIET_PASSES = 8
 """Passes of an event loop. A task that was answered asks again after 4 (it ends, its `gather` ends, the
 task that awaited that goes on and starts new ones, these run); 8 allow for two more `gather`s in between.
 All 8 take 0.1–0.2 ms, the forward of a small model 10–100 ms."""
 
-ENDLESS = 10_000
+UNTIL_IDLE = 10_000
 """Passes that no loop makes without asking anything, unless some task of it never rests; this is then the
 bound."""
 
@@ -85,7 +85,7 @@ _Asker = tuple[_Loop | None, _Request]
 """The loop of a request (None: a thread that waits), and the request."""
 
 
-class Worker:
+class Batcher:
     """Answers questions about nodes on a thread of its own.
 
     Guarantees: `evaluate` is called on that one thread only. What it answers, or raises, reaches exactly
@@ -99,7 +99,7 @@ class Worker:
             those who asked for that node alone.
 
     Attributes:
-        patience: see above.
+        quiet_passes: see above.
     """
 
     def __init__(
@@ -107,18 +107,18 @@ class Worker:
         split: Callable[[Collection[ContextNode]], Iterable[list[ContextNode]]],
         evaluate: Callable[[list[ContextNode]], Mapping[ContextNode, Outcome]],
     ) -> None:
-        self.patience = PATIENCE
+        self.quiet_passes = QUIET_PASSES
         self._split = split
         self._evaluate = evaluate
         self._start()
-        _workers.add(self)
+        _batchers.add(self)
 
     def _start(self) -> None:
         self._gate = Lock()  # held for bookkeeping only, never while something is evaluated
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = WeakKeyDictionary()
         self._blocked: list[tuple[ContextNode, _Request]] = []
         self._working = False
-        self._thread = concurrent.futures.ThreadPoolExecutor(1, "genlm-bytes-engine")
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "genlm-bytes-batcher")
 
     # -- asking ---------------------------------------------------------------------------------------
 
@@ -166,13 +166,13 @@ class Worker:
     def _stir(self, loop: asyncio.AbstractEventLoop, mine: _Loop) -> None:
         if not mine.stirred:
             mine.stirred = True
-            loop.call_soon(self._settle, loop, mine, mine.events, self.patience)
+            loop.call_soon(self._settle, loop, mine, mine.events, self.quiet_passes)
 
-    def _settle(self, loop: asyncio.AbstractEventLoop, mine: _Loop, seen: int, patience: int) -> None:
+    def _settle(self, loop: asyncio.AbstractEventLoop, mine: _Loop, seen: int, quiet_passes: int) -> None:
         if mine.events != seen:
-            patience = self.patience
-        if patience and not (self.patience == ENDLESS and _is_idle(loop)):
-            loop.call_soon(self._settle, loop, mine, mine.events, patience - 1)
+            quiet_passes = self.quiet_passes
+        if quiet_passes and not (self.quiet_passes == UNTIL_IDLE and _is_idle(loop)):
+            loop.call_soon(self._settle, loop, mine, mine.events, quiet_passes - 1)
             return
         mine.stirred = False
         with self._gate:
@@ -249,11 +249,11 @@ def _is_idle(loop: asyncio.AbstractEventLoop) -> bool:
     return ready is not None and not ready
 
 
-_workers: WeakSet[Worker] = WeakSet()
+_batchers: WeakSet[Batcher] = WeakSet()
 
 
 def _start_anew() -> None:
-    for worker in _workers:
+    for worker in _batchers:
         worker._start()
 
 
