@@ -135,11 +135,11 @@ def test_layers_on_several_devices():
     cache = SlotCache(1, torch.device("cpu"), 10**6)
     tree = ContextTree()
     nodes = [tree.find([1]), tree.find([2]), tree.find([1, 2])]
-    cache.expose(nodes[:2])
+    cache.prepare(nodes[:2])
     there = torch.zeros(1, 2, 2, 4, device="meta")
     keys, values = cache.layers[0].update(there, there)
     assert keys.device.type == values.device.type == "meta" and keys.shape == there.shape
-    cache.expose(nodes[2:])
+    cache.prepare(nodes[2:])
     keys, _ = cache.layers[0].update(there[:, :, :1], there[:, :, :1])
     assert keys.device.type == "meta" and keys.shape == (1, 2, 2, 4)
 
@@ -234,7 +234,7 @@ def test_contexts_that_do_not_fit_beside_each_other(llama):
 
     def counted(new, wanted):
         found = run(new, wanted)
-        seen.append(len(engine._tree_model.cache.exposure.old) + len(new))
+        seen.append(len(engine._tree_model.cache.view.old) + len(new))
         return found
 
     engine._tree_model.run = counted

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import WINDOW
 
+from genlm.bytes.backends.hf_tree.kv_view import make_view
 from genlm.bytes.contexts.tree import ContextTree
 from genlm.bytes.engine import Engine, slots
-from genlm.bytes.engine.exposure import expose
 from genlm.bytes.engine.forward import FULL, TreeModel
 from genlm.bytes.engine.plan import parts
 from genlm.bytes.errors import ModelOutputError
@@ -42,9 +42,9 @@ def shown(monkeypatch):
     masks = TreeModel._masks
 
     def noted(self, new, paths):
-        found, exposure = masks(self, new, paths), self.cache.exposure
+        found, exposure = masks(self, new, paths), self.cache.view
         given = list(found.values()) if isinstance(found, dict) else [found]
-        holes = exposure.length - len(exposure.old) - len(new)
+        holes = view.length - len(exposure.old) - len(new)
         seen.append((len(new), holes, len(exposure.old) > 0 and exposure.start is None, given))
         return found
 
@@ -101,7 +101,7 @@ def test_columns_name_the_slots(data):
         np.array(data.draw(st.lists(st.sampled_from(slots), unique=True, max_size=20)), np.int64)
         for _ in range(data.draw(st.integers(0, 3)))
     ]
-    shown = expose(new, paths, capacity)
+    shown = make_view(new, paths, capacity)
     if shown.start is None:
         order = [*shown.old, *shown.new]
     else:

@@ -208,7 +208,7 @@ def test_slots_before_the_first_forward() -> None:
     cache = SlotCache(2, torch.device("cpu"), most_bytes=1)
     assert cache.nbytes == 0 and cache.get_max_length() == -1
     tree = ContextTree()
-    cache.expose([tree.find([i]) for i in range(100)])
+    cache.prepare([tree.find([i]) for i in range(100)])
     assert cache.used == 100 <= cache.capacity
     assert cache.nbytes == 0 and cache.evictions == 0
 

@@ -355,7 +355,7 @@ class Engine:
                 raise
             self._forwards += 1
             self._tokens_run += len(part)
-            self._tokens_reused += len(cache.exposure.old)
+            self._tokens_reused += len(cache.view.old)
             if at:
                 found |= {part[i]: row for i, row in zip(at, rows, strict=True)}
         if any(_undefined(row) for row in found.values()):

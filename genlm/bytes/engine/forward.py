@@ -121,7 +121,7 @@ class TreeModel:
             finally:
                 self.cache.release([beyond])
         forget_longer(self.model, self._stretched, deepest)
-        paths = self.cache.expose(new)
+        paths = self.cache.prepare(new)
         put: dict[str, Any] = {"device": self.device, "dtype": torch.long}
         kwargs: dict[str, Any] = {"logits_to_keep": torch.tensor(wanted, **put)} if self._keeps_logits else {}
         masks = self._masks(new, paths)
@@ -149,7 +149,7 @@ class TreeModel:
 
     def _masks(self, new: list[ContextNode], paths: Mapping[ContextNode, Int[np.ndarray, " depth"]]) -> Any:
         """A mask for each kind of layer; None where a node may attend to all that it is shown."""
-        shown = self.cache.exposure
+        shown = self.cache.view
         if not paths and is_chain(new):
             return None  # from the root: the model's own causal mask is this mask, and faster
         masks: dict[str, Any] = dict.fromkeys(self.kinds)

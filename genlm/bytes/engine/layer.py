@@ -89,10 +89,10 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def get_mask_sizes(self, query_length: Any) -> tuple[int, int]:
         # Earlier releases of transformers 5 pass the positions themselves; the new nodes say how many.
-        return self._cache.exposure.length, 0
+        return self._cache.view.length, 0
 
     def get_seq_length(self) -> int:
-        return self._cache.exposure.length - len(self._cache.exposure.new)
+        return self._cache.view.length - len(self._cache.view.new)
 
     def get_max_length(self) -> int:
         return -1

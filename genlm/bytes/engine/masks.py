@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Bool, Int
 
+from genlm.bytes.backends.hf_tree.kv_view import KVView
 from genlm.bytes.contexts.tree import ContextNode
-from genlm.bytes.engine.exposure import Exposure
 
 __all__ = ["ancestors", "depths", "is_chain"]
 
@@ -20,16 +20,16 @@ def is_chain(new: list[ContextNode]) -> bool:
     return all(node.parent is before for node, before in zip(new[1:], new[:-1], strict=True))
 
 
-def ancestors(new: list[ContextNode], paths: _Paths, exposure: Exposure) -> Bool[np.ndarray, "new all"]:
+def ancestors(new: list[ContextNode], paths: _Paths, view: KVView) -> Bool[np.ndarray, "new all"]:
     """`[i, j]`: whether column `j` of the exposure is `new[i]` or an ancestor of it.
 
     Args:
         new: parents first.
         paths: the slots down to each parent that is not new itself.
     """
-    mask = np.zeros((len(new), exposure.length), np.bool_)
-    own = exposure.columns(exposure.new)
-    columns = {stem: exposure.columns(path) for stem, path in paths.items()}
+    mask = np.zeros((len(new), view.length), np.bool_)
+    own = view.columns(view.new)
+    columns = {stem: view.columns(path) for stem, path in paths.items()}
     row: dict[ContextNode, int] = {}
     for i, node in enumerate(new):
         parent = node.parent
@@ -43,10 +43,10 @@ def ancestors(new: list[ContextNode], paths: _Paths, exposure: Exposure) -> Bool
     return mask
 
 
-def depths(new: list[ContextNode], paths: _Paths, exposure: Exposure) -> Int[np.ndarray, " all"]:
+def depths(new: list[ContextNode], paths: _Paths, view: KVView) -> Int[np.ndarray, " all"]:
     """The depth of the node in each column; 0 in a hole."""
-    found = np.zeros(exposure.length, np.int64)
+    found = np.zeros(view.length, np.int64)
     for path in paths.values():
-        found[exposure.columns(path)] = np.arange(1, len(path) + 1)
-    found[exposure.columns(exposure.new)] = [node.depth for node in new]
+        found[view.columns(path)] = np.arange(1, len(path) + 1)
+    found[view.columns(view.new)] = [node.depth for node in new]
     return found

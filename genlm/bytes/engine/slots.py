@@ -24,8 +24,8 @@ import torch
 from jaxtyping import Int
 from transformers.cache_utils import Cache
 
+from genlm.bytes.backends.hf_tree.kv_view import KVView, first_run, make_view, scattered, slots_of
 from genlm.bytes.contexts.tree import ContextNode
-from genlm.bytes.engine.exposure import Exposure, expose, first_run, scattered, slots_of
 from genlm.bytes.engine.layer import SlotLayer
 from genlm.bytes.engine.paths import Paths
 
@@ -37,7 +37,7 @@ WORTH_MOVING = 64
 
 
 class SlotCache(Cache):  # type: ignore[misc]
-    """The cache that the model is given. `expose` is called before each forward.
+    """The cache that the model is given. `prepare` is called before each forward.
 
     Args:
         layers: how many layers the model has.
@@ -47,7 +47,7 @@ class SlotCache(Cache):  # type: ignore[misc]
 
     Attributes:
         clock: nodes used at this time are not evicted. Whoever starts a request advances it.
-        exposure: what the forward attends to.
+        view: what the forward attends to.
         new: the new nodes' slots, for the layers.
         old: the slots that the layers answer with: a stretch, or those that are gathered and followed
             by the new; None if there are only new ones.
@@ -60,7 +60,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         self.evictions = 0
         self.clock = 0
         none = np.empty(0, np.int64)
-        self.exposure = Exposure(none, none, None, 0)
+        self.view = KVView(none, none, None, 0)
         self.new: slice | Int[torch.Tensor, " new"] = slice(0, 0)
         self.old: slice | Int[torch.Tensor, " old"] | None = None
         self._device = device
@@ -88,7 +88,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         per_slot = self._bytes_per_slot
         return self.most_bytes // per_slot if per_slot else None
 
-    def expose(self, new: list[ContextNode]) -> dict[ContextNode, Int[np.ndarray, " depth"]]:
+    def make_view(self, new: list[ContextNode]) -> dict[ContextNode, Int[np.ndarray, " depth"]]:
         """Prepare a forward over `new`, parents first. Gives each a slot.
 
         Returns:
@@ -106,8 +106,8 @@ class SlotCache(Cache):  # type: ignore[misc]
         if self._settle(paths.values(), len(new)):
             paths = {stem: self._paths.of(stem) for stem in stems}
         self._give_slots(lacking)
-        self.exposure = expose(np.array([node.slot for node in new]), paths.values(), self.capacity)
-        self.new = self._stretch(self.exposure.new)
+        self.view = make_view(np.array([node.slot for node in new]), paths.values(), self.capacity)
+        self.new = self._stretch(self.view.new)
         self.old = self._exposed()
         return paths
 
@@ -117,7 +117,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         return torch.tensor(slots, device=self._device)
 
     def _exposed(self) -> slice | Int[torch.Tensor, " old"] | None:
-        shown = self.exposure
+        shown = self.view
         if shown.start is not None:
             return slice(shown.start, shown.start + shown.length)
         return torch.tensor(shown.old, device=self._device) if len(shown.old) else None

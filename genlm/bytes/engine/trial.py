@@ -24,8 +24,8 @@ import torch
 from jaxtyping import Float, Float32, Int
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from genlm.bytes.backends.hf_tree.kv_view import KVView
 from genlm.bytes.contexts.tree import ContextNode, ContextTree
-from genlm.bytes.engine.exposure import Exposure
 from genlm.bytes.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -231,9 +231,9 @@ class _Columns(Cache):  # type: ignore[misc]
         super().__init__(layers=[_Layer(self, i) for i in range(trunk.layers)])
         self.trunk, self.old, self.end = trunk, old, end
         self.new = torch.from_numpy(new)
-        self.exposure = Exposure(new, np.sort(old), 0, count)
+        self.view = KVView(new, np.sort(old), 0, count)
 
-    def expose(self, new: list[ContextNode]) -> dict[ContextNode, Int[np.ndarray, " depth"]]:
+    def make_view(self, new: list[ContextNode]) -> dict[ContextNode, Int[np.ndarray, " depth"]]:
         """See `SlotCache`."""
         assert self.end is not None and len(new) == len(self.new)
         return {self.end: self.old}
@@ -260,14 +260,14 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
 
     def _among(self, states: Float[torch.Tensor, "1 h n d"]) -> Float[torch.Tensor, "1 h c d"]:
         """Some states in the new nodes' columns; elsewhere zero."""
-        made = states.new_zeros((*states.shape[:2], self._cache.exposure.length, states.shape[3]))
+        made = states.new_zeros((*states.shape[:2], self._cache.view.length, states.shape[3]))
         return made.index_copy_(2, self._cache.new.to(states.device), states)
 
     def get_mask_sizes(self, query_length: Any) -> tuple[int, int]:
-        return self._cache.exposure.length, 0
+        return self._cache.view.length, 0
 
     def get_seq_length(self) -> int:
-        return self._cache.exposure.length - len(self._cache.new)
+        return self._cache.view.length - len(self._cache.new)
 
     def get_max_length(self) -> int:
         return -1
