@@ -140,7 +140,7 @@ def test_ancestors_of_what_is_kept_are_kept(data, most_bytes):
             check(LLAMA, grown, found)
         for node in engine._tree_model.cache._held():
             assert node.parent.parent is None or node.parent.slot is not None
-            path = engine._tree_model.cache._paths.of(node)
+            path = engine._tree_model.cache._table.of(node)
             at = node
             for slot in reversed(path.tolist()):
                 assert engine._tree_model.cache._holders[slot] is at

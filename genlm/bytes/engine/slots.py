@@ -25,9 +25,9 @@ from jaxtyping import Int
 from transformers.cache_utils import Cache
 
 from genlm.bytes.backends.hf_tree.kv_view import KVView, first_run, make_view, scattered, slots_of
+from genlm.bytes.backends.hf_tree.slot_table import SlotTable
 from genlm.bytes.contexts.tree import ContextNode
 from genlm.bytes.engine.layer import SlotLayer
-from genlm.bytes.engine.paths import Paths
 
 __all__ = ["SlotCache"]
 
@@ -66,7 +66,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         self._device = device
         self._holders: list[ContextNode | None] = [None] * self.capacity
         self._free = np.ones(self.capacity, np.bool_)
-        self._paths = Paths()
+        self._table = SlotTable()
 
     @property
     def used(self) -> int:
@@ -102,9 +102,9 @@ class SlotCache(Cache):  # type: ignore[misc]
             node.used = self.clock
         lacking = [node for node in new if node.slot is None]
         self._make_room(len(lacking))
-        paths = {stem: self._paths.of(stem) for stem in stems}
+        paths = {stem: self._table.of(stem) for stem in stems}
         if self._settle(paths.values(), len(new)):
-            paths = {stem: self._paths.of(stem) for stem in stems}
+            paths = {stem: self._table.of(stem) for stem in stems}
         self._give_slots(lacking)
         self.view = make_view(np.array([node.slot for node in new]), paths.values(), self.capacity)
         self.new = self._stretch(self.view.new)
@@ -165,7 +165,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         self._holders = [None] * self.capacity
         self._free = np.ones(self.capacity, np.bool_)
         self._place(nodes, range(len(nodes)))
-        self._paths.forget()
+        self._table.forget()
 
     def _place(self, nodes: Iterable[ContextNode], slots: Iterable[int]) -> None:
         for node, slot in zip(nodes, slots, strict=True):
@@ -180,7 +180,7 @@ class SlotCache(Cache):  # type: ignore[misc]
                 self._holders[node.slot] = None
                 self._free[node.slot] = True
                 node.slot = None
-        self._paths.forget()
+        self._table.forget()
 
     def discard(self, nodes: Iterable[ContextNode]) -> None:
         """Take slots back whose contents cannot be trusted, and those of what descends from them."""

@@ -9,14 +9,14 @@ from jaxtyping import Int
 
 from genlm.bytes.contexts.tree import ContextNode
 
-__all__ = ["Paths"]
+__all__ = ["SlotTable"]
 
 KEPT = 256
-"""Paths remembered: more than one for each candidate of the beams that share a forward. At 4,000 tokens
+"""SlotTable remembered: more than one for each candidate of the beams that share a forward. At 4,000 tokens
 all of them take 8 MB."""
 
 
-class Paths:
+class SlotTable:
     """Remembers the paths of the nodes asked for last, so that one that is longer by a few is read off."""
 
     def __init__(self) -> None:
