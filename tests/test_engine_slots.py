@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from tiny import WINDOW
 
 from genlm.bytes.backends.hf_tree.kv_view import make_view
+from genlm.bytes.backends.hf_tree.schedule import split_batch
 from genlm.bytes.contexts.tree import ContextTree
 from genlm.bytes.engine import Engine, slots
 from genlm.bytes.engine.forward import FULL, TreeModel
-from genlm.bytes.engine.plan import parts
 from genlm.bytes.errors import ModelOutputError
 
 SUPPORTED = [k for k in tiny.KINDS if k not in ("mamba", "bloom")]
@@ -215,7 +215,7 @@ def test_what_cannot_be_trusted_spoils_nothing(how, monkeypatch):
 def test_what_is_run_together_shares_its_weights():
     trees = [ContextTree(), ContextTree("one"), ContextTree("two")]
     nodes = [tree.find([token]) for token in range(4) for tree in trees]
-    found = list(parts(nodes, 3, 100))
+    found = list(split_batch(nodes, 3, 100))
     assert sorted(map(id, nodes)) == sorted(id(node) for part in found for node in part)
     assert all(len({node.tree for node in part}) == 1 and len(part) <= 3 for part in found)
 

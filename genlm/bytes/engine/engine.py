@@ -36,11 +36,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from jaxtyping import Float32
 
+from genlm.bytes.backends.hf_tree.schedule import nodes_to_run, split_batch
 from genlm.bytes.contexts.batcher import QUIET_PASSES, UNTIL_IDLE, Batcher, Outcome
 from genlm.bytes.contexts.tree import ContextNode, ContextTree
 from genlm.bytes.engine.forward import TreeModel
 from genlm.bytes.engine.plain import PlainModel
-from genlm.bytes.engine.plan import parts, plan
 from genlm.bytes.engine.positions import Twins
 from genlm.bytes.engine.weights import Weights
 from genlm.bytes.errors import ModelOutputError, bad_value, training
@@ -262,7 +262,7 @@ class Engine:
     def _parts(self, nodes: Collection[ContextNode]) -> Iterator[list[ContextNode]]:
         nothing_kept = isinstance(self._tree_model, PlainModel)
         most = sys.maxsize if nothing_kept else self._tree_model.cache.most_slots or 0
-        return parts(nodes, MOST_NEW, most)
+        return split_batch(nodes, MOST_NEW, most)
 
     def _evaluate(self, nodes: list[ContextNode]) -> dict[ContextNode, Outcome]:
         """The log-probabilities at `nodes`, which share a tree, running what is missing."""
@@ -342,7 +342,7 @@ class Engine:
     def _run_tree(self, model: TreeModel, wanted: list[ContextNode]) -> dict[ContextNode, _Logps]:
         cache = model.cache
         cache.clock += 1
-        new = plan(wanted, cache.clock)
+        new = nodes_to_run(wanted, cache.clock)
         ask = set(wanted)
         found: dict[ContextNode, _Logps] = {}
         for first in range(0, len(new), MOST_NEW):

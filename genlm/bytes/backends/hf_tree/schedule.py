@@ -6,10 +6,12 @@ from collections.abc import Collection, Iterator
 
 from genlm.bytes.contexts.tree import ContextNode, ContextTree
 
-__all__ = ["parts", "plan"]
+__all__ = ["nodes_to_run", "split_batch"]
 
 
-def parts(nodes: Collection[ContextNode], most_nodes: int, most_slots: int) -> Iterator[list[ContextNode]]:
+def split_batch(
+    nodes: Collection[ContextNode], most_nodes: int, most_slots: int
+) -> Iterator[list[ContextNode]]:
     """Nodes that can be evaluated together, short contexts first.
 
     Each part shares one set of weights, asks for at most `most_nodes`, and has at most `most_slots` nodes
@@ -45,7 +47,7 @@ def _exceeds(nodes: list[ContextNode], most: int) -> bool:
     return len(seen) > most
 
 
-def plan(wanted: list[ContextNode], clock: int) -> list[ContextNode]:
+def nodes_to_run(wanted: list[ContextNode], clock: int) -> list[ContextNode]:
     """The nodes to run, parents first: those wanted, and those on the way to them that have no slot.
 
     They, and the nodes with slots that they descend from, are marked as used at `clock`. Nodes further up
