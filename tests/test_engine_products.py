@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from test_engine_slots import SUPPORTED, TOKENS, check
 from torch.nn.functional import linear
 
+from genlm.bytes.backends.hf_tree.grouped_query import NAME, grouped_query
 from genlm.bytes.engine import Engine, forward, products
 from genlm.bytes.engine.forward import TreeModel
-from genlm.bytes.engine.heads import NAME, heads_grouped
 from genlm.bytes.engine.products import Turned, faster_turned
 
 GROUPED = ["llama", "mistral", "gemma3", "qwen2", "qwen3", "phi3", "mixtral"]
@@ -155,12 +155,12 @@ class TestGroupedHeads:
         with torch.no_grad():
             for given in ({"input_ids": ids}, {"input_ids": ids, "attention_mask": mask}):
                 want = model(**given).logits
-                with heads_grouped(model.config):
+                with grouped_query(model.config):
                     assert model.config._attn_implementation == NAME
                     found = model(**given).logits
                 torch.testing.assert_close(found[1], want[1], rtol=1e-4, atol=1e-4)
                 torch.testing.assert_close(found[0, 4:], want[0, 4:], rtol=1e-4, atol=1e-4)
-            with heads_grouped(model.config):
+            with grouped_query(model.config):
                 made = model.generate(ids[:1], max_new_tokens=5, do_sample=False, pad_token_id=0)
             assert torch.equal(
                 made, model.generate(ids[:1], max_new_tokens=5, do_sample=False, pad_token_id=0)
@@ -168,13 +168,13 @@ class TestGroupedHeads:
 
     def test_the_name_is_given_back(self):
         model = tiny.model("llama")
-        with pytest.raises(RuntimeError, match="lost"), heads_grouped(model.config):
+        with pytest.raises(RuntimeError, match="lost"), grouped_query(model.config):
             raise RuntimeError("device lost")
         assert model.config._attn_implementation == "sdpa"
 
     def test_a_model_that_cannot(self, monkeypatch):
         """It knows no attention of that name, and goes on as it was."""
-        monkeypatch.setattr("genlm.bytes.engine.heads.NAME", "nobody has registered this")
+        monkeypatch.setattr("genlm.bytes.backends.hf_tree.grouped_query.NAME", "nobody has registered this")
         llm = tiny.transformer("llama")
         engine = Engine(llm)
         nodes = [engine.node([3, 4]), engine.node([3, 5, 6])]

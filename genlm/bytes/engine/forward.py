@@ -35,8 +35,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int
 
+from genlm.bytes.backends.hf_tree.grouped_query import grouped_query, groups_queries
 from genlm.bytes.contexts.tree import ContextNode
-from genlm.bytes.engine.heads import heads_grouped, shares_keys
 from genlm.bytes.engine.masks import ancestors, depths, is_chain
 from genlm.bytes.engine.positions import forget_longer, stretched, switch_of
 from genlm.bytes.engine.products import Turned, faster_turned
@@ -87,7 +87,7 @@ class TreeModel:
         self.steady = False
         on_cpu = self.device.type == "cpu"
         self._turned = faster_turned(model) if on_cpu else frozenset()
-        self._grouped = on_cpu and self.boolean and shares_keys(model)
+        self._grouped = on_cpu and self.boolean and groups_queries(model)
 
     def run(self, new: list[ContextNode], wanted: Sequence[int]) -> list[Float32[torch.Tensor, " v"]]:
         """The next token's natural log-probabilities at some of `new` (see `forward`), in the host's memory.
@@ -144,7 +144,7 @@ class TreeModel:
             if new in self._turned and not self.steady:
                 ways.enter_context(Turned(self._turned))
             if masked and self._grouped:
-                ways.enter_context(heads_grouped(self.config))
+                ways.enter_context(grouped_query(self.config))
             yield
 
     def _masks(self, new: list[ContextNode], paths: Mapping[ContextNode, Int[np.ndarray, " depth"]]) -> Any:
