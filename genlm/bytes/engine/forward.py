@@ -36,10 +36,10 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int
 
 from genlm.bytes.backends.hf_tree.grouped_query import grouped_query, groups_queries
+from genlm.bytes.backends.hf_tree.small_matmul import TransposedMatmul, faster_transposed
 from genlm.bytes.contexts.tree import ContextNode
 from genlm.bytes.engine.masks import ancestors, depths, is_chain
 from genlm.bytes.engine.positions import forget_longer, stretched, switch_of
-from genlm.bytes.engine.products import Turned, faster_turned
 from genlm.bytes.engine.slots import SlotCache
 from genlm.bytes.engine.trial import try_out
 from genlm.bytes.errors import UnsupportedModelError
@@ -59,7 +59,7 @@ class TreeModel:
     Attributes:
         longest: the most tokens that the model reads; None where it does not say.
         switch: the longest context to be read in a tree that is not far; None: all are.
-        steady: whether to do without what is chosen by measuring (`products.py`): a second engine may find
+        steady: whether to do without what is chosen by measuring (`small_matmul.py`): a second engine may find
             otherwise, and round-off depends on it.
 
     Raises:
@@ -86,7 +86,7 @@ class TreeModel:
         self._stretched = stretched(model)
         self.steady = False
         on_cpu = self.device.type == "cpu"
-        self._turned = faster_turned(model) if on_cpu else frozenset()
+        self._transposed = faster_transposed(model) if on_cpu else frozenset()
         self._grouped = on_cpu and self.boolean and groups_queries(model)
 
     def run(self, new: list[ContextNode], wanted: Sequence[int]) -> list[Float32[torch.Tensor, " v"]]:
@@ -141,8 +141,8 @@ class TreeModel:
     def _faster(self, new: int, masked: bool) -> Iterator[None]:
         """Have a forward over so many nodes computed in the fastest way known."""
         with ExitStack() as ways:
-            if new in self._turned and not self.steady:
-                ways.enter_context(Turned(self._turned))
+            if new in self._transposed and not self.steady:
+                ways.enter_context(TransposedMatmul(self._transposed))
             if masked and self._grouped:
                 ways.enter_context(grouped_query(self.config))
             yield
