@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from tiny import LONGEST, WINDOW
 
 from genlm.bytes import BeamParams, ByteBeamState
+from genlm.bytes.backends.hf_tree.kv_cache import KVCache
 from genlm.bytes.contexts.tree import ContextTree
 from genlm.bytes.engine import Engine, Statistics, adopt
 from genlm.bytes.engine.engine import default_bounds
 from genlm.bytes.engine.forward import TreeModel
-from genlm.bytes.engine.slots import SlotCache
 from genlm.bytes.errors import GenlmBytesError, UnsupportedModelError
 from genlm.bytes.trie import TrieMode
 
@@ -132,7 +132,7 @@ def test_a_forward_stays_on_its_device(kind, attention):
 
 def test_layers_on_several_devices():
     """Each layer's slots are found where the layer is, wherever the model's first one may be."""
-    cache = SlotCache(1, torch.device("cpu"), 10**6)
+    cache = KVCache(1, torch.device("cpu"), 10**6)
     tree = ContextTree()
     nodes = [tree.find([1]), tree.find([2]), tree.find([1, 2])]
     cache.prepare(nodes[:2])

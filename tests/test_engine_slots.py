@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import WINDOW
 
+from genlm.bytes.backends.hf_tree import kv_cache
 from genlm.bytes.backends.hf_tree.kv_view import make_view
 from genlm.bytes.backends.hf_tree.schedule import split_batch
 from genlm.bytes.contexts.tree import ContextTree
-from genlm.bytes.engine import Engine, slots
+from genlm.bytes.engine import Engine
 from genlm.bytes.engine.forward import FULL, TreeModel
 from genlm.bytes.errors import ModelOutputError
 
@@ -153,7 +154,7 @@ def test_ancestors_of_what_is_kept_are_kept(data, most_bytes):
 def test_what_lies_strewn_is_put_together(kind, monkeypatch, shown):
     """Two branches grow beside contexts that nobody comes back to: hardly a forward gathers slots, and
     buffers grow with what is kept, not with the moves."""
-    monkeypatch.setattr(slots, "WORTH_MOVING", 8)
+    monkeypatch.setattr(kv_cache, "WORTH_MOVING", 8)
     llm = tiny.transformer(kind)
     engine, rng = Engine(llm), np.random.default_rng(2)
     cache, gathered = engine._tree_model.cache, 0

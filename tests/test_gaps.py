@@ -24,11 +24,11 @@ from hypothesis import strategies as st
 from toy import EOS_STRING, TOY, RememberingToy, ToyLM, vocabularies
 
 from genlm.bytes import BeamParams, ByteBeamState, TokenByteTrie
+from genlm.bytes.backends.hf_tree.kv_cache import KVCache
 from genlm.bytes.byte_lm import prefill
 from genlm.bytes.byte_lm.guess import guess_tokens
 from genlm.bytes.contexts.tree import ContextTree
 from genlm.bytes.engine import Engine, adopt
-from genlm.bytes.engine.slots import SlotCache
 from genlm.bytes.errors import (
     EmptyBeamError,
     GenlmBytesError,
@@ -205,7 +205,7 @@ class TestEngine:
 
 def test_slots_before_the_first_forward() -> None:
     """Nothing is known of the layers' shapes yet, so slots cost nothing and no bound applies."""
-    cache = SlotCache(2, torch.device("cpu"), most_bytes=1)
+    cache = KVCache(2, torch.device("cpu"), most_bytes=1)
     assert cache.nbytes == 0 and cache.get_max_length() == -1
     tree = ContextTree()
     cache.prepare([tree.find([i]) for i in range(100)])

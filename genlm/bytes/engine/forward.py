@@ -36,11 +36,11 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int
 
 from genlm.bytes.backends.hf_tree.grouped_query import grouped_query, groups_queries
+from genlm.bytes.backends.hf_tree.kv_cache import KVCache
 from genlm.bytes.backends.hf_tree.small_matmul import TransposedMatmul, faster_transposed
 from genlm.bytes.contexts.tree import ContextNode
 from genlm.bytes.engine.masks import ancestors, depths, is_chain
 from genlm.bytes.engine.positions import forget_longer, stretched, switch_of
-from genlm.bytes.engine.slots import SlotCache
 from genlm.bytes.engine.trial import try_out
 from genlm.bytes.errors import UnsupportedModelError
 
@@ -54,7 +54,7 @@ class TreeModel:
 
     Args:
         model: the Hugging Face model, in evaluation mode.
-        most_bytes: see `SlotCache`.
+        most_bytes: see `KVCache`.
 
     Attributes:
         longest: the most tokens that the model reads; None where it does not say.
@@ -80,7 +80,7 @@ class TreeModel:
             raise UnsupportedModelError("its forward takes no position_ids and past_key_values")
         self._keeps_logits = "logits_to_keep" in parameters
         self.device: torch.device = model.device
-        self.cache = SlotCache(len(self.kinds), self.device, most_bytes)
+        self.cache = KVCache(len(self.kinds), self.device, most_bytes)
         self.longest: int | None = getattr(self.config, "max_position_embeddings", None)
         self.switch = switch_of(self.config)
         self._stretched = stretched(model)

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from jaxtyping import Float32
 
+from genlm.bytes.backends.hf_tree.kv_cache import KVCache
 from genlm.bytes.contexts.tree import ContextNode
-from genlm.bytes.engine.slots import SlotCache
 from genlm.bytes.errors import UnsupportedModelError
 
 __all__ = ["PlainModel"]
@@ -51,7 +51,7 @@ class PlainModel:
         self.device: torch.device = model.device
         self.longest: int | None = getattr(self.config, "max_position_embeddings", None)
         self.switch: int | None = None
-        self.cache = SlotCache(0, self.device, 0)
+        self.cache = KVCache(0, self.device, 0)
         self.steady = False
         self.forwards = self.tokens = 0
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters

@@ -234,7 +234,7 @@ class _Columns(Cache):  # type: ignore[misc]
         self.view = KVView(new, np.sort(old), 0, count)
 
     def make_view(self, new: list[ContextNode]) -> dict[ContextNode, Int[np.ndarray, " depth"]]:
-        """See `SlotCache`."""
+        """See `KVCache`."""
         assert self.end is not None and len(new) == len(self.new)
         return {self.end: self.old}
 

@@ -51,7 +51,7 @@ def nodes_to_run(wanted: list[ContextNode], clock: int) -> list[ContextNode]:
     """The nodes to run, parents first: those wanted, and those on the way to them that have no slot.
 
     They, and the nodes with slots that they descend from, are marked as used at `clock`. Nodes further up
-    are not walked; they are marked when something is to be evicted (`SlotCache`).
+    are not walked; they are marked when something is to be evicted (`KVCache`).
     """
     new: dict[ContextNode, None] = dict.fromkeys(wanted)
     for start in wanted:

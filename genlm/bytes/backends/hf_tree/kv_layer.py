@@ -9,17 +9,17 @@ from jaxtyping import Float, Int
 from transformers.cache_utils import CacheLayerMixin
 
 if TYPE_CHECKING:
-    from genlm.bytes.engine.slots import SlotCache
+    from genlm.bytes.backends.hf_tree.kv_cache import KVCache
 
-__all__ = ["SlotLayer"]
+__all__ = ["KVLayer"]
 
 
-class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
+class KVLayer(CacheLayerMixin):  # type: ignore[misc]
     """One layer's buffers, `[1, heads, slots, head size]`."""
 
     is_sliding = False
 
-    def __init__(self, cache: SlotCache) -> None:
+    def __init__(self, cache: KVCache) -> None:
         super().__init__()
         self._cache = cache
 

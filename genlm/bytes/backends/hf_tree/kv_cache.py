@@ -24,19 +24,19 @@ import torch
 from jaxtyping import Int
 from transformers.cache_utils import Cache
 
+from genlm.bytes.backends.hf_tree.kv_layer import KVLayer
 from genlm.bytes.backends.hf_tree.kv_view import KVView, first_run, make_view, scattered, slots_of
 from genlm.bytes.backends.hf_tree.slot_table import SlotTable
 from genlm.bytes.contexts.tree import ContextNode
-from genlm.bytes.engine.layer import SlotLayer
 
-__all__ = ["SlotCache"]
+__all__ = ["KVCache"]
 
 FIRST_CAPACITY = 64
 WORTH_MOVING = 64
 """Slots from which moving them pays: it costs what gathering them once does, and some bookkeeping."""
 
 
-class SlotCache(Cache):  # type: ignore[misc]
+class KVCache(Cache):  # type: ignore[misc]
     """The cache that the model is given. `prepare` is called before each forward.
 
     Args:
@@ -54,7 +54,7 @@ class SlotCache(Cache):  # type: ignore[misc]
     """
 
     def __init__(self, layers: int, device: torch.device, most_bytes: int) -> None:
-        super().__init__(layers=[SlotLayer(self) for _ in range(layers)])
+        super().__init__(layers=[KVLayer(self) for _ in range(layers)])
         self.capacity = FIRST_CAPACITY
         self.most_bytes = most_bytes
         self.evictions = 0
