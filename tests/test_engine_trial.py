@@ -16,8 +16,8 @@ import torch
 from tiny import GROUPED
 
 from genlm.bytes import BeamParams, ByteBeamState
+from genlm.bytes.backends.hf_tree.uncached import UncachedModel
 from genlm.bytes.engine import Engine, adopt, forward, trial
-from genlm.bytes.engine.plain import PlainModel
 from genlm.bytes.errors import UnsupportedModelError
 
 TOKENS = len(tiny.tokenizer())
@@ -99,7 +99,7 @@ HYBRIDS: dict[str, dict[str, Any]] = {
 
 
 def runs_plainly(engine: Any) -> bool:
-    return isinstance(engine, Engine) and isinstance(engine._tree_model, PlainModel)
+    return isinstance(engine, Engine) and isinstance(engine._tree_model, UncachedModel)
 
 
 @torch.no_grad()
@@ -291,7 +291,7 @@ def test_a_model_that_looks_ahead() -> None:
     llm = tiny.served("Bert", **options, is_decoder=False)
     engine = Engine(llm, trees=False)
     model = engine._tree_model
-    assert isinstance(model, PlainModel) and not model._causal and model._batches
+    assert isinstance(model, UncachedModel) and not model._causal and model._batches
     compare(llm, engine, [3, 9, 20, 21])
 
 

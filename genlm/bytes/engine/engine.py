@@ -37,10 +37,10 @@ import torch
 from jaxtyping import Float32
 
 from genlm.bytes.backends.hf_tree.schedule import nodes_to_run, split_batch
+from genlm.bytes.backends.hf_tree.uncached import UncachedModel
 from genlm.bytes.contexts.batcher import QUIET_PASSES, UNTIL_IDLE, Batcher, Outcome
 from genlm.bytes.contexts.tree import ContextNode, ContextTree
 from genlm.bytes.engine.forward import TreeModel
-from genlm.bytes.engine.plain import PlainModel
 from genlm.bytes.engine.positions import Twins
 from genlm.bytes.engine.weights import Weights
 from genlm.bytes.errors import ModelOutputError, bad_value, training
@@ -112,8 +112,8 @@ class Engine:
         self._forwards = self._tokens_run = self._tokens_reused = 0
         self._batcher.run(self._tree_model.check)
 
-    def _made(self) -> TreeModel | PlainModel:
-        return TreeModel(self.model, self._slots_bytes) if self._trees_wanted else PlainModel(self.model)
+    def _made(self) -> TreeModel | UncachedModel:
+        return TreeModel(self.model, self._slots_bytes) if self._trees_wanted else UncachedModel(self.model)
 
     normalizes = True
     """Its rows are log-softmaxes: that they are is not checked again."""
@@ -260,7 +260,7 @@ class Engine:
     # -- evaluation, on the worker's thread -----------------------------------------------------------
 
     def _parts(self, nodes: Collection[ContextNode]) -> Iterator[list[ContextNode]]:
-        nothing_kept = isinstance(self._tree_model, PlainModel)
+        nothing_kept = isinstance(self._tree_model, UncachedModel)
         most = sys.maxsize if nothing_kept else self._tree_model.cache.most_slots or 0
         return split_batch(nodes, MOST_NEW, most)
 
@@ -325,7 +325,7 @@ class Engine:
 
     def _rows(self, wanted: list[ContextNode]) -> dict[ContextNode, _Logps]:
         model = self._tree_model
-        if isinstance(model, PlainModel):
+        if isinstance(model, UncachedModel):
             return model.run(wanted)
         most = math.inf if model.switch is None else model.switch
         found = self._run_tree(model, [node for node in wanted if node.depth <= most])

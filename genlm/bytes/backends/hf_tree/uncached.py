@@ -24,7 +24,7 @@ from genlm.bytes.backends.hf_tree.kv_cache import KVCache
 from genlm.bytes.contexts.tree import ContextNode
 from genlm.bytes.errors import UnsupportedModelError
 
-__all__ = ["PlainModel"]
+__all__ = ["UncachedModel"]
 
 MOST_TOKENS = 4096
 """Of several contexts in one forward."""
@@ -32,7 +32,7 @@ MOST_TOKENS = 4096
 _Found = dict[ContextNode, Float32[torch.Tensor, " logits"]]
 
 
-class PlainModel:
+class UncachedModel:
     """A causal language model that evaluates each context from its beginning.
 
     Args:
