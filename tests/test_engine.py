@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from tiny import LONGEST, WINDOW
 
 from genlm.bytes import BeamParams, ByteBeamState
+from genlm.bytes.backends.hf_tree.forward import TreeModel
 from genlm.bytes.backends.hf_tree.kv_cache import KVCache
 from genlm.bytes.contexts.tree import ContextTree
 from genlm.bytes.engine import Engine, Statistics, adopt
 from genlm.bytes.engine.engine import default_bounds
-from genlm.bytes.engine.forward import TreeModel
 from genlm.bytes.errors import GenlmBytesError, UnsupportedModelError
 from genlm.bytes.trie import TrieMode
 

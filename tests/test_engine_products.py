@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from test_engine_slots import SUPPORTED, TOKENS, check
 from torch.nn.functional import linear
 
-from genlm.bytes.backends.hf_tree import small_matmul
+from genlm.bytes.backends.hf_tree import forward, small_matmul
+from genlm.bytes.backends.hf_tree.forward import TreeModel
 from genlm.bytes.backends.hf_tree.grouped_query import NAME, grouped_query
 from genlm.bytes.backends.hf_tree.small_matmul import TransposedMatmul, faster_transposed
-from genlm.bytes.engine import Engine, forward
-from genlm.bytes.engine.forward import TreeModel
+from genlm.bytes.engine import Engine
 
 GROUPED = ["llama", "mistral", "gemma3", "qwen2", "qwen3", "phi3", "mixtral"]
 

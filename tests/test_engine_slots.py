@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from tiny import WINDOW
 
 from genlm.bytes.backends.hf_tree import kv_cache
+from genlm.bytes.backends.hf_tree.forward import FULL, TreeModel
 from genlm.bytes.backends.hf_tree.kv_view import make_view
 from genlm.bytes.backends.hf_tree.schedule import split_batch
 from genlm.bytes.contexts.tree import ContextTree
 from genlm.bytes.engine import Engine
-from genlm.bytes.engine.forward import FULL, TreeModel
 from genlm.bytes.errors import ModelOutputError
 
 SUPPORTED = [k for k in tiny.KINDS if k not in ("mamba", "bloom")]

@@ -16,8 +16,9 @@ import torch
 from tiny import GROUPED
 
 from genlm.bytes import BeamParams, ByteBeamState
+from genlm.bytes.backends.hf_tree import forward, trial
 from genlm.bytes.backends.hf_tree.uncached import UncachedModel
-from genlm.bytes.engine import Engine, adopt, forward, trial
+from genlm.bytes.engine import Engine, adopt
 from genlm.bytes.errors import UnsupportedModelError
 
 TOKENS = len(tiny.tokenizer())

@@ -36,13 +36,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from jaxtyping import Float32
 
+from genlm.bytes.backends.hf_tree.forward import TreeModel
+from genlm.bytes.backends.hf_tree.positions import Twins
 from genlm.bytes.backends.hf_tree.schedule import nodes_to_run, split_batch
 from genlm.bytes.backends.hf_tree.uncached import UncachedModel
+from genlm.bytes.backends.hf_tree.weights import Weights
 from genlm.bytes.contexts.batcher import QUIET_PASSES, UNTIL_IDLE, Batcher, Outcome
 from genlm.bytes.contexts.tree import ContextNode, ContextTree
-from genlm.bytes.engine.forward import TreeModel
-from genlm.bytes.engine.positions import Twins
-from genlm.bytes.engine.weights import Weights
 from genlm.bytes.errors import ModelOutputError, bad_value, training
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from genlm.bytes.contexts.tree import ContextNode, ContextTree
 from genlm.bytes.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
-    from genlm.bytes.engine.forward import TreeModel
+    from genlm.bytes.backends.hf_tree.forward import TreeModel
 
 __all__ = ["try_out"]
 

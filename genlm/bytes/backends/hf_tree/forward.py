@@ -37,11 +37,11 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from genlm.bytes.backends.hf_tree.grouped_query import grouped_query, groups_queries
 from genlm.bytes.backends.hf_tree.kv_cache import KVCache
+from genlm.bytes.backends.hf_tree.positions import forget_longer, stretched, switch_of
 from genlm.bytes.backends.hf_tree.small_matmul import TransposedMatmul, faster_transposed
 from genlm.bytes.backends.hf_tree.tree_mask import ancestors, depths, is_chain
+from genlm.bytes.backends.hf_tree.trial import try_out
 from genlm.bytes.contexts.tree import ContextNode
-from genlm.bytes.engine.positions import forget_longer, stretched, switch_of
-from genlm.bytes.engine.trial import try_out
 from genlm.bytes.errors import UnsupportedModelError
 
 __all__ = ["TreeModel"]
