@@ -86,15 +86,15 @@ class TestTurnedProducts:
         if kind not in ("gpt2", "mixtral"):  # the one has products of another kind, the other's are batched
             assert set(turned) == {2, 3, 4}
 
-    def test_not_where_results_are_to_be_reproducible(self, turned):
+    def test_not_where_results_are_to_be_deterministic(self, turned):
         engine = Engine(tiny.transformer("llama"))
         turned.clear()
-        engine.reproducible = True
+        engine.deterministic = True
         engine._logprobs_sync([engine.node([3]), engine.node([4])])
-        assert not turned and engine.reproducible
-        engine.reproducible = False
+        assert not turned and engine.deterministic and engine.reproducible
+        engine.deterministic = False
         engine._logprobs_sync([engine.node([5]), engine.node([6])])
-        assert turned and not engine.reproducible
+        assert turned and not engine.deterministic
 
 
 class TestTheChoice:

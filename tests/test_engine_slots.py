@@ -43,10 +43,10 @@ def shown(monkeypatch):
     masks = TreeModel._masks
 
     def noted(self, new, paths):
-        found, exposure = masks(self, new, paths), self.cache.view
+        found, view = masks(self, new, paths), self.cache.view
         given = list(found.values()) if isinstance(found, dict) else [found]
-        holes = view.length - len(exposure.old) - len(new)
-        seen.append((len(new), holes, len(exposure.old) > 0 and exposure.start is None, given))
+        holes = view.length - len(view.old) - len(new)
+        seen.append((len(new), holes, len(view.old) > 0 and view.start is None, given))
         return found
 
     monkeypatch.setattr(TreeModel, "_masks", noted)

@@ -279,7 +279,7 @@ def test_plain_forwards_share_what_they_can() -> None:
     after = engine.statistics()
     assert (after.forwards - before.forwards, after.tokens_run - before.tokens_run) == (2, 4 + 6 * 4)
     assert after.slots == 0 and after.cache_bytes == 10 * 4 * TOKENS
-    engine.reproducible = True
+    engine.deterministic = True
     engine.clear_cache()
     again = engine.batch_next_token_logprobs_sync([[5, 6, 7, i] for i in range(9, 15)])
     assert engine.statistics().forwards == after.forwards + 6

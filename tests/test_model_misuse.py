@@ -424,7 +424,7 @@ async def test_the_engine_under_cancellation_and_failure(name: str, llama: Any, 
         "score": lambda: lm.score(texts),
         "words": lambda: lm.word_surprisal(texts),
     }
-    engine.reproducible = True
+    engine.deterministic = True
     await ask[name]()  # which leaves the beam that each begins with behind
     engine.clear_cache()
     want = shown(await ask[name]())

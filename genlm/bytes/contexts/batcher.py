@@ -10,8 +10,8 @@ waits for another one, nor for a thread.
 
 A task that works for more passes than that without asking comes too late for the batch, or does not, as the
 threads happen to run. Round-off depends on what shares a forward, so the last digits of an answer may differ
-from run to run. Where they must not, `quiet_passes` is `UNTIL_IDLE`: a loop's requests are then handed over when it
-has nothing else to do.
+from run to run. Where they must not, `quiet_passes` is `UNTIL_IDLE`: a loop's requests are then handed over
+when it has nothing else to do.
 
 The worker's thread holds nothing while it is idle, and ends when its owner is dropped. The interpreter
 waits at its exit for the batch that is being worked. Going to the thread and back costs 0.2–0.5 ms a

@@ -5,8 +5,8 @@ one forward costs about five times one alone (`benchmarks/RESULTS.md`), and ever
 computed once. So the engine keeps all contexts in a prefix tree, keeps keys and values for its nodes,
 and evaluates everything that is waiting in one forward.
 
-**Nothing blocks the event loop.** Forwards run on one thread of the engine's own (`worker.py`). While one
-runs, requests from beams in any number of tasks, loops and threads gather for the next. There is no
+**Nothing blocks the event loop.** Forwards run on one thread of the engine's own (`contexts/batcher.py`). While
+one runs, requests from beams in any number of tasks, loops and threads gather for the next. There is no
 timer.
 
 **Guarantees.** Results do not depend on what else is in the batch or what was evicted (round-off
@@ -79,7 +79,7 @@ class Engine:
             (in the host's memory), half for each. None takes an eighth of what is free for each half;
             on a CUDA device a quarter for keys and values.
         trees: run the model over trees of contexts. False runs every context whole and keeps
-            log-probabilities only: slow, and right for models that can do no more (`plain.py`).
+            log-probabilities only: slow, and right for models that can do no more (`uncached.py`).
 
     Raises:
         UnsupportedModelError: the model cannot be run over a tree of contexts.
@@ -154,18 +154,20 @@ class Engine:
         self._batcher.run(self._forget)
 
     @property
-    def reproducible(self) -> bool:
+    def deterministic(self) -> bool:
         """Whether the same questions, after `clear_cache`, are answered with the same last digits.
 
         For one event loop, on one machine. A forward then waits until its loop has nothing else to do, and
         nothing is chosen by measuring what is faster.
         """
-        return self._tree_model.steady
+        return self._tree_model.deterministic
 
-    @reproducible.setter
-    def reproducible(self, wanted: bool) -> None:
-        self._tree_model.steady = wanted
+    @deterministic.setter
+    def deterministic(self, wanted: bool) -> None:
+        self._tree_model.deterministic = wanted
         self._batcher.quiet_passes = UNTIL_IDLE if wanted else QUIET_PASSES
+
+    reproducible = deterministic  # its name in 0.3.0
 
     def _forget(self) -> None:
         self._tree_model.cache.clear()
@@ -285,9 +287,9 @@ class Engine:
         if self.model.training:
             raise training(self.model)
         if self._weights.moved():
-            renewed, steady = self._made(), self._tree_model.steady
+            renewed, deterministic = self._made(), self.deterministic
             renewed.check()
-            renewed.steady = steady
+            renewed.deterministic = deterministic
             self._forget()
             self._tree_model, self._weights = renewed, Weights(self.model)
             logger.info("%s has been moved; its contexts are computed again", type(self.model).__name__)

@@ -59,8 +59,8 @@ class TreeModel:
     Attributes:
         longest: the most tokens that the model reads; None where it does not say.
         switch: the longest context to be read in a tree that is not far; None: all are.
-        steady: whether to do without what is chosen by measuring (`small_matmul.py`): a second engine may find
-            otherwise, and round-off depends on it.
+        deterministic: whether to do without what is chosen by measuring (`small_matmul.py`): a second engine
+            may find otherwise, and round-off depends on it.
 
     Raises:
         UnsupportedModelError: from what the model's configuration says, it cannot work.
@@ -84,7 +84,7 @@ class TreeModel:
         self.longest: int | None = getattr(self.config, "max_position_embeddings", None)
         self.switch = switch_of(self.config)
         self._stretched = stretched(model)
-        self.steady = False
+        self.deterministic = False
         on_cpu = self.device.type == "cpu"
         self._transposed = faster_transposed(model) if on_cpu else frozenset()
         self._grouped = on_cpu and self.boolean and groups_queries(model)
@@ -141,7 +141,7 @@ class TreeModel:
     def _faster(self, new: int, masked: bool) -> Iterator[None]:
         """Have a forward over so many nodes computed in the fastest way known."""
         with ExitStack() as ways:
-            if new in self._transposed and not self.steady:
+            if new in self._transposed and not self.deterministic:
                 ways.enter_context(TransposedMatmul(self._transposed))
             if masked and self._grouped:
                 ways.enter_context(grouped_query(self.config))

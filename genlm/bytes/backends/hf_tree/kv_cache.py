@@ -1,7 +1,7 @@
 """Keys and values of all contexts, one slot a node, in buffers that a Hugging Face model fills itself.
 
 The model is given a cache whose layers write the new keys and values into the new nodes' slots and
-answer with those that this forward needs (`exposure.py`): a stretch of the buffers, or what is needed of
+answer with those that this forward needs (`kv_view.py`): a stretch of the buffers, or what is needed of
 them, gathered, followed by the new.
 
 A node gets the first free slot after its parent's, so that paths are stretches. What is needed together and
@@ -108,7 +108,7 @@ class KVCache(Cache):  # type: ignore[misc]
         self._give_slots(lacking)
         self.view = make_view(np.array([node.slot for node in new]), paths.values(), self.capacity)
         self.new = self._stretch(self.view.new)
-        self.old = self._exposed()
+        self.old = self._shown()
         return paths
 
     def _stretch(self, slots: Int[np.ndarray, " some"]) -> slice | Int[torch.Tensor, " some"]:
@@ -116,7 +116,7 @@ class KVCache(Cache):  # type: ignore[misc]
             return slice(int(slots[0]), int(slots[-1]) + 1)
         return torch.tensor(slots, device=self._device)
 
-    def _exposed(self) -> slice | Int[torch.Tensor, " old"] | None:
+    def _shown(self) -> slice | Int[torch.Tensor, " old"] | None:
         shown = self.view
         if shown.start is not None:
             return slice(shown.start, shown.start + shown.length)
@@ -196,7 +196,7 @@ class KVCache(Cache):  # type: ignore[misc]
     def clear(self) -> None:
         """Take all slots back, and begin again with buffers as small as they were first.
 
-        Where a node's slot is depends on their size, and with it what is exposed, and the round-off.
+        Where a node's slot is depends on their size, and with it what a forward is shown, and the round-off.
         """
         self.release(self._held())
         self.capacity = FIRST_CAPACITY

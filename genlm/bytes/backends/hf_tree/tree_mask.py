@@ -1,4 +1,4 @@
-"""Which exposed slots each new node may attend to."""
+"""Tree attention: which of the KV cache's slots each new node may attend to."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def is_chain(new: list[ContextNode]) -> bool:
 
 
 def ancestors(new: list[ContextNode], paths: _Paths, view: KVView) -> Bool[np.ndarray, "new all"]:
-    """`[i, j]`: whether column `j` of the exposure is `new[i]` or an ancestor of it.
+    """`[i, j]`: whether column `j` of the view is `new[i]` or an ancestor of it.
 
     Args:
         new: parents first.

@@ -41,7 +41,7 @@ class UncachedModel:
     Attributes:
         cache: an empty one, where a `TreeModel` has its keys and values.
         longest: the most tokens that the model reads; None where it does not say.
-        steady: whether contexts are to be run one by one.
+        deterministic: whether contexts are to be run one by one.
         forwards, tokens: how many have been run.
     """
 
@@ -52,7 +52,7 @@ class UncachedModel:
         self.longest: int | None = getattr(self.config, "max_position_embeddings", None)
         self.switch: int | None = None
         self.cache = KVCache(0, self.device, 0)
-        self.steady = False
+        self.deterministic = False
         self.forwards = self.tokens = 0
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._causal = self._batches = False
@@ -70,7 +70,7 @@ class UncachedModel:
         """Contexts that share a forward, each with those of its beginnings that are wanted."""
         for depth, alike in groupby(sorted(covering, key=lambda node: node.depth), lambda node: node.depth):
             leaves = list(alike)
-            most = max(1, MOST_TOKENS // depth) if self._batches and not self.steady else 1
+            most = max(1, MOST_TOKENS // depth) if self._batches and not self.deterministic else 1
             for first in range(0, len(leaves), most):
                 yield {leaf: covering[leaf] for leaf in leaves[first : first + most]}
 
