@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from tiny import LONGEST, WINDOW
 
 from genlm.bytes import BeamParams, ByteBeamState
+from genlm.bytes.backends.hf_tree.engine import default_bounds
 from genlm.bytes.backends.hf_tree.forward import TreeModel
 from genlm.bytes.backends.hf_tree.kv_cache import KVCache
 from genlm.bytes.contexts.tree import ContextTree
 from genlm.bytes.engine import Engine, Statistics, adopt
-from genlm.bytes.engine.engine import default_bounds
 from genlm.bytes.errors import GenlmBytesError, UnsupportedModelError
 from genlm.bytes.trie import TrieMode
 
@@ -308,7 +308,7 @@ async def test_all_tasks_join_one_forward(llama):
 
 
 async def test_more_than_one_forward_holds(llama, monkeypatch):
-    from genlm.bytes.engine import engine as module
+    from genlm.bytes.backends.hf_tree import engine as module
 
     monkeypatch.setattr(module, "MOST_NEW", 7)
     engine, rng = Engine(llama), np.random.default_rng(4)

@@ -169,7 +169,7 @@ def test_longrope_on_both_sides_of_the_switch(depths: list[int]) -> None:
 
 def test_longrope_in_parts_and_with_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """The beginning of a long context is read as such, in however many forwards."""
-    from genlm.bytes.engine import engine as module
+    from genlm.bytes.backends.hf_tree import engine as module
 
     monkeypatch.setattr(module, "MOST_NEW", 7)
     llm = phi3()

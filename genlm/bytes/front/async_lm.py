@@ -476,8 +476,7 @@ class AsyncByteLM:
                 keeps what it has.
             reproducible: older name of `deterministic`.
         """
-        from genlm.bytes.engine import Engine
-        from genlm.bytes.engine.adopt import adopt
+        from genlm.bytes.engine import Engine, adopt
 
         self._open_trie()
         if self._start is not None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
+from genlm.bytes.backends.hf_tree.engine import Engine
 from genlm.bytes.backends.hf_tree.positions import stretched, switch_of
-from genlm.bytes.engine.engine import Engine
 from genlm.bytes.errors import UnsupportedModelError
 
 __all__ = ["adopt"]
