@@ -5,7 +5,7 @@ one forward costs about five times one alone (`benchmarks/RESULTS.md`), and ever
 computed once. So the engine keeps all contexts in a prefix tree, keeps keys and values for its nodes,
 and evaluates everything that is waiting in one forward.
 
-**Nothing blocks the event loop.** Forwards run on one thread of the engine's own (`contexts/batcher.py`). While
+**Nothing blocks the event loop.** Forwards run on one thread of the engine's own (`batcher.py`). While
 one runs, requests from beams in any number of tasks, loops and threads gather for the next. There is no
 timer.
 

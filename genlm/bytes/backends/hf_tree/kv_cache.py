@@ -88,7 +88,7 @@ class KVCache(Cache):  # type: ignore[misc]
         per_slot = self._bytes_per_slot
         return self.most_bytes // per_slot if per_slot else None
 
-    def make_view(self, new: list[ContextNode]) -> dict[ContextNode, Int[np.ndarray, " depth"]]:
+    def prepare(self, new: list[ContextNode]) -> dict[ContextNode, Int[np.ndarray, " depth"]]:
         """Prepare a forward over `new`, parents first. Gives each a slot.
 
         Returns:

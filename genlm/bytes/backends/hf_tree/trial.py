@@ -233,7 +233,7 @@ class _Columns(Cache):  # type: ignore[misc]
         self.new = torch.from_numpy(new)
         self.view = KVView(new, np.sort(old), 0, count)
 
-    def make_view(self, new: list[ContextNode]) -> dict[ContextNode, Int[np.ndarray, " depth"]]:
+    def prepare(self, new: list[ContextNode]) -> dict[ContextNode, Int[np.ndarray, " depth"]]:
         """See `KVCache`."""
         assert self.end is not None and len(new) == len(self.new)
         return {self.end: self.old}
