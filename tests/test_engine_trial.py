@@ -100,7 +100,7 @@ HYBRIDS: dict[str, dict[str, Any]] = {
 
 
 def runs_plainly(engine: Any) -> bool:
-    return isinstance(engine, Engine) and isinstance(engine._tree_model, UncachedModel)
+    return isinstance(engine, Engine) and isinstance(engine.backend.runner, UncachedModel)
 
 
 @torch.no_grad()
@@ -169,7 +169,7 @@ def test_longrope_on_both_sides_of_the_switch(depths: list[int]) -> None:
 
 def test_longrope_in_parts_and_with_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """The beginning of a long context is read as such, in however many forwards."""
-    from genlm.bytes.backends.hf_tree import engine as module
+    from genlm.bytes.backends.hf_tree import backend as module
 
     monkeypatch.setattr(module, "MOST_NEW", 7)
     llm = phi3()
@@ -291,7 +291,7 @@ def test_a_model_that_looks_ahead() -> None:
     options = {k: value for k, value in HYBRID.items() if k != "num_key_value_heads"}
     llm = tiny.served("Bert", **options, is_decoder=False)
     engine = Engine(llm, trees=False)
-    model = engine._tree_model
+    model = engine.backend.runner
     assert isinstance(model, UncachedModel) and not model._causal and model._batches
     compare(llm, engine, [3, 9, 20, 21])
 

@@ -174,7 +174,7 @@ class TestEngine:
 
         llm.model.forward = older
         engine = Engine(llm)
-        assert not engine._tree_model._keeps_logits
+        assert not engine.backend.runner._keeps_logits
         torch.testing.assert_close(engine.batch_next_token_logprobs_sync([[0, 5], [0, 5, 6], [0, 7]]), want)
 
     @pytest.mark.parametrize(

@@ -29,8 +29,7 @@ from threading import Lock
 from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakSet
 
-from torch import Tensor
-
+from genlm.bytes.contexts.backend import Outcome
 from genlm.bytes.contexts.tree import ContextNode
 
 __all__ = ["QUIET_PASSES", "UNTIL_IDLE", "Batcher", "Outcome"]
@@ -45,10 +44,6 @@ All 8 take 0.1–0.2 ms, the forward of a small model 10–100 ms."""
 UNTIL_IDLE = 10_000
 """Passes that no loop makes without asking anything, unless some task of it never rests; this is then the
 bound."""
-
-Outcome = Tensor | BaseException
-"""What was found, or what was raised; an exception is raised by whoever awaits it."""
-
 
 _Answers = asyncio.Future[list[Outcome]] | concurrent.futures.Future[list[Outcome]]
 

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
-from genlm.bytes.contexts.tree import ContextNode, ContextTree
+from genlm.bytes.contexts.tree import ContextNode
 
 __all__ = ["nodes_to_run", "split_batch"]
 
 
-def split_batch(
-    nodes: Collection[ContextNode], most_nodes: int, most_slots: int
-) -> Iterator[list[ContextNode]]:
-    """Nodes that can be evaluated together, short contexts first.
+def split_batch(nodes: list[ContextNode], most_nodes: int, most_slots: int) -> Iterator[list[ContextNode]]:
+    """Nodes of one tree that can be evaluated together, short contexts first.
 
-    Each part shares one set of weights, asks for at most `most_nodes`, and has at most `most_slots` nodes
-    on the paths to them, so that it fits into the cache; a single context may be longer.
+    Each part asks for at most `most_nodes`, and has at most `most_slots` nodes on the paths to them, so that
+    it fits into the cache; a single context may be longer.
     """
-    by_tree: dict[ContextTree, list[ContextNode]] = {}
-    for node in sorted(nodes, key=lambda node: node.depth):
-        by_tree.setdefault(node.tree, []).append(node)
-    for alike in by_tree.values():
-        for first in range(0, len(alike), most_nodes):
-            yield from _fitting(alike[first : first + most_nodes], most_slots)
+    for first in range(0, len(nodes), most_nodes):
+        yield from _fitting(nodes[first : first + most_nodes], most_slots)
 
 
 def _fitting(nodes: list[ContextNode], most_slots: int) -> Iterator[list[ContextNode]]:
