@@ -3,77 +3,53 @@
 **Problem.** Settings share most of their contexts. Evaluating each from nothing takes hours; over a warm
 cache an engine's own statistics count only what the settings before had not asked for.
 
-**Idea.** Every run gets a prefix tree of its own, in which nothing is known. What the beam asks for goes
-through the engine's own way of gathering requests (`Worker`), is counted, and is answered by an engine
-that may know it from another run. The row `cold` checks both counts against the statistics of an engine
-with nothing cached.
+**Idea.** Every run gets a `CachedLM` of its own, in which nothing is known. What the beam asks for goes
+through it to a backend that counts, and has it answered by an engine that may know it from another run. The
+row `cold` checks both counts against the statistics of an engine with nothing cached.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from typing import Any
+import torch
 
+from genlm.bytes.contexts.backend import Backend
+from genlm.bytes.contexts.cached_lm import CachedLM
+from genlm.bytes.contexts.tree import ContextNode
 from genlm.bytes.engine import Engine
-from genlm.bytes.engine.tree import Node, Tree
-from genlm.bytes.engine.worker import Worker
 
-__all__ = ["Counter"]
+__all__ = ["Counter", "counting"]
+
+MOST_BYTES = 8192 * 200_000
+"""Log-probabilities kept for asking again: some thousand rows."""
 
 
-class Counter:
-    """An `AsyncLM` that counts, in front of an engine that may know the answers.
-
-    Args:
-        engine: answers.
-        most_rows: log-probabilities kept for asking again, those of the latest contexts.
+class Counter(Backend):
+    """Counts what it is asked, and asks an engine that may know the answers.
 
     Attributes:
         contexts: contexts that would have been run.
         forwards: forwards they would have taken.
     """
 
-    def __init__(self, engine: Engine, most_rows: int = 8192) -> None:
+    normalizes = True
+
+    def __init__(self, engine: Engine) -> None:
         self.tokenizer, self.byte_vocab = engine.tokenizer, engine.byte_vocab
         self.contexts = self.forwards = 0
         self._engine = engine
-        self._most_rows = most_rows
-        self._tree = Tree()
-        self._known: OrderedDict[Node, None] = OrderedDict()
         self._seen: set[tuple[int, ...]] = set()
-        self._worker = Worker(lambda nodes: [list(nodes)], self._evaluate)
 
-    def node(self, token_ids: Sequence[int]) -> Node:
-        """The node of a context."""
-        return self._tree.find(token_ids)
-
-    async def next_token_logprobs(self, token_ids: Sequence[int]) -> Any:
-        """Natural log-probabilities of the next token after a context."""
-        return await self.logprobs(self.node(token_ids))
-
-    async def logprobs(self, node: Node) -> Any:
-        """Natural log-probabilities of the next token after a node's context."""
-        if node.logps is not None:
-            return node.logps
-        (outcome,) = await self._worker.ask([node])
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return outcome
-
-    def _evaluate(self, nodes: list[Node]) -> Mapping[Node, Any]:
-        contexts = [tuple(node.tokens()) for node in nodes]
+    def evaluate(self, contexts: list[ContextNode]) -> list[torch.Tensor]:
+        """The engine's answers."""
+        asked = [tuple(context.tokens()) for context in contexts]
         # The beginning-of-sequence token alone is paid once for all texts.
-        new = {tokens for tokens in contexts if len(tokens) > 1} - self._seen
+        new = {tokens for tokens in asked if len(tokens) > 1} - self._seen
         self._seen |= new
         self.contexts += len(new)
         self.forwards += bool(new)
-        rows = self._engine.batch_next_token_logprobs_sync(contexts)
-        found = {node: row.clone() for node, row in zip(nodes, rows, strict=True)}
-        for node, row in found.items():
-            node.logps = row
-            self._known[node] = None
-        while len(self._known) > self._most_rows:
-            oldest, _ = self._known.popitem(last=False)
-            oldest.logps = None
-        return found
+        return [row.clone() for row in self._engine.batch_next_token_logprobs_sync(asked)]
+
+
+def counting(engine: Engine) -> CachedLM[Counter]:
+    """A model that remembers nothing yet, in front of an engine that may know the answers."""
+    return CachedLM(Counter(engine), MOST_BYTES)

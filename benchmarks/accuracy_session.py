@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accuracy_counter import Counter
+from accuracy_counter import counting
 from accuracy_reading import Reading, read
 from accuracy_settings import COLD, LOOSER, REFERENCE, REFERENCES, SETTINGS, Setting
 from accuracy_texts import paragraph
@@ -103,9 +103,9 @@ class Session:
         return {s: (counted[s], cold.get(s)) for s in settings}
 
     async def _counted(self, name: str, setting: Setting) -> Reading:
-        counter = Counter(self.engine)
+        counter = counting(self.engine)
         found = await read(counter, setting.beam_params(), self.text(name))
-        found.contexts, found.forwards = counter.contexts, counter.forwards
+        found.contexts, found.forwards = counter.backend.contexts, counter.backend.forwards
         return found
 
     async def _cold(self, name: str, setting: Setting) -> Reading:

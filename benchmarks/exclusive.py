@@ -67,7 +67,8 @@ class Stopwatch:
 @contextmanager
 def instrumented(llm: Any) -> Iterator[Stopwatch]:
     """A stopwatch fed by the model, the engine, the masses and the tokenizer. Undone at the end."""
-    import genlm.bytes.engine as engine
+    from genlm.bytes import contexts
+    from genlm.bytes.backends import hf_tree
     from genlm.bytes.byte_lm import guess, prefill
     from genlm.bytes.trie import masses
 
@@ -91,7 +92,7 @@ def instrumented(llm: Any) -> Iterator[Stopwatch]:
             module.register_forward_hook(leave),
         )
         undo += [hook.remove for hook in hooks]
-    for module in _modules(engine):
+    for module in (*_modules(hf_tree), *_modules(contexts)):
         for owner in _classes(module):
             _wrap(stopwatch, ENGINE, owner, replace)
     for owner in _classes(masses):

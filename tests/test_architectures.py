@@ -15,8 +15,8 @@ import tiny
 from test_engine import plain, random_contexts
 
 from genlm.bytes import BeamParams, ByteBeamState
+from genlm.bytes.backends.hf_tree.uncached import UncachedModel
 from genlm.bytes.engine import Engine, adopt
-from genlm.bytes.engine.plain import PlainModel
 from genlm.bytes.errors import GenlmBytesError
 from genlm.bytes.generate.limits import longest_context
 
@@ -56,15 +56,17 @@ def test_agrees_with_its_own_forward(kind: str, caplog: pytest.LogCaptureFixture
     if engine is llm:  # its own forward fails, which has been said
         assert kind not in SHORT and "It may fail" in caplog.text
         pytest.skip(caplog.text[-200:])
-    assert isinstance(engine._tree_model, PlainModel) == ("every context from its beginning" in caplog.text)
+    assert isinstance(engine.backend.runner, UncachedModel) == (
+        "every context from its beginning" in caplog.text
+    )
     rng = np.random.default_rng(0)
     contexts = random_contexts(rng, 60, longest=110)
-    longest = engine.longest or 128
+    longest = engine.backend.max_length or 128
     contexts.append(rng.integers(2, len(tiny.tokenizer()), longest).tolist())
     for asked in (contexts[:30], contexts):
         for ids, row in zip(asked, engine.batch_next_token_logprobs_sync(asked), strict=True):
             assert (row - plain(llm, ids)).abs().max() < NEAR, len(ids)
-    if engine.longest is not None:
+    if engine.backend.max_length is not None:
         with pytest.raises(GenlmBytesError, match="reads at most"):
             engine.next_token_logprobs_sync([*contexts[-1], 5])
 

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from tiny import LONGEST, WINDOW
 
 from genlm.bytes import BeamParams, ByteBeamState
+from genlm.bytes.backends.hf_tree.engine import default_bounds
+from genlm.bytes.backends.hf_tree.forward import TreeModel
+from genlm.bytes.backends.hf_tree.kv_cache import KVCache
+from genlm.bytes.contexts.tree import ContextTree
 from genlm.bytes.engine import Engine, Statistics, adopt
-from genlm.bytes.engine.engine import default_bounds
-from genlm.bytes.engine.forward import TreeModel
-from genlm.bytes.engine.slots import SlotCache
-from genlm.bytes.engine.tree import Tree
 from genlm.bytes.errors import GenlmBytesError, UnsupportedModelError
 from genlm.bytes.trie import TrieMode
 
@@ -118,7 +118,7 @@ async def test_half_precision(llms, kind, dtype, tolerance):
 def test_a_forward_stays_on_its_device(kind, attention):
     """On the meta device nothing can be read back, and nothing be mixed with tensors from elsewhere."""
     on_meta = TreeModel(tiny.model(kind, attention=attention).to("meta"), most_bytes=10**6)
-    tree = Tree()
+    tree = ContextTree()
     trunk = [tree.find(range(1, n)) for n in range(2, 12)]
     assert on_meta.forward(trunk, [9]).device.type == "meta"
     leaves = [trunk[-1].child(i) for i in range(90)]  # more than there are slots: buffers grow, too
@@ -132,14 +132,14 @@ def test_a_forward_stays_on_its_device(kind, attention):
 
 def test_layers_on_several_devices():
     """Each layer's slots are found where the layer is, wherever the model's first one may be."""
-    cache = SlotCache(1, torch.device("cpu"), 10**6)
-    tree = Tree()
+    cache = KVCache(1, torch.device("cpu"), 10**6)
+    tree = ContextTree()
     nodes = [tree.find([1]), tree.find([2]), tree.find([1, 2])]
-    cache.expose(nodes[:2])
+    cache.prepare(nodes[:2])
     there = torch.zeros(1, 2, 2, 4, device="meta")
     keys, values = cache.layers[0].update(there, there)
     assert keys.device.type == values.device.type == "meta" and keys.shape == there.shape
-    cache.expose(nodes[2:])
+    cache.prepare(nodes[2:])
     keys, _ = cache.layers[0].update(there[:, :, :1], there[:, :, :1])
     assert keys.device.type == "meta" and keys.shape == (1, 2, 2, 4)
 
@@ -154,7 +154,7 @@ def test_the_default_bound(llama, monkeypatch):
     assert default_bounds(torch.device("cuda:1")) == (1_000_000, 100_000)
     engine = Engine(llama)
     assert engine.max_cache_bytes == 200_000
-    assert (engine._tree_model.cache.most_bytes, engine._most_logps_bytes) == (100_000, 100_000)
+    assert (engine.backend.runner.cache.most_bytes, engine.rows.most_bytes) == (100_000, 100_000)
 
 
 @given(st.integers(0, 10**6), st.integers(20_000, 60_000), st.integers(1, 12))
@@ -195,9 +195,9 @@ def test_a_long_run_with_little_memory(data, kind, most_bytes):
         check(llm, [node.tokens() for node in asked], found)
         assert engine.statistics().cache_bytes <= most_bytes
         alive = [*alive[-3:], *grown] or alive
-    held = [node for node in engine._tree_model.cache._holders if node is not None]
+    held = [node for node in engine.backend.runner.cache._holders if node is not None]
     assert len(held) == engine.statistics().slots == len({node.slot for node in held})
-    assert engine._logps_bytes == sum(node.logps.nbytes for node in engine._with_logps)
+    assert engine.rows.nbytes == sum(node.logps.nbytes for node in engine.rows.contexts)
 
 
 async def _gathered(requests):
@@ -211,8 +211,8 @@ def test_what_was_evicted_is_computed_again(llama):
     for rows, slots in ((2, 400), (100, 8), (2, 8)):
         # The bound is shared in halves; each case makes one half tight.
         engine = Engine(llama, max_cache_bytes=10**6)
-        engine._most_logps_bytes = rows * bytes_a_row
-        engine._tree_model.cache.most_bytes = slots * bytes_a_slot
+        engine.rows.most_bytes = rows * bytes_a_row
+        engine.backend.runner.cache.most_bytes = slots * bytes_a_slot
         node = engine.node(ids)
         check(llama, [ids], [engine.next_token_logprobs_sync(ids)])
         for other in ([1, 2, 3, 4, 5], [6, 7, 8], [9, 10, 11, 12, 13, 14]):
@@ -230,19 +230,19 @@ def test_contexts_that_do_not_fit_beside_each_other(llama):
     engine = Engine(llama, max_cache_bytes=2 * 512 * 20)
     contexts = [[i] * 12 for i in range(6)]
     seen = []
-    run = engine._tree_model.run
+    run = engine.backend.runner.run
 
     def counted(new, wanted):
         found = run(new, wanted)
-        seen.append(len(engine._tree_model.cache.exposure.old) + len(new))
+        seen.append(len(engine.backend.runner.cache.view.old) + len(new))
         return found
 
-    engine._tree_model.run = counted
+    engine.backend.runner.run = counted
     check(llama, contexts, engine.batch_next_token_logprobs_sync(contexts))
     assert seen == [12] * 6
     long = [3] * 30
     check(llama, [long, long[:25]], engine.batch_next_token_logprobs_sync([long, long[:25]]))
-    assert seen[6:] == [25, 30] and engine._tree_model.cache.capacity == 20
+    assert seen[6:] == [25, 30] and engine.backend.runner.cache.capacity == 20
 
 
 _kept = {}
@@ -308,7 +308,7 @@ async def test_all_tasks_join_one_forward(llama):
 
 
 async def test_more_than_one_forward_holds(llama, monkeypatch):
-    from genlm.bytes.engine import engine as module
+    from genlm.bytes.backends.hf_tree import backend as module
 
     monkeypatch.setattr(module, "MOST_NEW", 7)
     engine, rng = Engine(llama), np.random.default_rng(4)
@@ -341,7 +341,7 @@ async def test_an_error_reaches_those_who_asked(llama, monkeypatch):
         raise RuntimeError("device lost")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine._tree_model, "model", broken)
+        patch.setattr(engine.backend.runner, "model", broken)
         got = await asyncio.gather(
             engine.next_token_logprobs([1, 2]),
             engine.next_token_logprobs([1, 2, 3]),

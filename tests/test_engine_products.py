@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from test_engine_slots import SUPPORTED, TOKENS, check
 from torch.nn.functional import linear
 
-from genlm.bytes.engine import Engine, forward, products
-from genlm.bytes.engine.forward import TreeModel
-from genlm.bytes.engine.heads import NAME, heads_grouped
-from genlm.bytes.engine.products import Turned, faster_turned
+from genlm.bytes.backends.hf_tree import forward, small_matmul
+from genlm.bytes.backends.hf_tree.forward import TreeModel
+from genlm.bytes.backends.hf_tree.grouped_query import NAME, grouped_query
+from genlm.bytes.backends.hf_tree.small_matmul import TransposedMatmul, faster_transposed
+from genlm.bytes.engine import Engine
 
 GROUPED = ["llama", "mistral", "gemma3", "qwen2", "qwen3", "phi3", "mixtral"]
 
@@ -25,9 +26,11 @@ GROUPED = ["llama", "mistral", "gemma3", "qwen2", "qwen3", "phi3", "mixtral"]
 def turned(monkeypatch):
     """Every product over two to four rows is turned; a list of how many rows each had."""
     rows_seen = []
-    way = products._turned
-    monkeypatch.setattr(products, "_turned", lambda rows, w: rows_seen.append(len(rows)) or way(rows, w))
-    monkeypatch.setattr(forward, "faster_turned", lambda model: frozenset({2, 3, 4}))
+    way = small_matmul._transposed
+    monkeypatch.setattr(
+        small_matmul, "_transposed", lambda rows, w: rows_seen.append(len(rows)) or way(rows, w)
+    )
+    monkeypatch.setattr(forward, "faster_transposed", lambda model: frozenset({2, 3, 4}))
     return rows_seen
 
 
@@ -44,7 +47,7 @@ class TestTurnedProducts:
         rows = torch.randn(*shape, inner, generator=generator)
         weight = torch.randn(outer, inner, generator=generator)
         rest = {"none": [None], "left out": [], "some": [torch.randn(outer, generator=generator)]}[bias]
-        with Turned({2, 3, 4}):
+        with TransposedMatmul({2, 3, 4}):
             found = linear(rows, weight, *rest)
         assert found.is_contiguous() and found.shape == (*shape, outer)
         torch.testing.assert_close(found, linear(rows, weight, *rest), rtol=1e-5, atol=1e-5)
@@ -54,7 +57,7 @@ class TestTurnedProducts:
             return torch.ones(*shape, 8, **how)
 
         weight = torch.ones(3, 8)
-        with Turned({2, 4}):
+        with TransposedMatmul({2, 4}):
             linear(rows(1, 2), weight), linear(rows(2, 2), weight)
             assert turned == [2, 4]
             linear(rows(1, 1), weight), linear(rows(3), weight), linear(rows(2, 3), weight)
@@ -83,15 +86,15 @@ class TestTurnedProducts:
         if kind not in ("gpt2", "mixtral"):  # the one has products of another kind, the other's are batched
             assert set(turned) == {2, 3, 4}
 
-    def test_not_where_results_are_to_be_reproducible(self, turned):
+    def test_not_where_results_are_to_be_deterministic(self, turned):
         engine = Engine(tiny.transformer("llama"))
         turned.clear()
-        engine.reproducible = True
+        engine.deterministic = True
         engine._logprobs_sync([engine.node([3]), engine.node([4])])
-        assert not turned and engine.reproducible
-        engine.reproducible = False
+        assert not turned and engine.deterministic and engine.reproducible
+        engine.deterministic = False
         engine._logprobs_sync([engine.node([5]), engine.node([6])])
-        assert turned and not engine.reproducible
+        assert turned and not engine.deterministic
 
 
 class TestTheChoice:
@@ -103,25 +106,25 @@ class TestTheChoice:
     def test_by_the_clock(self, model, monkeypatch, seconds, found):
         """The best of several rounds counts, and it has to be clearly better."""
         rounds = iter([0, seconds[0], 0, 5, 0, 2, 0, seconds[1], 0, 9, 0, 3] * 3)
-        monkeypatch.setattr(products.time, "perf_counter", lambda: next(rounds))
-        assert faster_turned(model) == found
+        monkeypatch.setattr(small_matmul.time, "perf_counter", lambda: next(rounds))
+        assert faster_transposed(model) == found
 
     def test_of_its_own_weights(self, model, monkeypatch):
         """As many as fill the cache; it reads and does not change them."""
         timed = []
-        monkeypatch.setattr(products, "_is_faster", lambda count, weights: timed.append((count, weights)))
+        monkeypatch.setattr(small_matmul, "_is_faster", lambda count, weights: timed.append((count, weights)))
         before = [weight.clone() for weight in model.parameters()]
-        assert faster_turned(model) == frozenset()
+        assert faster_transposed(model) == frozenset()
         assert [(count, len(weights)) for count, weights in timed] == [(2, 16), (3, 16), (4, 16)]
         assert all(map(torch.equal, before, model.parameters()))
 
     def test_what_is_left_alone(self, model, monkeypatch):
-        monkeypatch.setattr(products, "_is_faster", lambda *_: True)
-        assert faster_turned(model) == {2, 3, 4}
-        assert not faster_turned(torch.nn.Linear(100, 100)), "a small one"
-        assert not faster_turned(model.bfloat16()), "other numbers"
+        monkeypatch.setattr(small_matmul, "_is_faster", lambda *_: True)
+        assert faster_transposed(model) == {2, 3, 4}
+        assert not faster_transposed(torch.nn.Linear(100, 100)), "a small one"
+        assert not faster_transposed(model.bfloat16()), "other numbers"
         model.float().compile(backend="eager")
-        assert not faster_turned(model), "a compiled one"
+        assert not faster_transposed(model), "a compiled one"
 
 
 class TestGroupedHeads:
@@ -155,12 +158,12 @@ class TestGroupedHeads:
         with torch.no_grad():
             for given in ({"input_ids": ids}, {"input_ids": ids, "attention_mask": mask}):
                 want = model(**given).logits
-                with heads_grouped(model.config):
+                with grouped_query(model.config):
                     assert model.config._attn_implementation == NAME
                     found = model(**given).logits
                 torch.testing.assert_close(found[1], want[1], rtol=1e-4, atol=1e-4)
                 torch.testing.assert_close(found[0, 4:], want[0, 4:], rtol=1e-4, atol=1e-4)
-            with heads_grouped(model.config):
+            with grouped_query(model.config):
                 made = model.generate(ids[:1], max_new_tokens=5, do_sample=False, pad_token_id=0)
             assert torch.equal(
                 made, model.generate(ids[:1], max_new_tokens=5, do_sample=False, pad_token_id=0)
@@ -168,13 +171,13 @@ class TestGroupedHeads:
 
     def test_the_name_is_given_back(self):
         model = tiny.model("llama")
-        with pytest.raises(RuntimeError, match="lost"), heads_grouped(model.config):
+        with pytest.raises(RuntimeError, match="lost"), grouped_query(model.config):
             raise RuntimeError("device lost")
         assert model.config._attn_implementation == "sdpa"
 
     def test_a_model_that_cannot(self, monkeypatch):
         """It knows no attention of that name, and goes on as it was."""
-        monkeypatch.setattr("genlm.bytes.engine.heads.NAME", "nobody has registered this")
+        monkeypatch.setattr("genlm.bytes.backends.hf_tree.grouped_query.NAME", "nobody has registered this")
         llm = tiny.transformer("llama")
         engine = Engine(llm)
         nodes = [engine.node([3, 4]), engine.node([3, 5, 6])]

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import WINDOW
 
-from genlm.bytes.engine import Engine, slots
-from genlm.bytes.engine.exposure import expose
-from genlm.bytes.engine.forward import FULL, TreeModel
-from genlm.bytes.engine.plan import parts
-from genlm.bytes.engine.tree import Tree
+from genlm.bytes.backends.hf_tree import backend, kv_cache
+from genlm.bytes.backends.hf_tree.forward import FULL, TreeModel
+from genlm.bytes.backends.hf_tree.kv_view import make_view
+from genlm.bytes.contexts.tree import ContextTree
+from genlm.bytes.engine import Engine
 from genlm.bytes.errors import ModelOutputError
 
 SUPPORTED = [k for k in tiny.KINDS if k not in ("mamba", "bloom")]
@@ -42,10 +42,10 @@ def shown(monkeypatch):
     masks = TreeModel._masks
 
     def noted(self, new, paths):
-        found, exposure = masks(self, new, paths), self.cache.exposure
+        found, view = masks(self, new, paths), self.cache.view
         given = list(found.values()) if isinstance(found, dict) else [found]
-        holes = exposure.length - len(exposure.old) - len(new)
-        seen.append((len(new), holes, len(exposure.old) > 0 and exposure.start is None, given))
+        holes = view.length - len(view.old) - len(new)
+        seen.append((len(new), holes, len(view.old) > 0 and view.start is None, given))
         return found
 
     monkeypatch.setattr(TreeModel, "_masks", noted)
@@ -70,7 +70,7 @@ def test_decoding_with_holes_and_without(kind, attention, shown):
         node = node.child(int(rng.integers(TOKENS)))
         step([node])
     assert all(holes == 0 and not gathered for _, holes, gathered, _ in shown)
-    full = FULL in engine._tree_model.kinds  # else all layers have a window
+    full = FULL in engine.backend.runner.kinds  # else all layers have a window
     assert all(any(mask is None for mask in masks) for *_, masks in shown[:3])
     assert any(mask is None for mask in shown[-1][3]) is full
 
@@ -101,7 +101,7 @@ def test_columns_name_the_slots(data):
         np.array(data.draw(st.lists(st.sampled_from(slots), unique=True, max_size=20)), np.int64)
         for _ in range(data.draw(st.integers(0, 3)))
     ]
-    shown = expose(new, paths, capacity)
+    shown = make_view(new, paths, capacity)
     if shown.start is None:
         order = [*shown.old, *shown.new]
     else:
@@ -119,7 +119,7 @@ def test_columns_name_the_slots(data):
 def test_ancestors_of_what_is_kept_are_kept(data, most_bytes):
     """Whatever is evicted, and when a forward fails in between."""
     engine = Engine(LLAMA, max_cache_bytes=most_bytes)
-    model, alive = engine._tree_model.model, [engine.node([5])]
+    model, alive = engine.backend.runner.model, [engine.node([5])]
 
     def broken(**_):
         raise RuntimeError("device lost")
@@ -133,17 +133,17 @@ def test_ancestors_of_what_is_kept_are_kept(data, most_bytes):
         if not grown:
             continue
         if fails := data.draw(st.integers(0, 4)) == 0:
-            engine._tree_model.model = broken
+            engine.backend.runner.model = broken
         found = asyncio.run(engine.outcomes(grown))
-        engine._tree_model.model = model
+        engine.backend.runner.model = model
         if not fails:
             check(LLAMA, grown, found)
-        for node in engine._tree_model.cache._held():
+        for node in engine.backend.runner.cache._held():
             assert node.parent.parent is None or node.parent.slot is not None
-            path = engine._tree_model.cache._paths.of(node)
+            path = engine.backend.runner.cache._table.of(node)
             at = node
             for slot in reversed(path.tolist()):
-                assert engine._tree_model.cache._holders[slot] is at
+                assert engine.backend.runner.cache._holders[slot] is at
                 at = at.parent
             assert at.parent is None
         alive = [*alive[-3:], *grown]
@@ -153,10 +153,10 @@ def test_ancestors_of_what_is_kept_are_kept(data, most_bytes):
 def test_what_lies_strewn_is_put_together(kind, monkeypatch, shown):
     """Two branches grow beside contexts that nobody comes back to: hardly a forward gathers slots, and
     buffers grow with what is kept, not with the moves."""
-    monkeypatch.setattr(slots, "WORTH_MOVING", 8)
+    monkeypatch.setattr(kv_cache, "WORTH_MOVING", 8)
     llm = tiny.transformer(kind)
     engine, rng = Engine(llm), np.random.default_rng(2)
-    cache, gathered = engine._tree_model.cache, 0
+    cache, gathered = engine.backend.runner.cache, 0
     trunk = engine.node(rng.integers(3, TOKENS, 20).tolist())
     ends = [trunk, trunk]
     engine._logprobs_sync([trunk])
@@ -179,7 +179,7 @@ def test_what_cannot_be_trusted_spoils_nothing(how, monkeypatch):
     engine = Engine(LLAMA)
     trunk = engine.node(range(3, 13))
     engine._logprobs_sync([trunk])
-    cache = engine._tree_model.cache
+    cache = engine.backend.runner.cache
     layer = LLAMA.model.model.layers[1]
 
     def spoiled(module, args, output):
@@ -212,10 +212,11 @@ def test_what_cannot_be_trusted_spoils_nothing(how, monkeypatch):
         assert held.keys.isfinite().all() and held.values.isfinite().all()
 
 
-def test_what_is_run_together_shares_its_weights():
-    trees = [Tree(), Tree("one"), Tree("two")]
+def test_what_is_run_together_shares_its_weights(monkeypatch):
+    trees = [ContextTree(), ContextTree("one"), ContextTree("two")]
     nodes = [tree.find([token]) for token in range(4) for tree in trees]
-    found = list(parts(nodes, 3, 100))
+    monkeypatch.setattr(backend, "MOST_NEW", 3)
+    found = list(Engine(LLAMA)._parts(nodes))
     assert sorted(map(id, nodes)) == sorted(id(node) for part in found for node in part)
     assert all(len({node.tree for node in part}) == 1 and len(part) <= 3 for part in found)
 

@@ -45,9 +45,9 @@ class Held:
 @pytest.fixture
 def engine():
     engine = Engine(LLAMA)
-    engine._tree_model.model = Held(LLAMA.model)
+    engine.backend.runner.model = Held(LLAMA.model)
     yield engine
-    engine._tree_model.model.let_in.set()  # whatever a failing test has left waiting
+    engine.backend.runner.model.let_in.set()  # whatever a failing test has left waiting
 
 
 async def until(condition):
@@ -57,7 +57,7 @@ async def until(condition):
 
 async def started(engine, *contexts):
     """Tasks that ask for contexts, once the forward over these has begun."""
-    held = engine._tree_model.model
+    held = engine.backend.runner.model
     held.come.clear()
     tasks = [asyncio.ensure_future(engine.next_token_logprobs(ids)) for ids in contexts]
     await until(held.come.is_set)
@@ -66,7 +66,7 @@ async def started(engine, *contexts):
 
 def handed_over(engine, count):
     """Whether so many contexts wait for the next batch, and no loop is expected to bring more."""
-    loops = list(engine._worker._loops.values())
+    loops = list(engine._batcher._loops.values())
     return all(loop.settled for loop in loops) and count == sum(len(loop.waiting) for loop in loops)
 
 
@@ -84,13 +84,13 @@ async def test_the_loop_is_free_while_a_forward_runs(engine):
     (task,) = await started(engine, [1, 2, 3])
     seen = [await asyncio.sleep(0, i) for i in range(5)]
     assert seen == [0, 1, 2, 3, 4] and not task.done()
-    engine._tree_model.model.let_in.set()
+    engine.backend.runner.model.let_in.set()
     check([[1, 2, 3]], [await task])
-    assert engine._tree_model.model.threads.isdisjoint({threading.current_thread()})
+    assert engine.backend.runner.model.threads.isdisjoint({threading.current_thread()})
 
 
 async def test_requests_gather_while_a_forward_runs(engine):
-    held = engine._tree_model.model
+    held = engine.backend.runner.model
     first = await started(engine, [1, 2, 3])
     later = [asyncio.ensure_future(engine.next_token_logprobs([i, 9])) for i in range(4)]
     await until(lambda: handed_over(engine, 4))
@@ -104,7 +104,7 @@ async def test_requests_gather_while_a_forward_runs(engine):
 
 async def test_tasks_that_are_answered_join_those_who_wait(engine):
     """Two groups of tasks, one asking while the other's forward runs, are one group from then on."""
-    held = engine._tree_model.model
+    held = engine.backend.runner.model
 
     async def walk(start, steps):
         ids = [start]
@@ -125,14 +125,14 @@ async def test_cancelled_while_its_forward_runs(engine):
     tasks = await started(engine, [1, 9], [2, 9], [2, 9])
     tasks[1].cancel()
     await asyncio.gather(tasks[1], return_exceptions=True)
-    engine._tree_model.model.let_in.set()
+    engine.backend.runner.model.let_in.set()
     found = await asyncio.gather(*tasks, return_exceptions=True)
     assert isinstance(found[1], asyncio.CancelledError)
     check([[1, 9], [2, 9]], [found[0], found[2]])
 
 
 async def test_cancelled_before_it_is_taken(engine):
-    held = engine._tree_model.model
+    held = engine.backend.runner.model
     tasks = await started(engine, [1, 9])
     tasks += [asyncio.ensure_future(engine.next_token_logprobs([i, 9])) for i in (2, 3)]
     await until(lambda: handed_over(engine, 2))
@@ -145,7 +145,7 @@ async def test_cancelled_before_it_is_taken(engine):
 
 @pytest.mark.parametrize("error", [RuntimeError("device lost"), StopIteration()])
 async def test_an_error_reaches_exactly_those_in_its_forward(engine, error):
-    held = engine._tree_model.model
+    held = engine.backend.runner.model
     held.error = error
     failing = await started(engine, [1, 2], [3])
     fine = [asyncio.ensure_future(engine.next_token_logprobs(ids)) for ids in ([1, 2, 4], [5])]
@@ -158,7 +158,7 @@ async def test_an_error_reaches_exactly_those_in_its_forward(engine, error):
 
 
 def test_what_would_end_a_thread_is_an_error_like_others(engine):
-    held = engine._tree_model.model
+    held = engine.backend.runner.model
     held.let_in.set()
     held.error = SystemExit(3)
     with pytest.raises(SystemExit):
@@ -168,7 +168,7 @@ def test_what_would_end_a_thread_is_an_error_like_others(engine):
 
 async def test_adapters_fail_apart(engine):
     """A batch is evaluated under one set of weights after another; an unknown one harms no other."""
-    engine._tree_model.model.let_in.set()
+    engine.backend.runner.model.let_in.set()
     good, bad = await asyncio.gather(
         engine.next_token_logprobs([1, 2]),
         engine.next_token_logprobs([1, 2], lora_name="nobody's"),
@@ -185,17 +185,17 @@ def test_a_loop_closed_while_its_forward_runs(engine, caplog):
     tasks = asyncio.run(leave())  # which cancels what is left
     assert tasks[0].cancelled()
     del tasks
-    engine._tree_model.model.let_in.set()
+    engine.backend.runner.model.let_in.set()
     check([[1, 2, 3], [4]], engine.batch_next_token_logprobs_sync([[1, 2, 3], [4]]))
-    assert engine._tree_model.model.sizes == [3, 1]
-    assert not engine._worker._loops
+    assert engine.backend.runner.model.sizes == [3, 1]
+    assert not engine._batcher._loops
     assert not caplog.records
 
 
 def test_a_loop_closed_before_it_could_hand_over(engine):
-    engine._tree_model.model.let_in.set()
+    engine.backend.runner.model.let_in.set()
     loop = asyncio.new_event_loop()
-    asking = engine._worker.ask([engine.node([1, 2])])
+    asking = engine._batcher.ask([engine.node([1, 2])])
     loop.call_soon(lambda: asking.send(None))
     loop.call_soon(loop.stop)
     loop.run_forever()
@@ -209,7 +209,7 @@ def test_a_loop_closed_before_it_could_hand_over(engine):
 
 
 async def test_several_loops_share_a_forward(engine):
-    held = engine._tree_model.model
+    held = engine.backend.runner.model
     first = await started(engine, [1, 2, 3])
     others = [
         asyncio.ensure_future(
@@ -217,7 +217,7 @@ async def test_several_loops_share_a_forward(engine):
         )
         for i in range(3)
     ]
-    await until(lambda: len(engine._worker._loops) == 4 and handed_over(engine, 3))
+    await until(lambda: len(engine._batcher._loops) == 4 and handed_over(engine, 3))
     held.let_in.set()
     check([[1, 2, 3], [0, 9], [1, 9], [2, 9]], await asyncio.gather(*first, *others))
     assert held.sizes == [3, 5] and len(held.threads) == 1
@@ -225,19 +225,19 @@ async def test_several_loops_share_a_forward(engine):
 
 async def test_without_waiting(engine):
     """`*_sync` on the thread of a running loop, and on others while that loop waits for a forward."""
-    engine._tree_model.model.let_in.set()
+    engine.backend.runner.model.let_in.set()
     check([[7, 8]], [engine.next_token_logprobs_sync([7, 8])])
-    engine._tree_model.model.let_in.clear()
+    engine.backend.runner.model.let_in.clear()
     tasks = await started(engine, [1, 2, 3])
     tasks += [
         asyncio.ensure_future(asyncio.to_thread(engine.batch_next_token_logprobs_sync, [[i], [9], [i]]))
         for i in range(2)
     ]
-    await until(lambda: len(engine._worker._blocked) == 4)
-    engine._tree_model.model.let_in.set()
+    await until(lambda: len(engine._batcher._blocked) == 4)
+    engine.backend.runner.model.let_in.set()
     one, zero, two = await asyncio.gather(*tasks)
     check([[1, 2, 3], [0], [9], [0], [1], [9], [1]], [one, *zero, *two])
-    assert engine._tree_model.model.sizes == [2, 3, 3]
+    assert engine.backend.runner.model.sizes == [2, 3, 3]
 
 
 def test_nothing_is_left_behind(engine):
@@ -249,11 +249,11 @@ def test_nothing_is_left_behind(engine):
         mine.next_token_logprobs_sync([1], lora_name="x")
     beam = asyncio.run(_read(llm))
     assert len(answered) and len(beam)
-    for idle in [one._worker.run for one in (mine, adopt(llm))]:
+    for idle in [one._batcher.run for one in (mine, adopt(llm))]:
         idle(int)  # an answer comes before its thread has let go of the worker
     del idle
-    threads = list(mine._worker._thread._threads)
-    gone = [weakref.ref(llm.model), weakref.ref(mine), weakref.ref(mine._worker)]
+    threads = list(mine._batcher._thread._threads)
+    gone = [weakref.ref(llm.model), weakref.ref(mine), weakref.ref(mine._batcher)]
     del llm, mine, beam
     gc.collect()
     assert [g() for g in gone] == [None] * 3
@@ -278,11 +278,11 @@ if child == 0:
     os._exit(0 if len(got) == len(want) else 1)
 assert child is None or os.waitpid(child, 0)[1] == 0
 
-come, inside = threading.Event(), engine._tree_model.model
+come, inside = threading.Event(), engine.backend.runner.model
 def slow(**kwargs):
     come.set()
     return inside(**kwargs)
-engine._tree_model.model = slow
+engine.backend.runner.model = slow
 
 async def leave():
     task = asyncio.ensure_future(engine.next_token_logprobs([4, 5, 6]))

@@ -16,8 +16,9 @@ import torch
 from tiny import GROUPED
 
 from genlm.bytes import BeamParams, ByteBeamState
-from genlm.bytes.engine import Engine, adopt, forward, trial
-from genlm.bytes.engine.plain import PlainModel
+from genlm.bytes.backends.hf_tree import forward, trial
+from genlm.bytes.backends.hf_tree.uncached import UncachedModel
+from genlm.bytes.engine import Engine, adopt
 from genlm.bytes.errors import UnsupportedModelError
 
 TOKENS = len(tiny.tokenizer())
@@ -99,7 +100,7 @@ HYBRIDS: dict[str, dict[str, Any]] = {
 
 
 def runs_plainly(engine: Any) -> bool:
-    return isinstance(engine, Engine) and isinstance(engine._tree_model, PlainModel)
+    return isinstance(engine, Engine) and isinstance(engine.backend.runner, UncachedModel)
 
 
 @torch.no_grad()
@@ -168,7 +169,7 @@ def test_longrope_on_both_sides_of_the_switch(depths: list[int]) -> None:
 
 def test_longrope_in_parts_and_with_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """The beginning of a long context is read as such, in however many forwards."""
-    from genlm.bytes.engine import engine as module
+    from genlm.bytes.backends.hf_tree import backend as module
 
     monkeypatch.setattr(module, "MOST_NEW", 7)
     llm = phi3()
@@ -273,7 +274,7 @@ def test_plain_forwards_share_what_they_can() -> None:
     after = engine.statistics()
     assert (after.forwards - before.forwards, after.tokens_run - before.tokens_run) == (2, 4 + 6 * 4)
     assert after.slots == 0 and after.cache_bytes == 10 * 4 * TOKENS
-    engine.reproducible = True
+    engine.deterministic = True
     engine.clear_cache()
     again = engine.batch_next_token_logprobs_sync([[5, 6, 7, i] for i in range(9, 15)])
     assert engine.statistics().forwards == after.forwards + 6
@@ -285,8 +286,8 @@ def test_a_model_that_looks_ahead() -> None:
     options = {k: value for k, value in HYBRID.items() if k != "num_key_value_heads"}
     llm = tiny.served("Bert", **options, is_decoder=False)
     engine = Engine(llm, trees=False)
-    model = engine._tree_model
-    assert isinstance(model, PlainModel) and not model._causal and model._batches
+    model = engine.backend.runner
+    assert isinstance(model, UncachedModel) and not model._causal and model._batches
     compare(llm, engine, [3, 9, 20, 21])
 
 

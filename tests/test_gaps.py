@@ -24,11 +24,11 @@ from hypothesis import strategies as st
 from toy import EOS_STRING, TOY, RememberingToy, ToyLM, vocabularies
 
 from genlm.bytes import BeamParams, ByteBeamState, TokenByteTrie
+from genlm.bytes.backends.hf_tree.kv_cache import KVCache
 from genlm.bytes.byte_lm import prefill
 from genlm.bytes.byte_lm.token_path import draft_tokens
+from genlm.bytes.contexts.tree import ContextTree
 from genlm.bytes.engine import Engine, adopt
-from genlm.bytes.engine.slots import SlotCache
-from genlm.bytes.engine.tree import Tree
 from genlm.bytes.errors import (
     EmptyBeamError,
     GenlmBytesError,
@@ -174,7 +174,7 @@ class TestEngine:
 
         llm.model.forward = older
         engine = Engine(llm)
-        assert not engine._tree_model._keeps_logits
+        assert not engine.backend.runner._keeps_logits
         torch.testing.assert_close(engine.batch_next_token_logprobs_sync([[0, 5], [0, 5, 6], [0, 7]]), want)
 
     @pytest.mark.parametrize(
@@ -205,10 +205,10 @@ class TestEngine:
 
 def test_slots_before_the_first_forward() -> None:
     """Nothing is known of the layers' shapes yet, so slots cost nothing and no bound applies."""
-    cache = SlotCache(2, torch.device("cpu"), most_bytes=1)
+    cache = KVCache(2, torch.device("cpu"), most_bytes=1)
     assert cache.nbytes == 0 and cache.get_max_length() == -1
-    tree = Tree()
-    cache.expose([tree.find([i]) for i in range(100)])
+    tree = ContextTree()
+    cache.prepare([tree.find([i]) for i in range(100)])
     assert cache.used == 100 <= cache.capacity
     assert cache.nbytes == 0 and cache.evictions == 0
 

@@ -424,11 +424,11 @@ async def test_the_engine_under_cancellation_and_failure(name: str, llama: Any, 
         "score": lambda: lm.score(texts),
         "words": lambda: lm.word_surprisal(texts),
     }
-    engine.reproducible = True
+    engine.deterministic = True
     await ask[name]()  # which leaves the beam that each begins with behind
     engine.clear_cache()
     want = shown(await ask[name]())
-    real, count = engine._tree_model.model, 0
+    real, count = engine.backend.runner.model, 0
 
     def unsteady(*args: Any, **given: Any) -> Any:
         nonlocal count
@@ -439,7 +439,7 @@ async def test_the_engine_under_cancellation_and_failure(name: str, llama: Any, 
 
     for passes in (1, 5, 40, 200, 1000):
         engine.clear_cache()
-        monkeypatch.setattr(engine._tree_model, "model", unsteady)
+        monkeypatch.setattr(engine.backend.runner, "model", unsteady)
         task = asyncio.ensure_future(ask[name]())
         for _ in range(passes):
             await asyncio.sleep(0)

@@ -21,7 +21,7 @@ import torch
 from genlm.backend.tokenization import Token
 from hypothesis import strategies as st
 
-from genlm.bytes.engine.tree import Node, Tree
+from genlm.bytes.contexts.tree import ContextNode, ContextTree
 
 TOY = [b"a", b"ab", b"abc", b"b", b"a", b"c", b"<e>"]
 EOS_STRING = b"<e>"
@@ -83,13 +83,13 @@ class FixedLM(ToyLM):
 class RememberingToy(ToyLM):
     """A toy that keeps its contexts in a tree, as the engine does. `kept` holds those it has computed."""
 
-    tree: Tree = field(default_factory=Tree)
-    kept: list[Node] = field(default_factory=list)
+    tree: ContextTree = field(default_factory=ContextTree)
+    kept: list[ContextNode] = field(default_factory=list)
 
-    def node(self, token_ids: Sequence[int]) -> Node:
+    def node(self, token_ids: Sequence[int]) -> ContextNode:
         return self.tree.find(token_ids)
 
-    async def logprobs(self, node: Node) -> torch.Tensor:
+    async def logprobs(self, node: ContextNode) -> torch.Tensor:
         if node.logps is None:
             node.logps = torch.log(torch.from_numpy(self.probs(node.tokens()))).float()
             self.kept.append(node)

@@ -1,6 +1,6 @@
-"""A token model that never computes a context twice: prefix tree, key-value slots, one batched forward."""
+"""The documented names of `backends/hf_tree`: a token model that never computes a context twice."""
 
-from genlm.bytes.engine.adopt import adopt
-from genlm.bytes.engine.engine import Engine, Statistics
+from genlm.bytes.backends.hf_tree.adopt import adopt
+from genlm.bytes.backends.hf_tree.engine import Engine, Statistics
 
 __all__ = ["Engine", "Statistics", "adopt"]

@@ -477,16 +477,16 @@ class AsyncByteLM:
 
     # -- ending ---------------------------------------------------------------------------------------
 
-    async def forget(self, *, reproducible: bool | None = None) -> None:
+    async def forget(self, *, deterministic: bool | None = None, reproducible: bool | None = None) -> None:
         """Forget what has been read: what is asked next is computed as if nothing had been asked before.
 
         Args:
-            reproducible: whether the engine is to give the same last digits for the same questions from here
-                on, see `Engine.reproducible`; None leaves it as it is. A model that runs without the engine
+            deterministic: whether the engine is to give the same last digits for the same questions from here
+                on, see `Engine.deterministic`; None leaves it as it is. A model that runs without the engine
                 keeps what it has.
+            reproducible: older name of `deterministic`.
         """
-        from genlm.bytes.engine import Engine
-        from genlm.bytes.engine.adopt import adopt
+        from genlm.bytes.engine import Engine, adopt
 
         self._open_trie()
         if self._start is not None:
@@ -494,8 +494,9 @@ class AsyncByteLM:
             self._start = None
         engine = adopt(self.llm) if self._initial_opts["engine"] else self.llm
         if isinstance(engine, Engine):
-            if reproducible is not None:
-                engine.reproducible = reproducible
+            deterministic = reproducible if deterministic is None else deterministic
+            if deterministic is not None:
+                engine.deterministic = deterministic
             await asyncio.to_thread(engine.clear_cache)
 
     async def close(self) -> None:

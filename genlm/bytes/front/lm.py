@@ -246,9 +246,9 @@ class ByteLM:
 
     # -- ending ---------------------------------------------------------------------------------------
 
-    def forget(self, *, reproducible: bool | None = None) -> None:
+    def forget(self, *, deterministic: bool | None = None, reproducible: bool | None = None) -> None:
         """Forget what has been read; see `AsyncByteLM.forget`."""
-        run(self.asynchronous.forget(reproducible=reproducible))
+        run(self.asynchronous.forget(deterministic=deterministic, reproducible=reproducible))
 
     def close(self) -> None:
         """Let the model go. It may be called again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from genlm.bytes.contexts.cached_lm import CachedLM
 from genlm.bytes.util.context_length import context_length
 
 __all__ = ["context_is_full", "depth", "longest_context"]
@@ -13,10 +14,11 @@ def longest_context(lm_state: Any) -> int | None:
     """The most tokens that a state's model reads, if it says; None for a state that forgets the oldest."""
     if lm_state.max_context_length is not None:
         return None
-    found = getattr(lm_state.model, "longest", None)
-    if isinstance(found, int):  # an engine's; a mock has every attribute
-        return found
-    config = getattr(getattr(lm_state.model, "model", None), "config", None)
+    model = lm_state.model
+    if isinstance(model, CachedLM):
+        longest: int | None = model.backend.max_length
+        return longest
+    config = getattr(getattr(model, "model", None), "config", None)
     if config is None:
         return None
     text_config = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config

@@ -50,7 +50,7 @@ def score_group(
         records: the texts.
         scoring: what is asked of each.
     """
-    lm.forget(reproducible=True)
+    lm.forget(deterministic=True)
     try:
         return scoring.of(lm, records), None
     except GenlmBytesError:

@@ -7,22 +7,22 @@ from collections import OrderedDict
 import numpy as np
 from jaxtyping import Int
 
-from genlm.bytes.engine.tree import Node
+from genlm.bytes.contexts.tree import ContextNode
 
-__all__ = ["Paths"]
+__all__ = ["SlotTable"]
 
 KEPT = 256
-"""Paths remembered: more than one for each candidate of the beams that share a forward. At 4,000 tokens
+"""SlotTable remembered: more than one for each candidate of the beams that share a forward. At 4,000 tokens
 all of them take 8 MB."""
 
 
-class Paths:
+class SlotTable:
     """Remembers the paths of the nodes asked for last, so that one that is longer by a few is read off."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[Node, Int[np.ndarray, " depth"]] = OrderedDict()
+        self._kept: OrderedDict[ContextNode, Int[np.ndarray, " depth"]] = OrderedDict()
 
-    def of(self, node: Node) -> Int[np.ndarray, " depth"]:
+    def of(self, node: ContextNode) -> Int[np.ndarray, " depth"]:
         """The slots from the first token's node down to `node`. All of these must have one."""
         tail: list[int] = []
         known, at = np.empty(0, np.int64), node

@@ -14,7 +14,7 @@ forwards on one thread and, in brackets, on two):
 | 5 | 111 (174) | 117 (174) |
 
 In bfloat16 the other way round takes one and a half times as long, and other processors have other
-libraries. So nothing is assumed: `faster_turned` times both on the model's own weights, for 0.2 s.
+libraries. So nothing is assumed: `faster_transposed` times both on the model's own weights, for 0.2 s.
 
 The model is not touched. Calls of `torch.nn.functional.linear` are intercepted, in one thread, during one
 forward. Intercepting costs every torch function about 6 µs, 7 ms a forward, so it is done only
@@ -32,7 +32,7 @@ from jaxtyping import Float
 from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["Turned", "faster_turned"]
+__all__ = ["TransposedMatmul", "faster_transposed"]
 
 COUNTS = (2, 3, 4)
 LEAST, MOST = 1 << 20, 1 << 24
@@ -43,7 +43,7 @@ WORTHWHILE = 0.85
 """The share of the time it may take at most: intercepting is to be earned, and noise is no reason."""
 
 
-class Turned(TorchFunctionMode):
+class TransposedMatmul(TorchFunctionMode):
     """While it is entered, this thread takes products over so many rows the other way round."""
 
     def __init__(self, counts: Collection[int]) -> None:
@@ -56,12 +56,12 @@ class Turned(TorchFunctionMode):
         if func is linear and not kwargs and _is_plain(args[1]):
             rows, weight, *bias = args
             if rows.numel() // rows.shape[-1] in self._counts:
-                made = _turned(rows.reshape(-1, rows.shape[-1]), weight).reshape(*rows.shape[:-1], -1)
+                made = _transposed(rows.reshape(-1, rows.shape[-1]), weight).reshape(*rows.shape[:-1], -1)
                 return made if not bias or bias[0] is None else made + bias[0]
         return func(*args, **(kwargs or {}))
 
 
-def faster_turned(model: torch.nn.Module) -> frozenset[int]:
+def faster_transposed(model: torch.nn.Module) -> frozenset[int]:
     """The numbers of rows at which the model's products are faster the other way round. Takes 0.2 s."""
     weights = list(_some_weights(model))
     if sum(weight.numel() for weight in weights) < LEAST:
@@ -74,15 +74,15 @@ def _is_faster(count: int, weights: list[Float[torch.Tensor, "_ _"]]) -> bool:
     best: dict[Callable[..., Any], float] = {}
     inputs = {size: torch.ones(count, size) for size in {weight.shape[1] for weight in weights}}
     for _ in range(ROUNDS):
-        for way in (linear, _turned):
+        for way in (linear, _transposed):
             start = time.perf_counter()
             for weight in weights:
                 way(inputs[weight.shape[1]], weight)
             best[way] = min(best.get(way, float("inf")), time.perf_counter() - start)
-    return best[_turned] < WORTHWHILE * best[linear]
+    return best[_transposed] < WORTHWHILE * best[linear]
 
 
-def _turned(
+def _transposed(
     rows: Float[torch.Tensor, "n inner"], weight: Float[torch.Tensor, "outer inner"]
 ) -> Float[torch.Tensor, "n outer"]:
     # What follows reads row by row: left transposed, it would take longer than is gained.

@@ -17,10 +17,10 @@ from weakref import WeakValueDictionary
 import torch
 from jaxtyping import Float32
 
-__all__ = ["Node", "Tree"]
+__all__ = ["ContextNode", "ContextTree"]
 
 
-class Node:
+class ContextNode:
     """A context of `depth` tokens. The root, of depth 0, has read nothing.
 
     Attributes:
@@ -34,7 +34,7 @@ class Node:
 
     __slots__ = ("__weakref__", "depth", "logps", "parent", "slot", "token", "tree", "used")
 
-    def __init__(self, tree: Tree, parent: Node | None, token: int) -> None:
+    def __init__(self, tree: ContextTree, parent: ContextNode | None, token: int) -> None:
         self.tree = tree
         self.parent = parent
         self.token = token
@@ -43,7 +43,7 @@ class Node:
         self.logps: Float32[torch.Tensor, " logits"] | None = None
         self.used = 0
 
-    def child(self, token: int) -> Node:
+    def child(self, token: int) -> ContextNode:
         """The context with one more token: the same object for the same token."""
         return self.tree.child(self, token)
 
@@ -58,10 +58,10 @@ class Node:
         return found
 
     def __repr__(self) -> str:
-        return f"Node(depth={self.depth}, token={self.token}, slot={self.slot})"
+        return f"ContextNode(depth={self.depth}, token={self.token}, slot={self.slot})"
 
 
-class Tree:
+class ContextTree:
     """All contexts under one set of weights (the base model's, or one adapter's).
 
     Args:
@@ -74,21 +74,21 @@ class Tree:
         self.lora_name = lora_name
         self.adapter = adapter
         self.far = far
-        self.root = Node(self, None, -1)
+        self.root = ContextNode(self, None, -1)
         # A node keeps its parent alive, so no key here outlives the node whose identity it holds.
-        self._nodes: WeakValueDictionary[tuple[int, int], Node] = WeakValueDictionary()
+        self._nodes: WeakValueDictionary[tuple[int, int], ContextNode] = WeakValueDictionary()
         self._lock = Lock()  # loops in several threads ask for the same child at once
 
-    def child(self, parent: Node, token: int) -> Node:
+    def child(self, parent: ContextNode, token: int) -> ContextNode:
         """The node of `parent`'s context and one more token."""
         key = (id(parent), token)
         with self._lock:
             node = self._nodes.get(key)
             if node is None:
-                node = self._nodes[key] = Node(self, parent, token)
+                node = self._nodes[key] = ContextNode(self, parent, token)
         return node
 
-    def find(self, tokens: Sequence[int]) -> Node:
+    def find(self, tokens: Sequence[int]) -> ContextNode:
         """The node of a whole context."""
         node = self.root
         for token in tokens:

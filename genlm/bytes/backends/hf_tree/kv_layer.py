@@ -9,17 +9,17 @@ from jaxtyping import Float, Int
 from transformers.cache_utils import CacheLayerMixin
 
 if TYPE_CHECKING:
-    from genlm.bytes.engine.slots import SlotCache
+    from genlm.bytes.backends.hf_tree.kv_cache import KVCache
 
-__all__ = ["SlotLayer"]
+__all__ = ["KVLayer"]
 
 
-class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
+class KVLayer(CacheLayerMixin):  # type: ignore[misc]
     """One layer's buffers, `[1, heads, slots, head size]`."""
 
     is_sliding = False
 
-    def __init__(self, cache: SlotCache) -> None:
+    def __init__(self, cache: KVCache) -> None:
         super().__init__()
         self._cache = cache
 
@@ -89,10 +89,10 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def get_mask_sizes(self, query_length: Any) -> tuple[int, int]:
         # Earlier releases of transformers 5 pass the positions themselves; the new nodes say how many.
-        return self._cache.exposure.length, 0
+        return self._cache.view.length, 0
 
     def get_seq_length(self) -> int:
-        return self._cache.exposure.length - len(self._cache.exposure.new)
+        return self._cache.view.length - len(self._cache.view.new)
 
     def get_max_length(self) -> int:
         return -1

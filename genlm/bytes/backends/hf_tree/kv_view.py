@@ -18,14 +18,14 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
-__all__ = ["Exposure", "expose", "first_run", "scattered", "slots_of"]
+__all__ = ["KVView", "first_run", "make_view", "scattered", "slots_of"]
 
 WEIGHT = 8
 """A hole costs as much as gathering (1 + new nodes / WEIGHT) needed slots."""
 
 
 @dataclass(frozen=True)
-class Exposure:
+class KVView:
     """Slots in the order in which a forward sees them.
 
     Attributes:
@@ -63,9 +63,9 @@ class Exposure:
         return found
 
 
-def expose(
+def make_view(
     new: Int[np.ndarray, " new"], paths: Iterable[Int[np.ndarray, " depth"]], capacity: int
-) -> Exposure:
+) -> KVView:
     """Expose the new nodes' slots and those on some paths, the cheaper way.
 
     Args:
@@ -76,12 +76,12 @@ def expose(
     old = slots_of(paths, capacity, new)
     count = len(old) + len(new)
     if not len(old):  # the model's own keys and values are all there is
-        return Exposure(new, old, None, count)
+        return KVView(new, old, None, count)
     start = min(int(old[0]), int(new.min()))
     length = max(int(old[-1]), int(new.max())) + 1 - start
     if not _too_many(length - count, len(old), len(new)):
-        return Exposure(new, old, start, length)
-    return Exposure(new, old, None, count)
+        return KVView(new, old, start, length)
+    return KVView(new, old, None, count)
 
 
 def _too_many(holes: int, old: int, new: int) -> bool:

@@ -6,7 +6,7 @@ import logging
 from threading import RLock
 from typing import Any
 
-from genlm.bytes.engine.engine import Engine
+from genlm.bytes.backends.hf_tree.engine import Engine
 from genlm.bytes.errors import UnsupportedModelError
 
 __all__ = ["adopt"]

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from genlm.bytes.engine.tree import Node, Tree
+from genlm.bytes.contexts.tree import ContextNode, ContextTree
 from genlm.bytes.errors import UnsupportedModelError
 from genlm.bytes.util.context_length import context_length
 
@@ -89,12 +89,12 @@ class Twins:
     """Contexts past the switch, each with a twin in a tree of its own, and so with its ancestors' twins."""
 
     def __init__(self) -> None:
-        self._trees: WeakKeyDictionary[Tree, Tree] = WeakKeyDictionary()
-        self._nodes: WeakKeyDictionary[Node, Node] = WeakKeyDictionary()
+        self._trees: WeakKeyDictionary[ContextTree, ContextTree] = WeakKeyDictionary()
+        self._nodes: WeakKeyDictionary[ContextNode, ContextNode] = WeakKeyDictionary()
 
-    def of(self, node: Node) -> Node:
+    def of(self, node: ContextNode) -> ContextNode:
         """The twin of a node: always the same, as long as the node lives."""
-        way: list[Node] = []
+        way: list[ContextNode] = []
         at = node
         while at.parent is not None and at not in self._nodes:
             way.append(at)
@@ -103,7 +103,7 @@ class Twins:
         if twin is None:
             tree = self._trees.get(node.tree)
             if tree is None:
-                tree = self._trees[node.tree] = Tree(node.tree.lora_name, node.tree.adapter, far=True)
+                tree = self._trees[node.tree] = ContextTree(node.tree.lora_name, node.tree.adapter, far=True)
             twin = tree.root
         for below in reversed(way):
             twin = self._nodes[below] = twin.child(below.token)

@@ -1,7 +1,7 @@
 """Keys and values of all contexts, one slot a node, in buffers that a Hugging Face model fills itself.
 
 The model is given a cache whose layers write the new keys and values into the new nodes' slots and
-answer with those that this forward needs (`exposure.py`): a stretch of the buffers, or what is needed of
+answer with those that this forward needs (`kv_view.py`): a stretch of the buffers, or what is needed of
 them, gathered, followed by the new.
 
 A node gets the first free slot after its parent's, so that paths are stretches. What is needed together and
@@ -24,20 +24,20 @@ import torch
 from jaxtyping import Int
 from transformers.cache_utils import Cache
 
-from genlm.bytes.engine.exposure import Exposure, expose, first_run, scattered, slots_of
-from genlm.bytes.engine.layer import SlotLayer
-from genlm.bytes.engine.paths import Paths
-from genlm.bytes.engine.tree import Node
+from genlm.bytes.backends.hf_tree.kv_layer import KVLayer
+from genlm.bytes.backends.hf_tree.kv_view import KVView, first_run, make_view, scattered, slots_of
+from genlm.bytes.backends.hf_tree.slot_table import SlotTable
+from genlm.bytes.contexts.tree import ContextNode
 
-__all__ = ["SlotCache"]
+__all__ = ["KVCache"]
 
 FIRST_CAPACITY = 64
 WORTH_MOVING = 64
 """Slots from which moving them pays: it costs what gathering them once does, and some bookkeeping."""
 
 
-class SlotCache(Cache):  # type: ignore[misc]
-    """The cache that the model is given. `expose` is called before each forward.
+class KVCache(Cache):  # type: ignore[misc]
+    """The cache that the model is given. `prepare` is called before each forward.
 
     Args:
         layers: how many layers the model has.
@@ -47,26 +47,26 @@ class SlotCache(Cache):  # type: ignore[misc]
 
     Attributes:
         clock: nodes used at this time are not evicted. Whoever starts a request advances it.
-        exposure: what the forward attends to.
+        view: what the forward attends to.
         new: the new nodes' slots, for the layers.
         old: the slots that the layers answer with: a stretch, or those that are gathered and followed
             by the new; None if there are only new ones.
     """
 
     def __init__(self, layers: int, device: torch.device, most_bytes: int) -> None:
-        super().__init__(layers=[SlotLayer(self) for _ in range(layers)])
+        super().__init__(layers=[KVLayer(self) for _ in range(layers)])
         self.capacity = FIRST_CAPACITY
         self.most_bytes = most_bytes
         self.evictions = 0
         self.clock = 0
         none = np.empty(0, np.int64)
-        self.exposure = Exposure(none, none, None, 0)
+        self.view = KVView(none, none, None, 0)
         self.new: slice | Int[torch.Tensor, " new"] = slice(0, 0)
         self.old: slice | Int[torch.Tensor, " old"] | None = None
         self._device = device
-        self._holders: list[Node | None] = [None] * self.capacity
+        self._holders: list[ContextNode | None] = [None] * self.capacity
         self._free = np.ones(self.capacity, np.bool_)
-        self._paths = Paths()
+        self._table = SlotTable()
 
     @property
     def used(self) -> int:
@@ -88,7 +88,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         per_slot = self._bytes_per_slot
         return self.most_bytes // per_slot if per_slot else None
 
-    def expose(self, new: list[Node]) -> dict[Node, Int[np.ndarray, " depth"]]:
+    def prepare(self, new: list[ContextNode]) -> dict[ContextNode, Int[np.ndarray, " depth"]]:
         """Prepare a forward over `new`, parents first. Gives each a slot.
 
         Returns:
@@ -102,13 +102,13 @@ class SlotCache(Cache):  # type: ignore[misc]
             node.used = self.clock
         lacking = [node for node in new if node.slot is None]
         self._make_room(len(lacking))
-        paths = {stem: self._paths.of(stem) for stem in stems}
+        paths = {stem: self._table.of(stem) for stem in stems}
         if self._settle(paths.values(), len(new)):
-            paths = {stem: self._paths.of(stem) for stem in stems}
+            paths = {stem: self._table.of(stem) for stem in stems}
         self._give_slots(lacking)
-        self.exposure = expose(np.array([node.slot for node in new]), paths.values(), self.capacity)
-        self.new = self._stretch(self.exposure.new)
-        self.old = self._exposed()
+        self.view = make_view(np.array([node.slot for node in new]), paths.values(), self.capacity)
+        self.new = self._stretch(self.view.new)
+        self.old = self._shown()
         return paths
 
     def _stretch(self, slots: Int[np.ndarray, " some"]) -> slice | Int[torch.Tensor, " some"]:
@@ -116,8 +116,8 @@ class SlotCache(Cache):  # type: ignore[misc]
             return slice(int(slots[0]), int(slots[-1]) + 1)
         return torch.tensor(slots, device=self._device)
 
-    def _exposed(self) -> slice | Int[torch.Tensor, " old"] | None:
-        shown = self.exposure
+    def _shown(self) -> slice | Int[torch.Tensor, " old"] | None:
+        shown = self.view
         if shown.start is not None:
             return slice(shown.start, shown.start + shown.length)
         return torch.tensor(shown.old, device=self._device) if len(shown.old) else None
@@ -149,7 +149,7 @@ class SlotCache(Cache):  # type: ignore[misc]
             self._move(nodes, start)
         return True
 
-    def _move(self, nodes: list[Node], start: int) -> None:
+    def _move(self, nodes: list[ContextNode], start: int) -> None:
         """Move some nodes to free slots from `start` on."""
         slots = torch.tensor([node.slot for node in nodes], device=self._device)
         for layer in self.layers:
@@ -157,7 +157,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         self.release(nodes)
         self._place(nodes, range(start, start + len(nodes)))
 
-    def _pack(self, nodes: list[Node]) -> None:
+    def _pack(self, nodes: list[ContextNode]) -> None:
         """Buffers of the capacity that hold these nodes, all there are, one after another from the start."""
         slots = torch.tensor([node.slot for node in nodes], dtype=torch.long, device=self._device)
         for layer in self.layers:
@@ -165,24 +165,24 @@ class SlotCache(Cache):  # type: ignore[misc]
         self._holders = [None] * self.capacity
         self._free = np.ones(self.capacity, np.bool_)
         self._place(nodes, range(len(nodes)))
-        self._paths.forget()
+        self._table.forget()
 
-    def _place(self, nodes: Iterable[Node], slots: Iterable[int]) -> None:
+    def _place(self, nodes: Iterable[ContextNode], slots: Iterable[int]) -> None:
         for node, slot in zip(nodes, slots, strict=True):
             node.slot = slot
             self._holders[slot] = node
             self._free[slot] = False
 
-    def release(self, nodes: Iterable[Node]) -> None:
+    def release(self, nodes: Iterable[ContextNode]) -> None:
         """Take the slots of `nodes` back."""
         for node in nodes:
             if node.slot is not None:
                 self._holders[node.slot] = None
                 self._free[node.slot] = True
                 node.slot = None
-        self._paths.forget()
+        self._table.forget()
 
-    def discard(self, nodes: Iterable[Node]) -> None:
+    def discard(self, nodes: Iterable[ContextNode]) -> None:
         """Take slots back whose contents cannot be trusted, and those of what descends from them."""
         lost = [node for node in nodes if node.slot is not None]
         slots = torch.tensor([node.slot for node in lost], dtype=torch.long, device=self._device)
@@ -196,7 +196,7 @@ class SlotCache(Cache):  # type: ignore[misc]
     def clear(self) -> None:
         """Take all slots back, and begin again with buffers as small as they were first.
 
-        Where a node's slot is depends on their size, and with it what is exposed, and the round-off.
+        Where a node's slot is depends on their size, and with it what a forward is shown, and the round-off.
         """
         self.release(self._held())
         self.capacity = FIRST_CAPACITY
@@ -214,10 +214,10 @@ class SlotCache(Cache):  # type: ignore[misc]
         held, self.capacity = self._held(), most
         self._pack(held)
 
-    def _held(self) -> list[Node]:
+    def _held(self) -> list[ContextNode]:
         return [node for node in self._holders if node is not None]
 
-    def _give_slots(self, nodes: list[Node]) -> None:
+    def _give_slots(self, nodes: list[ContextNode]) -> None:
         """The first free slots after the first node's parent's, and on from the start."""
         if not nodes:
             return

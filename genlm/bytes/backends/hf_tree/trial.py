@@ -24,12 +24,12 @@ import torch
 from jaxtyping import Float, Float32, Int
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from genlm.bytes.engine.exposure import Exposure
-from genlm.bytes.engine.tree import Node, Tree
+from genlm.bytes.backends.hf_tree.kv_view import KVView
+from genlm.bytes.contexts.tree import ContextNode, ContextTree
 from genlm.bytes.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
-    from genlm.bytes.engine.forward import TreeModel
+    from genlm.bytes.backends.hf_tree.forward import TreeModel
 
 __all__ = ["try_out"]
 
@@ -90,9 +90,9 @@ def _alone(
     return logits
 
 
-def _shifted(depth: int, *, far: bool = False) -> Tree:
+def _shifted(depth: int, *, far: bool = False) -> ContextTree:
     """A tree whose contexts lack their first `depth` tokens."""
-    tree = Tree(far=far)
+    tree = ContextTree(far=far)
     tree.root.depth = depth
     return tree
 
@@ -100,7 +100,7 @@ def _shifted(depth: int, *, far: bool = False) -> Tree:
 def _small_tree(model: TreeModel, tokens: Sequence[int]) -> None:
     """A few contexts in three forwards, in the last of them beside some that are as deep as can be."""
     a, b, c, d, e, *_ = tokens
-    tree = Tree()
+    tree = ContextTree()
     trunk = [tree.find([a]), tree.find([a, b])]
     alone = tree.find([a, b, c])  # it needs no mask
     leaves = [tree.find(path) for path in ([a, b, d], [a, e], [a, b, d, e], [a, b, c, d])]
@@ -145,7 +145,7 @@ def _around_the_switch(model: TreeModel, tokens: Sequence[int], switch: int) -> 
     _compare(model, "contexts around a switch of the positions", got, want)
 
 
-def _line(node: Node) -> list[Node]:
+def _line(node: ContextNode) -> list[ContextNode]:
     """A node and its ancestors without the root, the first first."""
     found = []
     while node.parent is not None:
@@ -160,7 +160,7 @@ def _line(node: Node) -> list[Node]:
 def _after_a_trunk(model: TreeModel, tokens: Sequence[int], depth: int) -> None:
     """A few contexts after a trunk, its columns and theirs in any order, and with holes."""
     a, b, c, d, e, f, g, h = tokens
-    tree = Tree()
+    tree = ContextTree()
     end = tree.root.child(a)
     end.depth = depth
     chain = [end]
@@ -226,15 +226,15 @@ class _Columns(Cache):  # type: ignore[misc]
         old: Int[np.ndarray, " depth"],
         new: Int[np.ndarray, " new"],
         count: int,
-        end: Node | None = None,
+        end: ContextNode | None = None,
     ) -> None:
         super().__init__(layers=[_Layer(self, i) for i in range(trunk.layers)])
         self.trunk, self.old, self.end = trunk, old, end
         self.new = torch.from_numpy(new)
-        self.exposure = Exposure(new, np.sort(old), 0, count)
+        self.view = KVView(new, np.sort(old), 0, count)
 
-    def expose(self, new: list[Node]) -> dict[Node, Int[np.ndarray, " depth"]]:
-        """See `SlotCache`."""
+    def prepare(self, new: list[ContextNode]) -> dict[ContextNode, Int[np.ndarray, " depth"]]:
+        """See `KVCache`."""
         assert self.end is not None and len(new) == len(self.new)
         return {self.end: self.old}
 
@@ -260,14 +260,14 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
 
     def _among(self, states: Float[torch.Tensor, "1 h n d"]) -> Float[torch.Tensor, "1 h c d"]:
         """Some states in the new nodes' columns; elsewhere zero."""
-        made = states.new_zeros((*states.shape[:2], self._cache.exposure.length, states.shape[3]))
+        made = states.new_zeros((*states.shape[:2], self._cache.view.length, states.shape[3]))
         return made.index_copy_(2, self._cache.new.to(states.device), states)
 
     def get_mask_sizes(self, query_length: Any) -> tuple[int, int]:
-        return self._cache.exposure.length, 0
+        return self._cache.view.length, 0
 
     def get_seq_length(self) -> int:
-        return self._cache.exposure.length - len(self._cache.new)
+        return self._cache.view.length - len(self._cache.new)
 
     def get_max_length(self) -> int:
         return -1

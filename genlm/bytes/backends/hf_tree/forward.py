@@ -35,13 +35,13 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int
 
-from genlm.bytes.engine.heads import heads_grouped, shares_keys
-from genlm.bytes.engine.masks import ancestors, depths, is_chain
-from genlm.bytes.engine.positions import forget_longer, longest_of, stretched, switch_of
-from genlm.bytes.engine.products import Turned, faster_turned
-from genlm.bytes.engine.slots import SlotCache
-from genlm.bytes.engine.tree import Node
-from genlm.bytes.engine.trial import try_out
+from genlm.bytes.backends.hf_tree.grouped_query import grouped_query, groups_queries
+from genlm.bytes.backends.hf_tree.kv_cache import KVCache
+from genlm.bytes.backends.hf_tree.positions import forget_longer, longest_of, stretched, switch_of
+from genlm.bytes.backends.hf_tree.small_matmul import TransposedMatmul, faster_transposed
+from genlm.bytes.backends.hf_tree.tree_mask import ancestors, depths, is_chain
+from genlm.bytes.backends.hf_tree.trial import try_out
+from genlm.bytes.contexts.tree import ContextNode
 from genlm.bytes.errors import UnsupportedModelError
 
 __all__ = ["TreeModel"]
@@ -54,13 +54,13 @@ class TreeModel:
 
     Args:
         model: the Hugging Face model, in evaluation mode.
-        most_bytes: see `SlotCache`.
+        most_bytes: see `KVCache`.
 
     Attributes:
         longest: the most tokens that the model reads; None where it does not say.
         switch: the longest context to be read in a tree that is not far; None: all are.
-        steady: whether to do without what is chosen by measuring (`products.py`): a second engine may find
-            otherwise, and round-off depends on it.
+        deterministic: whether to do without what is chosen by measuring (`small_matmul.py`): a second engine
+            may find otherwise, and round-off depends on it.
 
     Raises:
         UnsupportedModelError: from what the model's configuration says, it cannot work.
@@ -80,16 +80,16 @@ class TreeModel:
             raise UnsupportedModelError("its forward takes no position_ids and past_key_values")
         self._keeps_logits = "logits_to_keep" in parameters
         self.device: torch.device = model.device
-        self.cache = SlotCache(len(self.kinds), self.device, most_bytes)
+        self.cache = KVCache(len(self.kinds), self.device, most_bytes)
         self.longest = longest_of(model)
         self.switch = switch_of(self.config)
         self._stretched = stretched(model)
-        self.steady = False
+        self.deterministic = False
         on_cpu = self.device.type == "cpu"
-        self._turned = faster_turned(model) if on_cpu else frozenset()
-        self._grouped = on_cpu and self.boolean and shares_keys(model)
+        self._transposed = faster_transposed(model) if on_cpu else frozenset()
+        self._grouped = on_cpu and self.boolean and groups_queries(model)
 
-    def run(self, new: list[Node], wanted: Sequence[int]) -> list[Float32[torch.Tensor, " v"]]:
+    def run(self, new: list[ContextNode], wanted: Sequence[int]) -> list[Float32[torch.Tensor, " v"]]:
         """The next token's natural log-probabilities at some of `new` (see `forward`), in the host's memory.
 
         There beams read them, a few hundred bytes of each row; and there is more room than beside the keys
@@ -105,7 +105,7 @@ class TreeModel:
         return [row.clone() for row in rows] if len(rows) > 1 else list(rows)
 
     @torch.no_grad()
-    def forward(self, new: list[Node], wanted: Sequence[int]) -> Float[torch.Tensor, "wanted v"]:
+    def forward(self, new: list[ContextNode], wanted: Sequence[int]) -> Float[torch.Tensor, "wanted v"]:
         """Evaluate `new`; return the logits at some of them, on the model's device.
 
         Args:
@@ -114,14 +114,14 @@ class TreeModel:
         """
         deepest = max(node.depth for node in new)
         if self.switch is not None and new[0].tree.far and deepest <= self.switch:
-            beyond = Node(new[0].tree, new[0].tree.root, new[0].token)
+            beyond = ContextNode(new[0].tree, new[0].tree.root, new[0].token)
             beyond.depth = self.switch + 1
             try:
                 return self.forward([*new, beyond], wanted)
             finally:
                 self.cache.release([beyond])
         forget_longer(self.model, self._stretched, deepest)
-        paths = self.cache.expose(new)
+        paths = self.cache.prepare(new)
         put: dict[str, Any] = {"device": self.device, "dtype": torch.long}
         kwargs: dict[str, Any] = {"logits_to_keep": torch.tensor(wanted, **put)} if self._keeps_logits else {}
         masks = self._masks(new, paths)
@@ -141,15 +141,15 @@ class TreeModel:
     def _faster(self, new: int, masked: bool) -> Iterator[None]:
         """Have a forward over so many nodes computed in the fastest way known."""
         with ExitStack() as ways:
-            if new in self._turned and not self.steady:
-                ways.enter_context(Turned(self._turned))
+            if new in self._transposed and not self.deterministic:
+                ways.enter_context(TransposedMatmul(self._transposed))
             if masked and self._grouped:
-                ways.enter_context(heads_grouped(self.config))
+                ways.enter_context(grouped_query(self.config))
             yield
 
-    def _masks(self, new: list[Node], paths: Mapping[Node, Int[np.ndarray, " depth"]]) -> Any:
+    def _masks(self, new: list[ContextNode], paths: Mapping[ContextNode, Int[np.ndarray, " depth"]]) -> Any:
         """A mask for each kind of layer; None where a node may attend to all that it is shown."""
-        shown = self.cache.exposure
+        shown = self.cache.view
         if not paths and is_chain(new):
             return None  # from the root: the model's own causal mask is this mask, and faster
         masks: dict[str, Any] = dict.fromkeys(self.kinds)

@@ -1,4 +1,4 @@
-"""Attention under a mask without a copy of the keys for every head.
+"""Grouped-query attention under a mask without a copy of the keys for every head.
 
 In most models several heads share keys and values. Where each query sees the same, transformers lets the
 product know; under a mask it copies keys and values once for each head, in every layer and forward. Here the
@@ -22,20 +22,20 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-__all__ = ["heads_grouped", "shares_keys"]
+__all__ = ["grouped_query", "groups_queries"]
 
-NAME = "genlm_bytes_grouped_heads"
+NAME = "genlm_bytes_grouped_query"
 SPECIAL = ("softcap", "position_bias")
 """What a few models add to the scores; transformers' function sees to it."""
 
 
-def shares_keys(model: torch.nn.Module) -> bool:
+def groups_queries(model: torch.nn.Module) -> bool:
     """Whether several of the model's heads share keys, and transformers is who hands them out."""
     return any(getattr(module, "num_key_value_groups", 1) > 1 for module in model.modules())
 
 
 @contextmanager
-def heads_grouped(config: Any) -> Iterator[None]:
+def grouped_query(config: Any) -> Iterator[None]:
     """Have the layers with this configuration attend without copies."""
     before = config._attn_implementation
     config._attn_implementation = NAME

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
-from genlm.bytes.engine.tree import Node, Tree
+from genlm.bytes.contexts.tree import ContextNode
 
-__all__ = ["parts", "plan"]
+__all__ = ["nodes_to_run", "split_batch"]
 
 
-def parts(nodes: Collection[Node], most_nodes: int, most_slots: int) -> Iterator[list[Node]]:
-    """Nodes that can be evaluated together, short contexts first.
+def split_batch(nodes: list[ContextNode], most_nodes: int, most_slots: int) -> Iterator[list[ContextNode]]:
+    """Nodes of one tree that can be evaluated together, short contexts first.
 
-    Each part shares one set of weights, asks for at most `most_nodes`, and has at most `most_slots` nodes
-    on the paths to them, so that it fits into the cache; a single context may be longer.
+    Each part asks for at most `most_nodes`, and has at most `most_slots` nodes on the paths to them, so that
+    it fits into the cache; a single context may be longer.
     """
-    by_tree: dict[Tree, list[Node]] = {}
-    for node in sorted(nodes, key=lambda node: node.depth):
-        by_tree.setdefault(node.tree, []).append(node)
-    for alike in by_tree.values():
-        for first in range(0, len(alike), most_nodes):
-            yield from _fitting(alike[first : first + most_nodes], most_slots)
+    for first in range(0, len(nodes), most_nodes):
+        yield from _fitting(nodes[first : first + most_nodes], most_slots)
 
 
-def _fitting(nodes: list[Node], most_slots: int) -> Iterator[list[Node]]:
+def _fitting(nodes: list[ContextNode], most_slots: int) -> Iterator[list[ContextNode]]:
     half = len(nodes) // 2
     if half and _exceeds(nodes, most_slots):
         yield from _fitting(nodes[:half], most_slots)
@@ -32,11 +28,11 @@ def _fitting(nodes: list[Node], most_slots: int) -> Iterator[list[Node]]:
         yield nodes
 
 
-def _exceeds(nodes: list[Node], most: int) -> bool:
+def _exceeds(nodes: list[ContextNode], most: int) -> bool:
     """Whether there are more than `most` nodes on the paths to `nodes`."""
     if sum(node.depth for node in nodes) <= most:
         return False
-    seen: set[Node] = set()
+    seen: set[ContextNode] = set()
     for start in nodes:
         node = start
         while node.parent is not None and node not in seen and len(seen) <= most:
@@ -45,13 +41,13 @@ def _exceeds(nodes: list[Node], most: int) -> bool:
     return len(seen) > most
 
 
-def plan(wanted: list[Node], clock: int) -> list[Node]:
+def nodes_to_run(wanted: list[ContextNode], clock: int) -> list[ContextNode]:
     """The nodes to run, parents first: those wanted, and those on the way to them that have no slot.
 
     They, and the nodes with slots that they descend from, are marked as used at `clock`. Nodes further up
-    are not walked; they are marked when something is to be evicted (`SlotCache`).
+    are not walked; they are marked when something is to be evicted (`KVCache`).
     """
-    new: dict[Node, None] = dict.fromkeys(wanted)
+    new: dict[ContextNode, None] = dict.fromkeys(wanted)
     for start in wanted:
         node = start.parent
         while node is not None and node.parent is not None and node.slot is None and node not in new:

@@ -2,7 +2,7 @@
 
 A forward takes long, so it must not run on an event loop's thread, and the more contexts share one the
 cheaper each is. So requests gather while the worker is busy, and all that wait go out together in the
-next batch. There is no timer: a loop's requests are handed over once `PATIENCE` passes of the loop in a
+next batch. There is no timer: a loop's requests are handed over once `QUIET_PASSES` passes of the loop in a
 row have brought neither a request nor an answer. Answers count because the tasks that they wake ask their
 next questions within a few passes, and requests that came in the meantime wait for those. Otherwise two
 groups of tasks would take turns for good, with a forward each, where one would do for both. No loop
@@ -10,8 +10,8 @@ waits for another one, nor for a thread.
 
 A task that works for more passes than that without asking comes too late for the batch, or does not, as the
 threads happen to run. Round-off depends on what shares a forward, so the last digits of an answer may differ
-from run to run. Where they must not, `patience` is `ENDLESS`: a loop's requests are then handed over when it
-has nothing else to do.
+from run to run. Where they must not, `quiet_passes` is `UNTIL_IDLE`: a loop's requests are then handed over
+when it has nothing else to do.
 
 The worker's thread holds nothing while it is idle, and ends when its owner is dropped. The interpreter
 waits at its exit for the batch that is being worked. Going to the thread and back costs 0.2–0.5 ms a
@@ -29,26 +29,21 @@ from threading import Lock
 from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakSet
 
-from torch import Tensor
+from genlm.bytes.contexts.backend import Outcome
+from genlm.bytes.contexts.tree import ContextNode
 
-from genlm.bytes.engine.tree import Node
-
-__all__ = ["ENDLESS", "PATIENCE", "Outcome", "Worker"]
+__all__ = ["QUIET_PASSES", "UNTIL_IDLE", "Batcher", "Outcome"]
 
 T = TypeVar("T")
 
-PATIENCE = 8
+QUIET_PASSES = 8
 """Passes of an event loop. A task that was answered asks again after 4 (it ends, its `gather` ends, the
 task that awaited that goes on and starts new ones, these run); 8 allow for two more `gather`s in between.
 All 8 take 0.1–0.2 ms, the forward of a small model 10–100 ms."""
 
-ENDLESS = 10_000
+UNTIL_IDLE = 10_000
 """Passes that no loop makes without asking anything, unless some task of it never rests; this is then the
 bound."""
-
-Outcome = Tensor | BaseException
-"""What was found, or what was raised; an exception is raised by whoever awaits it."""
-
 
 _Answers = asyncio.Future[list[Outcome]] | concurrent.futures.Future[list[Outcome]]
 
@@ -58,13 +53,13 @@ class _Request:
 
     __slots__ = ("_found", "_missing", "_nodes", "answers")
 
-    def __init__(self, nodes: Sequence[Node], answers: _Answers) -> None:
+    def __init__(self, nodes: Sequence[ContextNode], answers: _Answers) -> None:
         self._nodes = nodes
         self._missing = set(nodes)
-        self._found: dict[Node, Outcome] = {}
+        self._found: dict[ContextNode, Outcome] = {}
         self.answers = answers
 
-    def answer(self, node: Node, outcome: Outcome) -> None:
+    def answer(self, node: ContextNode, outcome: Outcome) -> None:
         self._found[node] = outcome
         self._missing.discard(node)
         if not self._missing and not self.answers.done():
@@ -75,7 +70,7 @@ class _Request:
 class _Loop:
     """The requests of one event loop that no batch has taken yet."""
 
-    waiting: dict[Node, list[_Request]] = field(default_factory=dict)
+    waiting: dict[ContextNode, list[_Request]] = field(default_factory=dict)
     events: int = 0  # requests made and deliveries received
     stirred: bool = False  # a callback that waits for quiet is on its way
     settled: bool = True  # what waits may be taken
@@ -85,7 +80,7 @@ _Asker = tuple[_Loop | None, _Request]
 """The loop of a request (None: a thread that waits), and the request."""
 
 
-class Worker:
+class Batcher:
     """Answers questions about nodes on a thread of its own.
 
     Guarantees: `evaluate` is called on that one thread only. What it answers, or raises, reaches exactly
@@ -99,30 +94,30 @@ class Worker:
             those who asked for that node alone.
 
     Attributes:
-        patience: see above.
+        quiet_passes: see above.
     """
 
     def __init__(
         self,
-        split: Callable[[Collection[Node]], Iterable[list[Node]]],
-        evaluate: Callable[[list[Node]], Mapping[Node, Outcome]],
+        split: Callable[[Collection[ContextNode]], Iterable[list[ContextNode]]],
+        evaluate: Callable[[list[ContextNode]], Mapping[ContextNode, Outcome]],
     ) -> None:
-        self.patience = PATIENCE
+        self.quiet_passes = QUIET_PASSES
         self._split = split
         self._evaluate = evaluate
         self._start()
-        _workers.add(self)
+        _batchers.add(self)
 
     def _start(self) -> None:
         self._gate = Lock()  # held for bookkeeping only, never while something is evaluated
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = WeakKeyDictionary()
-        self._blocked: list[tuple[Node, _Request]] = []
+        self._blocked: list[tuple[ContextNode, _Request]] = []
         self._working = False
-        self._thread = concurrent.futures.ThreadPoolExecutor(1, "genlm-bytes-engine")
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "genlm-bytes-batcher")
 
     # -- asking ---------------------------------------------------------------------------------------
 
-    async def ask(self, nodes: Sequence[Node]) -> list[Outcome]:
+    async def ask(self, nodes: Sequence[ContextNode]) -> list[Outcome]:
         """The log-probabilities at each node, or what evaluating it raised."""
         if not nodes:
             return []
@@ -138,7 +133,7 @@ class Worker:
         self._stir(loop, mine)
         return await answers
 
-    def ask_and_wait(self, nodes: Sequence[Node]) -> list[Outcome]:
+    def ask_and_wait(self, nodes: Sequence[ContextNode]) -> list[Outcome]:
         """`ask` for a thread that waits."""
         if not nodes:
             return []
@@ -166,13 +161,13 @@ class Worker:
     def _stir(self, loop: asyncio.AbstractEventLoop, mine: _Loop) -> None:
         if not mine.stirred:
             mine.stirred = True
-            loop.call_soon(self._settle, loop, mine, mine.events, self.patience)
+            loop.call_soon(self._settle, loop, mine, mine.events, self.quiet_passes)
 
-    def _settle(self, loop: asyncio.AbstractEventLoop, mine: _Loop, seen: int, patience: int) -> None:
+    def _settle(self, loop: asyncio.AbstractEventLoop, mine: _Loop, seen: int, quiet_passes: int) -> None:
         if mine.events != seen:
-            patience = self.patience
-        if patience and not (self.patience == ENDLESS and _is_idle(loop)):
-            loop.call_soon(self._settle, loop, mine, mine.events, patience - 1)
+            quiet_passes = self.quiet_passes
+        if quiet_passes and not (self.quiet_passes == UNTIL_IDLE and _is_idle(loop)):
+            loop.call_soon(self._settle, loop, mine, mine.events, quiet_passes - 1)
             return
         mine.stirred = False
         with self._gate:
@@ -184,7 +179,7 @@ class Worker:
         self,
         loop: asyncio.AbstractEventLoop,
         mine: _Loop,
-        answers: list[tuple[_Request, Node, Outcome]],
+        answers: list[tuple[_Request, ContextNode, Outcome]],
     ) -> None:
         for request, node, outcome in answers:
             request.answer(node, outcome)
@@ -202,16 +197,16 @@ class Worker:
     def _work(self) -> None:
         while askers := self._take():
             for part in self._split(askers):
-                found: Mapping[Node, Outcome]
+                found: Mapping[ContextNode, Outcome]
                 try:
                     found = self._evaluate(part)
                 except BaseException as error:
                     found = dict.fromkeys(part, error)
                 self._give([(asker, node, found[node]) for node in part for asker in askers[node]])
 
-    def _take(self) -> dict[Node, list[_Asker]]:
+    def _take(self) -> dict[ContextNode, list[_Asker]]:
         """All that waits and may be taken, without those who have gone away."""
-        taken: dict[Node, list[_Asker]] = {}
+        taken: dict[ContextNode, list[_Asker]] = {}
         with self._gate:
             for mine in [mine for mine in self._loops.values() if mine.settled]:
                 for node, requests in mine.waiting.items():
@@ -225,8 +220,8 @@ class Worker:
             self._working = bool(taken)
         return taken
 
-    def _give(self, answers: Iterable[tuple[_Asker, Node, Outcome]]) -> None:
-        by_loop: dict[_Loop, list[tuple[_Request, Node, Outcome]]] = {}
+    def _give(self, answers: Iterable[tuple[_Asker, ContextNode, Outcome]]) -> None:
+        by_loop: dict[_Loop, list[tuple[_Request, ContextNode, Outcome]]] = {}
         for (mine, request), node, outcome in answers:
             if mine is None:
                 request.answer(node, outcome)
@@ -249,11 +244,11 @@ def _is_idle(loop: asyncio.AbstractEventLoop) -> bool:
     return ready is not None and not ready
 
 
-_workers: WeakSet[Worker] = WeakSet()
+_batchers: WeakSet[Batcher] = WeakSet()
 
 
 def _start_anew() -> None:
-    for worker in _workers:
+    for worker in _batchers:
         worker._start()
 
 

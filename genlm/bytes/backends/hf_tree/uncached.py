@@ -20,12 +20,12 @@ from typing import Any
 import torch
 from jaxtyping import Float, Float32
 
-from genlm.bytes.engine.positions import longest_of
-from genlm.bytes.engine.slots import SlotCache
-from genlm.bytes.engine.tree import Node
+from genlm.bytes.backends.hf_tree.kv_cache import KVCache
+from genlm.bytes.backends.hf_tree.positions import longest_of
+from genlm.bytes.contexts.tree import ContextNode
 from genlm.bytes.errors import UnsupportedModelError
 
-__all__ = ["PlainModel"]
+__all__ = ["UncachedModel"]
 
 MOST_TOKENS = 4096
 """Of several contexts in one forward."""
@@ -33,10 +33,10 @@ LENGTH, BEGINNINGS = 64, (6, 33, 50)
 """Tokens of the contexts that are tried, and of their beginnings. Some models select what they attend to, and
 break ties by what is yet to come, or keep a summary of each block: eleven tokens do not show it."""
 
-_Found = dict[Node, Float32[torch.Tensor, " logits"]]
+_Found = dict[ContextNode, Float32[torch.Tensor, " logits"]]
 
 
-class PlainModel:
+class UncachedModel:
     """A causal language model that evaluates each context from its beginning.
 
     Args:
@@ -45,7 +45,7 @@ class PlainModel:
     Attributes:
         cache: an empty one, where a `TreeModel` has its keys and values.
         longest: the most tokens that the model reads; None where it does not say.
-        steady: whether contexts are to be run one by one.
+        deterministic: whether contexts are to be run one by one.
         forwards, tokens: how many have been run.
     """
 
@@ -55,29 +55,31 @@ class PlainModel:
         self.device: torch.device = model.device
         self.longest = longest_of(model)
         self.switch: int | None = None
-        self.cache = SlotCache(0, self.device, 0)
-        self.steady = False
+        self.cache = KVCache(0, self.device, 0)
+        self.deterministic = False
         self.forwards = self.tokens = 0
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._causal = self._batches = False
 
-    def run(self, wanted: Sequence[Node]) -> _Found:
+    def run(self, wanted: Sequence[ContextNode]) -> _Found:
         """The next token's natural log-probabilities at some nodes, in the host's memory."""
         found: _Found = {}
         for alike in self._batched(_covering(wanted) if self._causal else {node: [node] for node in wanted}):
             found |= self._forward(alike)
         return found
 
-    def _batched(self, covering: dict[Node, list[Node]]) -> Iterator[dict[Node, list[Node]]]:
+    def _batched(
+        self, covering: dict[ContextNode, list[ContextNode]]
+    ) -> Iterator[dict[ContextNode, list[ContextNode]]]:
         """Contexts that share a forward, each with those of its beginnings that are wanted."""
         for depth, alike in groupby(sorted(covering, key=lambda node: node.depth), lambda node: node.depth):
             leaves = list(alike)
-            most = max(1, MOST_TOKENS // depth) if self._batches and not self.steady else 1
+            most = max(1, MOST_TOKENS // depth) if self._batches and not self.deterministic else 1
             for first in range(0, len(leaves), most):
                 yield {leaf: covering[leaf] for leaf in leaves[first : first + most]}
 
     @torch.no_grad()
-    def _forward(self, covering: dict[Node, list[Node]]) -> _Found:
+    def _forward(self, covering: dict[ContextNode, list[ContextNode]]) -> _Found:
         contexts = [leaf.tokens() for leaf in covering]
         kept = sorted({node.depth - 1 for inside in covering.values() for node in inside})
         put: dict[str, Any] = {"device": self.device, "dtype": torch.long}
@@ -123,14 +125,14 @@ def _near(one: torch.Tensor, other: torch.Tensor, dtype: torch.dtype) -> bool:
     return bool((a - b).abs().max() <= allowed * a.max())
 
 
-def _covering(wanted: Sequence[Node]) -> dict[Node, list[Node]]:
+def _covering(wanted: Sequence[ContextNode]) -> dict[ContextNode, list[ContextNode]]:
     """Contexts that begin with all that are wanted, each with those that it begins with."""
     left, found = set(wanted), {}
     for leaf in sorted(wanted, key=lambda node: -node.depth):
         if leaf not in left:
             continue
-        inside: list[Node] = []
-        at: Node | None = leaf
+        inside: list[ContextNode] = []
+        at: ContextNode | None = leaf
         while at is not None:
             if at in left:
                 left.discard(at)

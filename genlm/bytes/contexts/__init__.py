@@ -1,0 +1,3 @@
+"""Token contexts, shared by all that ask: one prefix tree, one cache, one batch at a time."""
+
+__all__ = []

@@ -1,0 +1,234 @@
+"""`CachedLM`: a backend behind the `AsyncLM` interface that never evaluates a context twice.
+
+A search asks for many contexts that differ in their last few tokens, from any number of tasks. So contexts
+are nodes of a prefix tree (`tree.py`), the row of log-probabilities of each is remembered
+(`logprob_cache.py`), and what is asked for while something runs goes out together after it (`batcher.py`).
+
+**Guarantees.** A cancelled request harms no other, also when it is cancelled while it is evaluated. An
+exception reaches those whose contexts were in that call. It belongs to no event loop: loops may use it
+one after another, or at the same time in several threads, and one that is closed meanwhile is forgotten. Rows
+take at most `max_bytes`, and are given up in order of last use; what is asked for again is computed again.
+The `*_sync` methods may be called on any thread, whether a loop runs there or not. One that is dropped is
+collected, and its thread ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Collection, Iterator, Sequence
+from threading import Lock
+from typing import Generic, TypeVar
+
+import torch
+from jaxtyping import Float
+
+from genlm.bytes.contexts.backend import Backend, Outcome, Statistics
+from genlm.bytes.contexts.batcher import QUIET_PASSES, UNTIL_IDLE, Batcher
+from genlm.bytes.contexts.logprob_cache import LogProbCache
+from genlm.bytes.contexts.tree import ContextNode, ContextTree
+from genlm.bytes.errors import bad_value
+
+__all__ = ["CachedLM", "free_bytes", "raised"]
+
+_B = TypeVar("_B", bound=Backend)
+_Logps = Float[torch.Tensor, " logits"]
+
+
+class CachedLM(Generic[_B]):
+    """An `AsyncLM` over a backend.
+
+    Args:
+        backend: evaluates contexts.
+        max_bytes: the most memory for log-probabilities; None takes an eighth of what is free.
+    """
+
+    def __init__(self, backend: _B, max_bytes: int | None = None) -> None:
+        if max_bytes is not None and max_bytes < 1:
+            raise bad_value("max_bytes", max_bytes, "must be a number of bytes above 0, or None")
+        self.backend = backend
+        self.tokenizer, self.byte_vocab = backend.tokenizer, backend.byte_vocab
+        self.normalizes = backend.normalizes
+        self.rows = LogProbCache(free_bytes() if max_bytes is None else max_bytes)
+        self._trees: dict[str | None, ContextTree] = {}
+        # Guards trees and rows, for moments. What a backend keeps belongs to the batcher's thread.
+        self._lock = Lock()
+        self._batcher = Batcher(self._parts, self._evaluate)
+        self._calls = self._contexts = 0
+
+    # -- the AsyncLM interface ------------------------------------------------------------------------
+
+    async def next_token_logprobs(self, token_ids: Sequence[int], lora_name: str | None = None) -> _Logps:
+        """Natural log-probabilities of the next token after a context."""
+        return await self.logprobs(self.node(token_ids, lora_name))
+
+    async def batch_next_token_logprobs(
+        self, token_ids_list: Sequence[Sequence[int]], lora_name: str | None = None
+    ) -> Float[torch.Tensor, "contexts logits"]:
+        """`next_token_logprobs` of each context, in one batch."""
+        return torch.stack(await self.logprobs_many([self.node(ids, lora_name) for ids in token_ids_list]))
+
+    def next_token_logprobs_sync(self, token_ids: Sequence[int], lora_name: str | None = None) -> _Logps:
+        """`next_token_logprobs` for callers that cannot await. It blocks the thread, and a loop on it."""
+        (found,) = self._logprobs_sync([self.node(token_ids, lora_name)])
+        return found
+
+    def batch_next_token_logprobs_sync(
+        self, token_ids_list: Sequence[Sequence[int]], lora_name: str | None = None
+    ) -> Float[torch.Tensor, "contexts logits"]:
+        """`batch_next_token_logprobs` for callers that cannot await."""
+        return torch.stack(self._logprobs_sync([self.node(ids, lora_name) for ids in token_ids_list]))
+
+    def clear_cache(self) -> None:
+        """Forget everything computed so far; needed where the model has changed unnoticed.
+
+        What is running is waited for. A beam that was begun before goes on with the new model; begin a new
+        one for figures of one model only.
+        """
+        self._batcher.run(self._forget)
+
+    def _forget(self) -> None:
+        self.backend.forget()
+        with self._lock:
+            self.rows.clear()
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether the same questions, after `clear_cache`, are answered with the same last digits.
+
+        For one event loop, on one machine. A batch then waits until its loop has nothing else to do, and
+        nothing is chosen by measuring what is faster.
+        """
+        return self.backend.deterministic
+
+    @deterministic.setter
+    def deterministic(self, wanted: bool) -> None:
+        self.backend.deterministic = wanted
+        self._batcher.quiet_passes = UNTIL_IDLE if wanted else QUIET_PASSES
+
+    # -- contexts as nodes ----------------------------------------------------------------------------
+
+    def node(self, token_ids: Sequence[int], lora_name: str | None = None) -> ContextNode:
+        """The node of a context. `node.child(token)` is the context with one more token."""
+        with self._lock:
+            tree = self._trees.get(lora_name)
+            adapter = self.backend.adapter(lora_name)
+            if tree is None or tree.adapter is not adapter:
+                tree = self._trees[lora_name] = ContextTree(lora_name, adapter)
+        return tree.find(token_ids)
+
+    async def logprobs(self, node: ContextNode) -> _Logps:
+        """Natural log-probabilities of the next token after a node's context.
+
+        Raises:
+            ValueError: the model cannot read the context: it is too long for it, say.
+        """
+        logps = node.logps
+        if logps is not None:
+            self._touch(node)
+            return logps
+        self.backend.check(node)
+        (outcome,) = await self._batcher.ask([node])
+        return raised(outcome)
+
+    async def logprobs_many(self, nodes: Sequence[ContextNode]) -> list[_Logps]:
+        """`logprobs` of each node, for less than as many calls. What is missing goes out together.
+
+        Raises:
+            ValueError: see `logprobs`; the first context that cannot be read. None is evaluated then.
+        """
+        self._check(nodes)
+        return [raised(outcome) for outcome in await self.outcomes(nodes)]
+
+    async def outcomes(self, nodes: Sequence[ContextNode]) -> list[Outcome]:
+        """`logprobs` of each node, or the exception that it would raise: a failing one harms no other."""
+        known: dict[ContextNode, Outcome] = {}
+        for node in nodes:
+            logps = node.logps
+            if logps is not None:
+                self._touch(node)
+                known[node] = logps
+            else:
+                try:
+                    self.backend.check(node)
+                except ValueError as error:
+                    known[node] = error
+        asked = list(dict.fromkeys(node for node in nodes if node not in known))
+        known.update(zip(asked, await self._batcher.ask(asked), strict=True))
+        return [known[node] for node in nodes]
+
+    def _touch(self, node: ContextNode) -> None:
+        with self._lock:
+            self.rows.touch(node)
+
+    def _logprobs_sync(self, nodes: list[ContextNode]) -> list[_Logps]:
+        self._check(nodes)
+        return [raised(outcome) for outcome in self._batcher.ask_and_wait(nodes)]
+
+    def _check(self, nodes: Sequence[ContextNode]) -> None:
+        for node in nodes:
+            self.backend.check(node)
+
+    def statistics(self) -> Statistics:
+        """Forwards, tokens run through the model and tokens reused, slots, bytes and evictions."""
+        return self.backend.statistics(Statistics(self._calls, self._contexts, cache_bytes=self.rows.nbytes))
+
+    # -- evaluation, on the batcher's thread ----------------------------------------------------------
+
+    def _parts(self, nodes: Collection[ContextNode]) -> Iterator[list[ContextNode]]:
+        by_tree: dict[ContextTree, list[ContextNode]] = {}
+        for node in sorted(nodes, key=lambda node: node.depth):
+            by_tree.setdefault(node.tree, []).append(node)
+        for alike in by_tree.values():
+            yield from self.backend.split(alike)
+
+    def _evaluate(self, nodes: list[ContextNode]) -> dict[ContextNode, Outcome]:
+        """The log-probabilities at `nodes`, which share a tree, running what is missing."""
+        if self.backend.changed():
+            self._forget()
+        # A node's may be given up by the next, so they are read once.
+        found: dict[ContextNode, Outcome] = {n: logps for n in nodes if (logps := n.logps) is not None}
+        missing = [node for node in nodes if node not in found]
+        if missing:
+            self._check_adapter(missing[0].tree)
+            outcomes = self.backend.evaluate(missing)
+            if not isinstance(outcomes, Sequence):
+                outcomes = asyncio.run(_awaited(outcomes))  # a thread waits, on which no loop runs
+            found |= self._kept(missing, outcomes)
+        return found
+
+    def _kept(self, nodes: list[ContextNode], outcomes: Sequence[Outcome]) -> dict[ContextNode, Outcome]:
+        self._calls += 1
+        self._contexts += len(nodes)
+        found = dict(zip(nodes, outcomes, strict=True))
+        with self._lock:
+            for node, outcome in found.items():
+                if isinstance(outcome, torch.Tensor):
+                    self.rows.keep(node, outcome)
+        return found
+
+    def _check_adapter(self, tree: ContextTree) -> None:
+        if tree.adapter is not self.backend.adapter(tree.lora_name):
+            raise bad_value(
+                "lora_name",
+                tree.lora_name,
+                "another adapter has been loaded under that name since this context was begun",
+                "Start a new beam.",
+            )
+
+
+async def _awaited(outcomes: Awaitable[Sequence[Outcome]]) -> Sequence[Outcome]:
+    return await outcomes
+
+
+def raised(outcome: Outcome) -> _Logps:
+    """What was found; an exception is raised."""
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
+
+
+def free_bytes() -> int:
+    """The default bound for log-probabilities: an eighth of the host's memory that is free."""
+    import psutil
+
+    return int(psutil.virtual_memory().available) // 8

@@ -1,0 +1,52 @@
+"""The log-probabilities that are remembered: those used last, within a bound in bytes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import Tensor
+
+from genlm.bytes.contexts.tree import ContextNode
+
+__all__ = ["LogProbCache"]
+
+
+class LogProbCache:
+    """Holds contexts that have rows. Whoever calls it holds a lock.
+
+    Args:
+        most_bytes: the bound.
+
+    Attributes:
+        nbytes: memory of the rows, in bytes.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        self.nbytes = 0
+        self.contexts: OrderedDict[ContextNode, None] = OrderedDict()
+
+    def keep(self, context: ContextNode, row: Tensor) -> None:
+        """Remember a context's row; give up others, the least recently used first."""
+        if context.logps is not None:  # it was asked for twice at the same time
+            self.nbytes -= context.logps.nbytes
+        context.logps = row
+        self.contexts[context] = None
+        self.nbytes += row.nbytes
+        while self.nbytes > self.most_bytes:
+            oldest, _ = self.contexts.popitem(last=False)
+            assert oldest.logps is not None
+            self.nbytes -= oldest.logps.nbytes
+            oldest.logps = None
+
+    def touch(self, context: ContextNode) -> None:
+        """Note that a context's row is used."""
+        if context in self.contexts:
+            self.contexts.move_to_end(context)
+
+    def clear(self) -> None:
+        """Give up all."""
+        for context in self.contexts:
+            context.logps = None
+        self.contexts.clear()
+        self.nbytes = 0
