@@ -9,9 +9,10 @@ from typing import Any
 
 import annotations as enforced
 import pytest
+from budget import QUICK
 from hypothesis import settings
 
-if not os.environ.get("ANNOTATIONS_UNCHECKED"):  # which take two thirds of the time, as where mutants are run
+if not (QUICK or os.environ.get("ANNOTATIONS_UNCHECKED")):  # which take two thirds of the time
     enforced.install()
 
 from cli_runner import llm, lm, run  # noqa: F401  (fixtures; the hook has to be there before our modules)
@@ -27,9 +28,10 @@ def _unwrapped_from_module(self: doctest.DocTestFinder, module: Any, thing: Any)
 doctest.DocTestFinder._from_module = _unwrapped_from_module  # type: ignore[attr-defined]
 
 # The first example of a test may load or compile something; a deadline would time that, not us.
-settings.register_profile("here", deadline=None)
-settings.register_profile("ci", deadline=None, derandomize=True)
-settings.load_profile("ci" if os.environ.get("CI") else "here")
+settings.register_profile(
+    "here", deadline=None, derandomize=bool(os.environ.get("CI")), max_examples=20 if QUICK else 100
+)
+settings.load_profile("here")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

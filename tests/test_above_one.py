@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from toy import EOS_STRING, ToyLM, vocabularies
 
@@ -70,7 +71,7 @@ class TestScores:
         (score,) = toy(31, 0.3).score(["aabbaabb"])
         assert score.above_one == 1 and score.logprobs.max() > 3.0
 
-    @settings(max_examples=30)
+    @examples(30)
     @given(vocabularies(), st.text("abc", min_size=1, max_size=8), st.integers(0, 99))
     def test_arithmetic_alone_is_not_late(self, words: list[bytes], text: str, seed: int) -> None:
         """Where nothing is dropped or waits, no byte is above 0 by the rounding of floats."""

@@ -8,7 +8,8 @@ import math
 import numpy as np
 import pytest
 from brute import Brute
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from toy import EOS_STRING, TOY, ToyLM, vocabularies
 
@@ -19,7 +20,7 @@ from genlm.bytes.trie import EOS, TrieMode
 ALL = 10**9
 texts = st.lists(st.sampled_from(b"abc"), max_size=6).map(bytes)
 seeds = st.integers(0, 2**20)
-thorough = settings(max_examples=60)
+thorough = examples(60)
 
 
 def run(coroutine):

@@ -15,8 +15,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from budget import examples
 from genlm.backend.tokenization import Token, decode_vocab
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE, Unigram, WordPiece
@@ -228,7 +229,7 @@ def segmentations(draw: st.DrawFn, name: str) -> list[int]:
     return ids
 
 
-HERE = settings(max_examples=25)
+HERE = examples(25)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 from brute import Brute
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from test_beam_exact import close
 from tokenizers import Tokenizer, pre_tokenizers
@@ -139,7 +140,7 @@ def models(draw: st.DrawFn, kind=ToyLM) -> tuple[ToyLM, CanonicalBrute]:
 
 texts = st.lists(st.sampled_from(LETTERS), min_size=1, max_size=5).map(lambda cs: "".join(cs).encode())
 USUAL = [("a", "b"), ("Ġ", "a"), ("Ġ", "Ġ"), ("'", "s"), ("Ã", "©"), ("ab", "s"), ("a", "a"), ("Ġ", "s")]
-few = settings(max_examples=15)
+few = examples(15)
 
 
 @given(models(), texts)
@@ -183,7 +184,7 @@ async def test_other_settings(model, text, settings):
 
 
 @given(models(), texts, st.sampled_from([0.5, 0.1, 1e-3]), st.sampled_from([None, 2]))
-@settings(max_examples=40)
+@examples(40)
 async def test_bounds_hold_the_truth_and_slack_the_error(model, text, tolerance, K):
     """Of canonical tokenizations, whoever waits or was dropped; and the model is asked about no other."""
     lm, brute = model
@@ -218,7 +219,7 @@ SETTINGS = [
 @given(
     models(RememberingToy), texts, st.sampled_from(["beam", "tokenize", "heal"]), st.sampled_from(SETTINGS)
 )
-@settings(max_examples=30)
+@examples(30)
 async def test_prefill_and_healing_stay_canonical(model, text, method, settings):
     """With next to nothing kept, so that beams heal; every candidate is open, its weight its own."""
     lm, brute = model
@@ -239,7 +240,7 @@ async def test_prefill_and_healing_stay_canonical(model, text, method, settings)
 
 
 @given(models(), texts, st.sampled_from([*SETTINGS, {"tolerance": 0.02}, {"K": 4, "prune_threshold": 0.01}]))
-@settings(max_examples=30)
+@examples(30)
 async def test_reading_ahead_changes_nothing(model, text, settings):
     """With a model that remembers, prefill guesses ahead; with one that does not, it reads byte by byte."""
     lm, _ = model
@@ -281,7 +282,7 @@ async def test_who_waits_keeps_the_rules():
 
 
 @given(models(), st.lists(st.integers(0, 99), max_size=3), texts)
-@settings(max_examples=60)
+@examples(60)
 def test_what_can_be_read(model, places, text):
     """A context reads a text if one of the covers that count does, whatever the model thinks."""
     lm, brute = model

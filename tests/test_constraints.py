@@ -10,7 +10,8 @@ import sys
 import numpy as np
 import pytest
 from brute import Brute
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from toy import EOS_STRING, TOY, FixedLM, ToyLM
 
@@ -41,7 +42,7 @@ def alternate(text: bytes):
 
 class TestMasks:
     @pytest.mark.parametrize("mask", [Alternate(), alternate])
-    @settings(max_examples=15)
+    @examples(15)
     @given(seed=st.integers(0, 99))
     async def test_both_kinds(self, mask, seed):
         model = AsyncByteLM(ToyLM(TOY, seed), EXACT, eos=[EOS_STRING])
@@ -50,7 +51,7 @@ class TestMasks:
             assert completion.bytes == b"ababa"[: len(completion.bytes)]
             assert completion.finish_reason in ("eos", "length")
 
-    @settings(max_examples=15)
+    @examples(15)
     @given(seed=st.integers(0, 99))
     async def test_what_is_left_is_drawn_by_the_models_probabilities(self, seed):
         """Greedy under a mask: the likeliest of the allowed bytes, by brute force; and its probability."""
@@ -144,7 +145,7 @@ class TestGrammars:
     def model(self, seed: int) -> AsyncByteLM:
         return AsyncByteLM(ToyLM(self.WORDS, seed), BeamParams(K=3, prune_threshold=0.05), eos=[b"<e>"])
 
-    @settings(max_examples=15)
+    @examples(15)
     @given(
         pattern=st.sampled_from(["[0-9]{3}-[0-9]{4}", "(foo|ba+r)x?", "é{2}", r"\(a(b|c)*\)"]),
         seed=st.integers(0, 99),

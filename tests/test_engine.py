@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from tiny import LONGEST, WINDOW
 
@@ -158,7 +159,7 @@ def test_the_default_bound(llama, monkeypatch):
 
 
 @given(st.integers(0, 10**6), st.integers(20_000, 60_000), st.integers(1, 12))
-@settings(max_examples=8)
+@examples(8)
 def test_eviction_changes_nothing(seed, most_bytes, count):
     """With room for a few dozen contexts: results as ever, and memory within the bound."""
     llm = _shared("llama")
@@ -173,7 +174,7 @@ def test_eviction_changes_nothing(seed, most_bytes, count):
 
 
 @given(st.data(), st.sampled_from(["llama", "mistral", "gpt2"]), st.sampled_from([1, 3_000, 9_000, 25_000]))
-@settings(max_examples=15)
+@examples(15)
 def test_a_long_run_with_little_memory(data, kind, most_bytes):
     """Candidates that grow, wait, come back or are forgotten, as a beam's do: as if all were kept.
 
@@ -468,7 +469,7 @@ class TestReadingKnownBytes:
         self.same(*await self.both(llama, text, K, threshold, cut=3))
 
     @given(st.integers(0, 10**6), st.sampled_from(TEXTS))
-    @settings(max_examples=25)
+    @examples(25)
     def test_whatever_is_guessed(self, seed, text):
         """Random guesses, wrong ones included, change what is computed and nothing else."""
         from genlm.bytes.byte_lm import prefill

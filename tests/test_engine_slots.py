@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from tiny import WINDOW
 
@@ -91,7 +92,7 @@ def test_decoding_with_holes_and_without(kind, attention, shown):
 
 
 @given(st.data())
-@settings(max_examples=40)
+@examples(40)
 def test_columns_name_the_slots(data):
     """Gathered or as a stretch, a slot's column is where the forward sees it."""
     capacity = data.draw(st.integers(4, 60))
@@ -115,7 +116,7 @@ def test_columns_name_the_slots(data):
 
 
 @given(st.data(), st.sampled_from([20_000, 30_000, 80_000]))
-@settings(max_examples=15)
+@examples(15)
 def test_ancestors_of_what_is_kept_are_kept(data, most_bytes):
     """Whatever is evicted, and when a forward fails in between."""
     engine = Engine(LLAMA, max_cache_bytes=most_bytes)

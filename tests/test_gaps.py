@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from toy import EOS_STRING, TOY, RememberingToy, ToyLM, vocabularies
 
@@ -75,7 +76,7 @@ async def test_an_end_token_read_as_text() -> None:
     assert [state.lm_state.context for state in text.extend_all()] == [[6]]
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(vocabularies(complete=False), st.text("abc", min_size=1, max_size=12), st.integers(0, 9))
 async def test_reading_ahead_changes_nothing(words: list[bytes], text: str, seed: int) -> None:
     """Vocabularies in which an extension that is known cannot always read the next byte."""

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from brute import Brute
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from toy import EOS_STRING, TOY, FixedLM, ToyLM, vocabularies
 
@@ -81,7 +82,7 @@ async def exact_bytes(lm: ToyLM, prompt: bytes, length: int, truncation: Truncat
 
 
 class TestTokens:
-    @settings(max_examples=10)
+    @examples(10)
     @given(
         words=vocabularies(most=3, longest=3),
         seed=st.integers(0, 99),
@@ -99,7 +100,7 @@ class TestTokens:
             want = brute.prefix([*prompt, first]) / brute.prefix(list(prompt))
             assert p == pytest.approx(want, abs=1e-9)
 
-    @settings(max_examples=25)
+    @examples(25)
     @given(
         words=vocabularies(most=5, longest=3),
         seed=st.integers(0, 99),
@@ -121,7 +122,7 @@ class TestTokens:
         drawn = await exact_bytes(lm, prompt, 1, Truncation(temperature, top_k))
         assert {k: v for k, v in want.items() if v} == pytest.approx(drawn)
 
-    @settings(max_examples=25)
+    @examples(25)
     @given(
         words=vocabularies(most=5, longest=3),
         seed=st.integers(0, 99),
@@ -142,7 +143,7 @@ class TestTokens:
         assert completion.logprob == pytest.approx(logprob)
         assert completion.finish_reason == "length"
 
-    @settings(max_examples=25)
+    @examples(25)
     @given(words=vocabularies(most=5, longest=4), seed=st.integers(0, 99), length=st.integers(1, 8))
     async def test_log_probability_of_bytes_cut_inside_a_token(self, words, seed, length):
         """All tokens count that begin with the bytes kept: by brute force after the tokens before."""
@@ -213,7 +214,7 @@ def edge_by_brute_force(lm: ToyLM, prompt: bytes) -> list[tuple[bytes, float]]:
 
 
 class TestBytes:
-    @settings(max_examples=25)
+    @examples(25)
     @given(
         words=vocabularies(most=5, longest=3),
         seed=st.integers(0, 99),
@@ -281,7 +282,7 @@ class TestTruncation:
             below = sum(ps[:index])
             assert below <= number <= below + ps[index]
 
-    @settings(max_examples=60)
+    @examples(60)
     @given(
         logits=st.lists(st.integers(-60, 60), min_size=2, max_size=30, unique=True),
         temperature=st.sampled_from([0.5, 1.0, 1.7]),
@@ -318,7 +319,7 @@ class TestTruncation:
 
 
 class TestStopping:
-    @settings(max_examples=200)
+    @examples(200)
     @given(
         text=st.lists(st.sampled_from(b"abc"), max_size=12).map(bytes),
         stops=st.lists(st.lists(st.sampled_from(b"abc"), min_size=1, max_size=3).map(bytes), max_size=3),
@@ -398,7 +399,7 @@ class TestStopping:
 class TestUtf8:
     WORDS = ("é".encode()[:1], "é".encode()[1:], "€".encode()[:2], "€".encode()[2:], b"a", b"\xff", b"<e>")
 
-    @settings(max_examples=40)
+    @examples(40)
     @given(
         seed=st.integers(0, 999),
         unit=st.sampled_from(["byte", "token"]),

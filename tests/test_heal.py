@@ -7,7 +7,8 @@ import logging
 import math
 
 import pytest
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from toy import FixedLM, ToyLM, vocabularies
 
@@ -67,7 +68,7 @@ limits = st.sampled_from([None, 0, 1, 2, 3])
 
 
 @given(vocabularies(complete=False, longest=5), st.data(), limits, limits, st.integers(0, 999))
-@settings(max_examples=150)
+@examples(150)
 def test_finds_a_split_whenever_there_is_one(words, data, max_backoff, max_splits, seed):
     lm = ToyLM(words, seed=seed)
     word = data.draw(st.sampled_from(words))

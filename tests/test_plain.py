@@ -6,7 +6,8 @@ import math
 
 import pytest
 from brute import Brute
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from test_beam_exact import models, texts
 from toy import ToyLM
@@ -22,7 +23,7 @@ def plain(lm: ToyLM, eos: frozenset[bytes], K: int | None = None, threshold: flo
 
 
 @given(models(), texts)
-@settings(max_examples=60)
+@examples(60)
 def test_without_pruning_it_is_the_definition(model, text):
     lm, eos = model
     brute, twin = Brute(lm, eos), plain(lm, eos)
@@ -36,7 +37,7 @@ def test_without_pruning_it_is_the_definition(model, text):
 
 
 @given(models(), texts, st.sampled_from([(None, 0.0), (1, 0.0), (3, 0.0), (2, 0.05), (5, 0.3)]))
-@settings(max_examples=60)
+@examples(60)
 async def test_the_beam_is_the_plain_twin(model, text, pruning):
     """The same hypotheses with the same weights after every byte, and the same distributions."""
     lm, eos = model

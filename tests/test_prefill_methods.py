@@ -8,7 +8,8 @@ import math
 import numpy as np
 import pytest
 from brute import Brute
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from test_beam_exact import models, texts
 from toy import FixedLM, RememberingToy, ToyLM
@@ -85,7 +86,7 @@ async def test_heal_keeps_the_last_token_open():
 
 
 @given(models(), texts, st.sampled_from(METHODS), st.sampled_from([None, 0.01]))
-@settings(max_examples=60)
+@examples(60)
 def test_any_method_on_any_model(model, text, method, tolerance):
     """Whatever the vocabulary: a lower bound of the truth below, an upper one above, the same text read."""
     lm, eos = model
@@ -115,7 +116,7 @@ def test_any_method_on_any_model(model, text, method, tolerance):
 
 
 @given(models(), texts, st.sampled_from([1, 2]))
-@settings(max_examples=40)
+@examples(40)
 def test_nothing_is_pruned_after_the_last_byte(model, text, K):
     """Before each byte, and not after: whoever has read a text still has all that read it."""
     lm, eos = model
@@ -161,7 +162,7 @@ async def test_the_offset_of_an_impossible_byte_counts_from_the_start():
 
 
 @pytest.mark.parametrize("method", METHODS)
-@settings(max_examples=15)
+@examples(15)
 @given(
     words=st.lists(st.sampled_from([b"the", b" cat", b" sat", b" c", b"a"]), min_size=4, max_size=9),
     at=st.integers(0, 2),
@@ -180,7 +181,7 @@ async def test_the_offset_of_a_byte_is_its_place_in_the_text(method, words, at, 
 
 
 @pytest.mark.parametrize("method", METHODS)
-@settings(max_examples=10)
+@examples(10)
 @given(
     parts=st.lists(
         st.lists(st.sampled_from([b"the", b" cat", b" sat", b" c"]), min_size=1, max_size=4),

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from toy import RememberingToy, ToyLM, vocabularies
 
@@ -68,7 +69,7 @@ async def in_parts(
     rules,
     st.integers(0, 999),
 )
-@settings(max_examples=60)
+@examples(60)
 async def test_any_parts(
     words: list[bytes],
     symbols: list[int | bytes],
@@ -93,7 +94,7 @@ async def test_any_parts(
 
 
 @given(vocabularies(complete=False), st.data(), rules, st.integers(0, 999))
-@settings(max_examples=40)
+@examples(40)
 async def test_any_parts_where_texts_can_be_impossible(
     words: list[bytes], data: st.DataObject, rule: dict[str, Any], seed: int
 ) -> None:

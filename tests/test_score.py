@@ -12,7 +12,8 @@ import sys
 import numpy as np
 import pytest
 from brute import Brute
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from toy import EOS_STRING, TOY, ToyLM, vocabularies
 
@@ -46,7 +47,7 @@ def models(draw):
 
 class TestAgainstBruteForce:
     @pytest.mark.parametrize("params", [EXACT, NEARLY], ids=["exact", "tolerance"])
-    @settings(max_examples=30)
+    @examples(30)
     @given(llm=models(), text=texts, context=st.lists(st.sampled_from(b"abc"), max_size=3).map(bytes))
     def test_every_byte_and_the_end(self, params, llm, text, context):
         brute = Brute(llm, eos=[EOS_STRING])

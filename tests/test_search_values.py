@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from brute import Brute
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from toy import FixedLM, ToyLM, vocabularies
 
@@ -33,7 +34,7 @@ def held(beam: ByteBeamState) -> Any:
     tolerances,
     st.integers(0, 2**20),
 )
-@settings(max_examples=80)
+@examples(80)
 async def test_looking_at_an_older_beam_changes_no_newer_one(words, text, ages, tolerance, seed):
     """After each byte, a beam of a few bytes ago is looked at: those that went on from it do not notice."""
 
@@ -62,7 +63,7 @@ async def test_branches_share_what_was_read_and_no_more():
 
 
 @given(vocabularies(), st.text("abc", max_size=8), tolerances, st.integers(0, 999))
-@settings(max_examples=60)
+@examples(60)
 async def test_slack_counts_nobody_twice(words, text, tolerance, seed):
     """A limit on the candidates that none exceeds changes nothing, what is missing included."""
     found = []
@@ -94,7 +95,7 @@ def prior_by_definition(trie: TokenByteTrie, text: bytes) -> float:
     vocabularies(b"ab\xc3\xa9", complete=False),
     st.lists(st.sampled_from(b"ab\xc3\xa9"), max_size=7).map(bytes),
 )
-@settings(max_examples=60)
+@examples(60)
 def test_priors_are_what_they_say(words, text):
     trie = TokenByteTrie(ToyLM(words).byte_vocab)
     segment = Segment()

@@ -8,7 +8,8 @@ import math
 import numpy as np
 import pytest
 from brute import Brute
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from test_beam_exact import close, models, texts
 from toy import EOS_STRING, FixedLM, RememberingToy, ToyLM, vocabularies
@@ -24,7 +25,7 @@ from genlm.bytes.errors import BudgetExceededError, ImpossibleByteError
 from genlm.bytes.trie import EOS, TokenByteTrie, TrieMode
 
 tolerances = st.sampled_from([0.5, 0.1, 0.02, 1e-3, 1e-6])
-thorough = settings(max_examples=60)
+thorough = examples(60)
 
 
 def run(coroutine):
@@ -134,7 +135,7 @@ def test_exact_is_exact(model, text):
 
 
 @given(st.lists(st.floats(0.05, 1.0), min_size=5, max_size=5), st.sampled_from([None, 0.3]))
-@settings(max_examples=20)
+@examples(20)
 async def test_bounds_hold_in_whatever_mode_the_text_goes_on(weights, tolerance):
     """What was dropped inside `ab`, read as text, while `ab` was an end may be more as text."""
     lm = FixedLM([b"c", b"ca", b"a", b"aa", b"ab"], rule=lambda context: np.array(weights) / sum(weights))
@@ -150,7 +151,7 @@ async def test_bounds_hold_in_whatever_mode_the_text_goes_on(weights, tolerance)
 
 
 @given(st.text("abc", min_size=4, max_size=12), st.integers(0, 999))
-@settings(max_examples=20)
+@examples(20)
 async def test_what_was_dropped_stays_missing(text, seed):
     beam = await start(ToyLM([b"a", b"b", b"c", b"ab", b"bc", b"ca", b"abc"], seed=seed), BeamParams(K=1))
     missing = [0.0]

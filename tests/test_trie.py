@@ -7,8 +7,9 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from budget import examples
 from genlm.backend.tokenization import Token
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from toy import EOS_STRING, TOY
 
@@ -275,7 +276,7 @@ class TestSums:
         np.testing.assert_array_equal(trie.weight_max(weights), below(trie, weights, WITHOUT, max))
 
     @given(words, st.integers(1, 5), st.data())
-    @settings(max_examples=30)
+    @examples(30)
     def test_torch_levels_agree(self, spellings, rows, data):
         """The path that a GPU takes, run on CPU tensors."""
         trie = make(spellings, eos_byte_strings=[s for s in spellings[:1] if s])

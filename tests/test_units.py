@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from brute import Brute
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from toy import FixedLM, RememberingToy, ToyLM
 
@@ -36,7 +37,7 @@ async def start(words: list[bytes], seed: int, **rule: Any) -> tuple[ToyLM, Byte
 
 
 @given(st.sets(st.sampled_from(WORDS[1:]), min_size=2), symbols, rules, st.integers(0, 999))
-@settings(max_examples=100)
+@examples(100)
 async def test_healing_included_no_beam_is_above_the_truth(words, text, rule, seed):
     lm, beam = await start(words, seed, **rule)
     brute = Brute(lm, units=[UNIT])
@@ -58,7 +59,7 @@ async def test_healing_included_no_beam_is_above_the_truth(words, text, rule, se
     st.sets(st.sampled_from(WORDS[1:]), min_size=3), symbols, st.integers(0, 7), st.sampled_from(METHODS),
     rules, st.integers(0, 999),
 )  # fmt: skip
-@settings(max_examples=100)
+@examples(100)
 async def test_every_method_reads_these_symbols_and_no_others(words, text, cut, method, rule, seed):
     """A tokenizer's path may spell a unit by its bytes, or take bytes for a unit: it is not the text's."""
     lm, beam = await start(words, seed, **rule)

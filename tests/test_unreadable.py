@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from brute import Brute
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from test_beam_exact import models, texts
 from toy import EOS_STRING, TOY, FixedLM, RememberingToy, ToyLM
@@ -61,7 +62,7 @@ async def test_everywhere() -> None:
 
 
 @given(models(), texts, st.sampled_from([0.3, 1e-3]))
-@settings(max_examples=60)
+@examples(60)
 async def test_what_the_vocabulary_rules_out_has_probability_0(
     model: Any, text: bytes, tolerance: float
 ) -> None:

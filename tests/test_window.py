@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from budget import examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 from test_canonical_beam import END, USUAL, build
 from toy import EOS_STRING, ToyLM
@@ -35,7 +36,7 @@ class ForgetsCanonical(ToyLM):
 class TestNothingIsLost:
     """Where the model itself sees no more than is kept: nothing if exactly that much is."""
 
-    @settings(max_examples=4)
+    @examples(4)
     @example(seed=0, bos=6, text="a" * 27)  # a token a byte, the last of them unfinished when the rest fits
     @given(
         seed=st.integers(0, 2**20),
@@ -52,7 +53,7 @@ class TestNothingIsLost:
         np.testing.assert_allclose(slid.logprobs, full.logprobs, atol=1e-8)
         assert slid.end == pytest.approx(full.end, abs=1e-8)
 
-    @settings(max_examples=4)
+    @examples(4)
     @given(seed=st.integers(0, 2**20), text=st.text("abs' 1é", min_size=16, max_size=22))
     @pytest.mark.parametrize("name", ["gpt2", "digits", "whole"])
     def test_canonical_tokenizations_stay_canonical(self, name, seed, text):
@@ -65,7 +66,7 @@ class TestNothingIsLost:
         assert slid.end == pytest.approx(full.end, abs=1e-8)
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(
     seed=st.integers(0, 99),
     header=st.lists(st.sampled_from([0, 1, 4]), max_size=3),

@@ -10,7 +10,8 @@ import sys
 import numpy as np
 import pytest
 from brute import Brute
-from hypothesis import assume, given, settings
+from budget import examples
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from toy import EOS_STRING, FixedLM, ToyLM, vocabularies
 
@@ -56,7 +57,7 @@ def surprisals(llm, params, text, **options):
 
 class TestEnds:
     @pytest.mark.parametrize("params", [EXACT, NEARLY], ids=["exact", "tolerance"])
-    @settings(max_examples=12)
+    @examples(12)
     @given(case=cases())
     def test_what_ends_a_word_is_the_same_everywhere(self, params, case):
         """By brute force: a word, then its separator, a mark, or the end of the text."""
@@ -70,7 +71,7 @@ class TestEnds:
                 p = brute.ended(read) + sum(brute.prefix(read + end.encode()) for end in [sep, *marks])
             assert row.surprisal == pytest.approx(math.log(brute.prefix(before) / p), abs=1e-8)
 
-    @settings(max_examples=12)
+    @examples(12)
     @given(
         sep=separators(),
         seed=st.integers(0, 2**20),
@@ -118,7 +119,7 @@ class TestEnds:
         (exact, most), (near, fewer) = found
         assert near == pytest.approx(exact, abs=0.002) and fewer < most
 
-    @settings(max_examples=20)
+    @examples(20)
     @given(
         words=vocabularies(most=6),
         seed=st.integers(0, 2**20),
@@ -205,7 +206,7 @@ class TestGivenWords:
             lm = ByteLM(ToyLM([b"a"]), EXACT)
             lm.word_surprisal(text, words=words, sep=sep, boundary=boundary)
 
-    @settings(max_examples=100)
+    @examples(100)
     @given(st.text("ab'. न\u0301ि", min_size=1, max_size=12), st.data())
     def test_the_words_of_a_text_are_found_where_they_are(self, text, data):
         """Some of those that a separator finds, given by name, where no other is spelled like them."""
@@ -235,7 +236,7 @@ class TestNaive:
         return [math.log(llm.probs(tokens[:i])[token]) for i, token in enumerate(tokens)]
 
     @pytest.mark.parametrize("boundary", ["trailing", "leading", "none"])
-    @settings(max_examples=12)
+    @examples(12)
     @given(
         text=st.text("ab1, \n", min_size=1, max_size=10),
         sep=st.sampled_from([" ", ", ", None]),
