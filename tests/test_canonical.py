@@ -26,14 +26,14 @@ from toy import ToyLM
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from genlm.bytes import TokenByteTrie
-from genlm.bytes.byte_lm.canonical import CanonicalRules, automaton, canonical_rules
-from genlm.bytes.byte_lm.canonical.automaton import Automaton
-from genlm.bytes.byte_lm.canonical.characters import characters
-from genlm.bytes.byte_lm.canonical.cutter import Cutter, Gap
-from genlm.bytes.byte_lm.canonical.merges import MergeTable, merge_run
-from genlm.bytes.byte_lm.canonical.pattern import parse
-from genlm.bytes.byte_lm.canonical.scanner import Scanner
-from genlm.bytes.byte_lm.canonical.spelled import Spelled
+from genlm.bytes.canonical import CanonicalRules, automaton, canonical_rules
+from genlm.bytes.canonical.automaton import Automaton
+from genlm.bytes.canonical.characters import characters
+from genlm.bytes.canonical.cutter import Cutter, Gap
+from genlm.bytes.canonical.merges import MergeTable, merge_run
+from genlm.bytes.canonical.pattern import parse
+from genlm.bytes.canonical.scanner import Scanner
+from genlm.bytes.canonical.spelled import Spelled
 from genlm.bytes.errors import InvalidValueError, UnsupportedModelError
 
 LLAMA3 = (

@@ -23,7 +23,7 @@ from toy import RememberingToy, ToyLM
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from genlm.bytes import BeamParams, ByteBeamState, TokenByteTrie
-from genlm.bytes.byte_lm.canonical import CanonicalContext, canonical_rules
+from genlm.bytes.canonical import CanonicalContext, canonical_rules
 from genlm.bytes.errors import ImpossibleByteError, InvalidTypeError, InvalidValueError, UnsupportedModelError
 from genlm.bytes.trie import EOS, TrieMode
 

@@ -134,7 +134,7 @@ class ByteBeamState(StatefulByteLM):
         trie = shared_trie(llm, beam.params.eos_byte_strings or (), trie_opts)
         canonical = None
         if beam.params.canonical:
-            from genlm.bytes.byte_lm.canonical import CanonicalContext  # a dozen modules few need
+            from genlm.bytes.canonical import CanonicalContext  # a dozen modules few need
 
             canonical = CanonicalContext.initial(llm, trie.trie, initial_context)
         if engine:

@@ -21,7 +21,7 @@ from genlm.bytes.byte_lm.trie_state import LazyTrieState
 
 if TYPE_CHECKING:
     from genlm.bytes.byte_lm.beam import ByteBeamState
-    from genlm.bytes.byte_lm.canonical import CanonicalContext
+    from genlm.bytes.canonical import CanonicalContext
 
 __all__ = ["CROWD", "FAR", "NEAR", "Drafter", "MissingContext"]
 

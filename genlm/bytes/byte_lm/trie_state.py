@@ -31,7 +31,7 @@ from genlm.bytes.trie.service import AsyncTokenByteTrie
 from genlm.bytes.util import LazyByteProbs, escape
 
 if TYPE_CHECKING:
-    from genlm.bytes.byte_lm.canonical import CanonicalContext
+    from genlm.bytes.canonical import CanonicalContext
 
 __all__ = ["EOS", "LazyTrieState", "TrieMode"]
 

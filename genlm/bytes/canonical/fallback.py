@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 
-from genlm.bytes.byte_lm.canonical.automaton import ByteRules
-from genlm.bytes.byte_lm.canonical.cutter import Gap
-from genlm.bytes.byte_lm.canonical.utf8 import begins_character, character
+from genlm.bytes.canonical.automaton import ByteRules
+from genlm.bytes.canonical.cutter import Gap
+from genlm.bytes.canonical.utf8 import begins_character, character
 
 __all__ = ["MARKED", "PIECE", "PiecesAndBytes"]
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from jaxtyping import Bool
 
-from genlm.bytes.byte_lm.canonical.rules import CanonicalRules, CanonicalState, canonical_rules
+from genlm.bytes.canonical.rules import CanonicalRules, CanonicalState, canonical_rules
 from genlm.bytes.errors import bad_value
 from genlm.bytes.trie.arrays import ROOT
 from genlm.bytes.trie.modes import EOS

@@ -13,7 +13,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from genlm.bytes.byte_lm.canonical.cutter import Gap
+from genlm.bytes.canonical.cutter import Gap
 from genlm.bytes.errors import UnsupportedModelError
 
 __all__ = ["DEAD", "Automaton", "ByteRules"]

@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from genlm.bytes.byte_lm.canonical.automaton import Automaton
-from genlm.bytes.byte_lm.canonical.fallback import MARKED, PIECE, PiecesAndBytes
-from genlm.bytes.byte_lm.canonical.merges import Merges, merge_run
-from genlm.bytes.byte_lm.canonical.pre_tokens import pre_tokens
+from genlm.bytes.canonical.automaton import Automaton
+from genlm.bytes.canonical.fallback import MARKED, PIECE, PiecesAndBytes
+from genlm.bytes.canonical.merges import Merges, merge_run
+from genlm.bytes.canonical.pre_tokens import pre_tokens
 from genlm.bytes.errors import UnsupportedModelError
 
 __all__ = ["Reading", "describe", "read_tokenizer"]

@@ -6,10 +6,10 @@ from collections.abc import Hashable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from genlm.bytes.byte_lm.canonical.automaton import Automaton, ByteRules
-from genlm.bytes.byte_lm.canonical.characters import Characters, characters
-from genlm.bytes.byte_lm.canonical.cutter import Chain, Cutter, Gap
-from genlm.bytes.byte_lm.canonical.pattern import parse
+from genlm.bytes.canonical.automaton import Automaton, ByteRules
+from genlm.bytes.canonical.characters import Characters, characters
+from genlm.bytes.canonical.cutter import Chain, Cutter, Gap
+from genlm.bytes.canonical.pattern import parse
 
 __all__ = ["PreTokens", "pre_tokens"]
 

@@ -23,8 +23,8 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
-from genlm.bytes.byte_lm.canonical.characters import Characters
-from genlm.bytes.byte_lm.canonical.pattern import END, Char, Look, Pattern, Split
+from genlm.bytes.canonical.characters import Characters
+from genlm.bytes.canonical.pattern import END, Char, Look, Pattern, Split
 from genlm.bytes.errors import UnsupportedModelError
 
 __all__ = ["Chain", "Cutter", "Gap", "Hypothesis"]

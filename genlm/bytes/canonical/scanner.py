@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
-from genlm.bytes.byte_lm.canonical.automaton import DEAD, Automaton
-from genlm.bytes.byte_lm.canonical.cutter import Gap
+from genlm.bytes.canonical.automaton import DEAD, Automaton
+from genlm.bytes.canonical.cutter import Gap
 
 __all__ = ["Rows", "Scanner"]
 

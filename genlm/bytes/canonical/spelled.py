@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from functools import lru_cache
 
-from genlm.bytes.byte_lm.canonical.automaton import Automaton, ByteRules
-from genlm.bytes.byte_lm.canonical.cutter import Gap
+from genlm.bytes.canonical.automaton import Automaton, ByteRules
+from genlm.bytes.canonical.cutter import Gap
 
 __all__ = ["Spelled", "without"]
 

@@ -29,12 +29,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
-from genlm.bytes.byte_lm.canonical.automaton import DEAD
-from genlm.bytes.byte_lm.canonical.composed import composed
-from genlm.bytes.byte_lm.canonical.merges import MergeTable
-from genlm.bytes.byte_lm.canonical.reading import describe, read_tokenizer, refuse
-from genlm.bytes.byte_lm.canonical.scanner import Scanner
-from genlm.bytes.byte_lm.canonical.spelled import without
+from genlm.bytes.canonical.automaton import DEAD
+from genlm.bytes.canonical.composed import composed
+from genlm.bytes.canonical.merges import MergeTable
+from genlm.bytes.canonical.reading import describe, read_tokenizer, refuse
+from genlm.bytes.canonical.scanner import Scanner
+from genlm.bytes.canonical.spelled import without
 from genlm.bytes.errors import bad_value
 from genlm.bytes.trie.arrays import TrieArrays
 from genlm.bytes.trie.token_trie import TokenByteTrie

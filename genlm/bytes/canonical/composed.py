@@ -19,9 +19,9 @@ from collections.abc import Hashable, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from genlm.bytes.byte_lm.canonical.automaton import Automaton, ByteRules
-from genlm.bytes.byte_lm.canonical.cutter import Gap
-from genlm.bytes.byte_lm.canonical.utf8 import begins_character, character
+from genlm.bytes.canonical.automaton import Automaton, ByteRules
+from genlm.bytes.canonical.cutter import Gap
+from genlm.bytes.canonical.utf8 import begins_character, character
 
 __all__ = ["Composed", "composed"]
 
