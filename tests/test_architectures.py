@@ -16,9 +16,9 @@ from test_engine import plain, random_contexts
 
 from genlm.bytes import BeamParams, ByteBeamState
 from genlm.bytes.backends.hf_tree.uncached import UncachedModel
+from genlm.bytes.byte_lm.context_limits import longest_context
 from genlm.bytes.engine import Engine, adopt
 from genlm.bytes.errors import GenlmBytesError
-from genlm.bytes.generate.limits import longest_context
 
 NEAR = 1e-4
 """Nats. Round-off of weights of so large a spread is 1e-6 to 8e-5; a token less costs 1e-3 and more."""

@@ -10,8 +10,8 @@ from toy import FixedLM, ToyLM
 
 from genlm.bytes import AsyncByteLM, BeamParams
 from genlm.bytes.errors import InvalidTypeError, InvalidValueError
-from genlm.bytes.generate import Prompt, parse_context
-from genlm.bytes.generate.infill import FAMILIES, infill
+from genlm.bytes.prompt import Prompt, parse_context
+from genlm.bytes.prompt.infill import FAMILIES, infill
 from genlm.bytes.vocab import shared_trie
 
 TEMPLATE = (

@@ -17,9 +17,9 @@ from genlm.bytes import AsyncByteLM, BeamParams
 from genlm.bytes.byte_lm.encoder import text_encoder
 from genlm.bytes.byte_lm.token_path import draft_tokens
 from genlm.bytes.byte_lm.tokenized_prefill import KEPT_OPEN
-from genlm.bytes.generate import Prompt, parse_context
-from genlm.bytes.generate.chat import parse_messages
-from genlm.bytes.generate.infill import infill
+from genlm.bytes.prompt import Prompt, parse_context
+from genlm.bytes.prompt.chat import parse_messages
+from genlm.bytes.prompt.infill import infill
 from genlm.bytes.vocab import shared_trie, spell
 
 EXACT = BeamParams(K=10**6, prune_threshold=0.0)

@@ -136,13 +136,13 @@ def test_particles_that_come_together_all_read_the_prompt(runner, model):
             await asyncio.sleep(0)
         return np.exp(np.asarray((await potential.logw_next([])).weights, np.float64))
 
-    async def together() -> list[np.ndarray]:
+    async def gather() -> list[np.ndarray]:
         potential = genlm.control.ByteLLM(model, BeamParams(K=5))
         potential.set_prompt_from_str("ab")
         return await asyncio.gather(*(ask(potential, late % 4) for late in range(10)))
 
     for _ in range(2):  # the second time, an engine knows what the first beam needs
-        first, *others = runner(together())
+        first, *others = runner(gather())
         beam = runner(runner(ByteBeamState.initial(model, BeamParams(K=5))).prefill(b"ab"))
         want = np.exp(runner(beam.logp_next()).ps[:256])
         assert first[:256] == pytest.approx(want, abs=1e-4)

@@ -18,11 +18,11 @@ from toy import EOS_STRING, TOY, FixedLM, ToyLM
 from genlm.bytes import BeamParams, ByteLM
 from genlm.bytes.engine import adopt
 from genlm.bytes.errors import GenlmBytesError, InvalidTypeError, InvalidValueError
-from genlm.bytes.generate import parse_context
 from genlm.bytes.integrations import lm_eval as ours
 from genlm.bytes.integrations import lm_eval_options
 from genlm.bytes.integrations.lm_eval_chat import Rendered
 from genlm.bytes.integrations.lm_eval_model import KNOWN
+from genlm.bytes.prompt import parse_context
 from genlm.bytes.vocab import shared_trie
 
 EXACT = BeamParams(exact=True)

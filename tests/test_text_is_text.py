@@ -15,10 +15,10 @@ from genlm.bytes import AsyncByteLM, BeamParams, ByteLM
 from genlm.bytes.byte_lm.encoder import text_encoder
 from genlm.bytes.byte_lm.token_path import draft_tokens, longest_tokens
 from genlm.bytes.errors import InvalidTypeError, InvalidValueError
-from genlm.bytes.generate import Prompt, parse_context
-from genlm.bytes.generate.chat import parse_messages
-from genlm.bytes.generate.context import tokenize
-from genlm.bytes.generate.special import added_tokens, special_tokens
+from genlm.bytes.prompt import Prompt, parse_context
+from genlm.bytes.prompt.chat import parse_messages
+from genlm.bytes.prompt.prompt import tokenize
+from genlm.bytes.prompt.special_tokens import added_tokens, special_tokens
 from genlm.bytes.vocab import shared_trie, spell
 
 

@@ -96,9 +96,9 @@ class Program:
     def node(self, trie: Ref, *path: Any) -> Ref:
         return self._add("node", plain(trie), [plain(edge) for edge in path], nodes=("node", trie))
 
-    def together(self, *calls: tuple[Ref, str, list[Any]]) -> Ref:
+    def gather(self, *calls: tuple[Ref, str, list[Any]]) -> Ref:
         found = [[plain(r), name, [plain(x) for x in args], {}] for r, name, args in calls]
-        return self._add("together", found, opaque=True)
+        return self._add("gather", found, opaque=True)
 
     def do(self, what: str, *args: Any, **how: Any) -> Ref:
         return self._add(what, *[plain(x) for x in args], **how)

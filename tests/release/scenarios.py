@@ -336,7 +336,7 @@ def async_trie(p: Program, draw: Draw) -> None:
     p.call(service, "weight_sum", array(draw, ws[0]), nodes=("vector", trie))
     p.call(service, "weight_sum", array(draw, ws[0]), draw(st.sampled_from(MODES)), nodes=("vector", trie))
     p.call(service, "weight_max", array(draw, ws[1]), nodes=("vector", trie))
-    both = p.together(
+    both = p.gather(
         (service, "weight_sum", [array(draw, ws[0])]),
         (service, "weight_sum", [array(draw, ws[1]), Mode("with_eos")]),
         (service, "weight_max", [array(draw, ws[2])]),

@@ -6,7 +6,7 @@ Three things make a tokenizer's answer another one than the tokens of the text:
   text from anywhere could end its turn and begin one of its own. Here no text becomes a special token: where
   the answer has one, the tokenizer is asked to split it (`split_special_tokens`), and where it will not, the
   text is cut inside the spelling. Who wants special tokens names them by id, or has them parsed by
-  `genlm.bytes.generate.special`.
+  `genlm.bytes.prompt.special_tokens`.
 - *A dummy prefix.* SentencePiece writes a space before a text (`▁x` for `x`), and so do byte-level
   tokenizers with `add_prefix_space`. The tokens then spell a space that the text has not (`lead`). Whoever
   starts a text reads that space first; inside a text none is written.

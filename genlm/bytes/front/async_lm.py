@@ -17,8 +17,9 @@ from genlm.bytes.vocab import byte_vocab, end_strings, shared_trie, start_contex
 if TYPE_CHECKING:
     import torch
 
-    from genlm.bytes.generate import Completion, Mask, Prompt, Read, Stream
+    from genlm.bytes.generate import Completion, Mask, Read, Stream
     from genlm.bytes.generate.next_bytes import AsyncNextBytes
+    from genlm.bytes.prompt import Prompt
     from genlm.bytes.score import Score, WordSurprisals
 
 __all__ = ["AsyncByteLM"]
@@ -203,8 +204,9 @@ class AsyncByteLM:
             ValueError: an option out of range, a prompt that the model cannot read.
             TypeError: an option or a prompt of the wrong type.
         """
-        from genlm.bytes.generate import Options, complete, is_batch
-        from genlm.bytes.generate.together import together
+        from genlm.bytes.generate import Options, complete
+        from genlm.bytes.prompt import is_batch
+        from genlm.bytes.util.gather import gather
 
         options, n, best_of = Options.for_complete(
             n,
@@ -233,7 +235,7 @@ class AsyncByteLM:
             return found if n > 1 else found[0]
 
         if is_batch(prompt):
-            return list(await together(one(single) for single in prompt))
+            return list(await gather(one(single) for single in prompt))
         return await one(prompt)
 
     def stream(self, prompt: Any, **options: Any) -> Stream:
@@ -275,7 +277,7 @@ class AsyncByteLM:
             ValueError: an option out of range; `end` where nothing ends a sequence.
             TypeError: a text that is neither str nor bytes.
         """
-        from genlm.bytes.generate import is_batch
+        from genlm.bytes.prompt import is_batch
         from genlm.bytes.score.scorer import Scorer, contexts_of, texts_of
 
         texts, single = texts_of(text, "text")
@@ -320,7 +322,7 @@ class AsyncByteLM:
             TypeError: an argument of the wrong type.
             ImpossibleByteError: a byte that the model cannot write, with its offset.
         """
-        from genlm.bytes.generate import is_batch
+        from genlm.bytes.prompt import is_batch
         from genlm.bytes.score.scorer import Scorer, contexts_of, for_each, rule_of, texts_of
 
         found, single = texts_of(texts)
@@ -364,7 +366,7 @@ class AsyncByteLM:
             ValueError: `out` holds the results of another call.
             ImpossibleByteError: a byte that the model cannot write, with its offset.
         """
-        from genlm.bytes.generate import is_batch
+        from genlm.bytes.prompt import is_batch
         from genlm.bytes.score.scorer import Scorer, contexts_of, settings_of, texts_of
 
         found, single = texts_of(texts)
@@ -388,7 +390,7 @@ class AsyncByteLM:
         Raises:
             ValueError: the model has no such token.
         """
-        from genlm.bytes.generate.context import special_token
+        from genlm.bytes.prompt.prompt import special_token
 
         found = special_token(self.llm, name)
         if found is None:
@@ -412,7 +414,7 @@ class AsyncByteLM:
             end = lm.parse_special("<|im_end|>\\n<|im_start|>assistant\\n")
             await lm.complete((*start, question, *end))
         """
-        from genlm.bytes.generate.special import parse_special
+        from genlm.bytes.prompt.special_tokens import parse_special
 
         if not isinstance(text, str):
             raise bad_type("text", text, "must be a str")
@@ -428,9 +430,10 @@ class AsyncByteLM:
         suffix: str | bytes | None = None,
         fim: Sequence[str | int | None] | None = None,
     ) -> Read:
-        from genlm.bytes.generate import Read, parse_context
-        from genlm.bytes.generate.infill import infill
-        from genlm.bytes.generate.reading import read_text
+        from genlm.bytes.generate import Read
+        from genlm.bytes.prompt import parse_context
+        from genlm.bytes.prompt.infill import infill
+        from genlm.bytes.prompt.read import read_text
 
         trie = self._open_trie()
         with called(prompt=name, bs=name):
@@ -459,7 +462,7 @@ class AsyncByteLM:
         return await start.prefill(prompt.lead) if prompt.lead else start
 
     async def _begin(self, context: Any) -> tuple[Prompt, ByteBeamState]:
-        from genlm.bytes.generate import parse_context
+        from genlm.bytes.prompt import parse_context
 
         prompt = parse_context(self.llm, self._open_trie(), context)
         return prompt, await self._start_of(prompt)

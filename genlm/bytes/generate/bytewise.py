@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from genlm.bytes.byte_lm.context_limits import context_is_full
 from genlm.bytes.errors import EmptyBeamError
-from genlm.bytes.generate import utf8
 from genlm.bytes.generate.completion import FinishReason
 from genlm.bytes.generate.constraint import Constraint, as_constraint
-from genlm.bytes.generate.limits import context_is_full
 from genlm.bytes.generate.options import Options
 from genlm.bytes.generate.truncate import Truncation, draw
+from genlm.bytes.util import utf8
 from genlm.bytes.util.symbols import EOS
 
 __all__ = ["ByteDecoder", "Step"]

@@ -12,8 +12,7 @@ import heapq
 import math
 from typing import Any
 
-from genlm.bytes.generate import utf8
-from genlm.bytes.util import Chart, LazyByteProbs
+from genlm.bytes.util import Chart, LazyByteProbs, utf8
 from genlm.bytes.util.symbols import EOS
 
 __all__ = ["next_characters"]

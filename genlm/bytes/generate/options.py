@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from genlm.bytes.byte_lm.tokenized_prefill import METHODS
 from genlm.bytes.errors import bad_type, bad_value
-from genlm.bytes.generate.context import as_bytes
 from genlm.bytes.generate.truncate import Truncation
+from genlm.bytes.prompt.prompt import as_bytes
+from genlm.bytes.util.numbers import whole_number
 
 __all__ = ["DEFAULT_MAX_BYTES", "Options"]
 
@@ -99,19 +100,6 @@ class Options:
             asked = (self.seed, self.top_k, self.top_p, self.min_p)
             temperature = 1.0 if self.several or any(x is not None for x in asked) else 0.0
         return Truncation(temperature, self.top_k, self.top_p, self.min_p)
-
-
-def whole_number(name: str, value: Any, least: int) -> int | None:
-    """An integer of at least `least`, or None. A float that is one is taken, since R has no other."""
-    if value is None:
-        return None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise bad_type(name, value, "must be an integer")
-    if value < least:
-        raise bad_value(name, value, f"must be at least {least}")
-    return int(value.__index__())
 
 
 def _number(name: str, value: Any, low_open: bool, is_share: bool) -> float | None:

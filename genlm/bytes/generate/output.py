@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import codecs
 
-from genlm.bytes.generate import utf8
 from genlm.bytes.generate.bytewise import Step
 from genlm.bytes.generate.completion import Chunk, FinishReason
 from genlm.bytes.generate.options import Options
 from genlm.bytes.generate.stops import StopFinder
+from genlm.bytes.util import utf8
 
 __all__ = ["Output", "to_text"]
 

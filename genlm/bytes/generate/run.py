@@ -8,14 +8,14 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from genlm.bytes.byte_lm.context_limits import depth
 from genlm.bytes.errors import GenlmBytesError
 from genlm.bytes.generate.bytewise import ByteDecoder, Step
 from genlm.bytes.generate.completion import Chunk, Completion, Usage
-from genlm.bytes.generate.limits import depth
 from genlm.bytes.generate.options import Options
 from genlm.bytes.generate.output import Output, to_text
-from genlm.bytes.generate.together import together
 from genlm.bytes.generate.tokenwise import TokenDecoder
+from genlm.bytes.util.gather import gather
 
 __all__ = ["Read", "Stream", "complete"]
 
@@ -100,7 +100,7 @@ def random_numbers(seed: int | None, sample: int) -> np.random.Generator:
 async def complete(read: Read, options: Options, n: int = 1, best_of: int | None = None) -> list[Completion]:
     """`n` completions of one prompt; the likeliest of `best_of` by log-probability a byte."""
     count = max(n, best_of or n)
-    found = await together(Stream(read, options, i).collect() for i in range(count))
+    found = await gather(Stream(read, options, i).collect() for i in range(count))
     if count > n:
         found = sorted(found, key=lambda c: -c.logprob / max(1, c.usage.completion_bytes))
     return list(found[:n])

@@ -7,9 +7,9 @@ import weakref
 import numpy as np
 from jaxtyping import Bool, Int, Int8
 
-from genlm.bytes.generate import utf8
 from genlm.bytes.trie import TokenByteTrie
 from genlm.bytes.trie.arrays import ROOT
+from genlm.bytes.util import utf8
 
 __all__ = ["TokenTable", "token_table"]
 

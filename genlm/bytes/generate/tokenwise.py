@@ -23,12 +23,11 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 
 from genlm.bytes.byte_lm import ByteBeamState, LazyTrieState, StatefulTokenizedLM
-from genlm.bytes.generate import utf8
+from genlm.bytes.byte_lm.context_limits import depth, longest_context
 from genlm.bytes.generate.bytewise import Step, draw_index
-from genlm.bytes.generate.limits import depth, longest_context
 from genlm.bytes.generate.options import Options
 from genlm.bytes.generate.token_table import token_table
-from genlm.bytes.util import logsumexp
+from genlm.bytes.util import logsumexp, utf8
 
 __all__ = ["Pairs", "TokenDecoder", "edge_pairs"]
 

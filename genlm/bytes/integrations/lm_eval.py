@@ -24,19 +24,20 @@ from functools import cache, cached_property
 from itertools import islice
 from typing import Any, TypeVar
 
+from genlm.bytes.byte_lm.context_limits import longest_context
 from genlm.bytes.errors import ImpossibleByteError, InvalidValueError, MissingDependencyError, bad_value
 from genlm.bytes.front import ByteLM
-from genlm.bytes.generate import Options, Prompt, parse_context
-from genlm.bytes.generate.context import as_bytes
-from genlm.bytes.generate.limits import longest_context
-from genlm.bytes.generate.together import together
+from genlm.bytes.generate import Options
 from genlm.bytes.integrations.lm_eval_chat import Chats
 from genlm.bytes.integrations.lm_eval_context import Dropped, Shortener, say_above_one
 from genlm.bytes.integrations.lm_eval_model import check_beginning, check_known, context_limit, load
 from genlm.bytes.integrations.lm_eval_options import generation_options
+from genlm.bytes.prompt import Prompt, parse_context
+from genlm.bytes.prompt.prompt import as_bytes
 from genlm.bytes.score.scorer import Scorer
 from genlm.bytes.score.window import LEAST, Window
 from genlm.bytes.trie import TokenByteTrie
+from genlm.bytes.util.gather import gather
 
 __all__ = ["NAME", "Answers", "load", "main", "model_class", "register"]
 
@@ -181,7 +182,7 @@ class Answers:
             found: list[T] = []
             rest = iter(questions)
             while some := list(islice(rest, AT_ONCE)):
-                found += await together(some)
+                found += await gather(some)
             return found
 
         return self.lm.run(answers())

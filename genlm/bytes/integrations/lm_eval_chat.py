@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from genlm.bytes.errors import InvalidValueError, bad_value
-from genlm.bytes.generate.chat import parse_messages
+from genlm.bytes.prompt.chat import parse_messages
 from genlm.bytes.trie import TokenByteTrie
 
 __all__ = ["Chats", "Rendered"]

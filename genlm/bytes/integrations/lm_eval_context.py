@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from genlm.bytes.byte_lm import ByteBeamState
+from genlm.bytes.byte_lm.context_limits import depth
 from genlm.bytes.byte_lm.token_path import draft_tokens
 from genlm.bytes.byte_lm.tokenized_prefill import KEPT_OPEN, LONGEST_WORD
-from genlm.bytes.generate import Prompt
-from genlm.bytes.generate.limits import depth
+from genlm.bytes.prompt import Prompt
 from genlm.bytes.trie import TokenByteTrie
 from genlm.bytes.vocab import start_context
 

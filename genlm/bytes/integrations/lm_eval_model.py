@@ -15,7 +15,7 @@ import torch
 from genlm.bytes.byte_lm import BeamParams
 from genlm.bytes.errors import bad_type, bad_value
 from genlm.bytes.front import ByteLM
-from genlm.bytes.generate.options import whole_number
+from genlm.bytes.util.numbers import whole_number
 from genlm.bytes.vocab import start_context
 
 __all__ = ["KNOWN", "check_beginning", "check_known", "context_limit", "load"]

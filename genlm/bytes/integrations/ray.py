@@ -28,12 +28,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from genlm.bytes.errors import GenlmBytesError, MissingDependencyError, bad_type, bad_value
-from genlm.bytes.generate.options import whole_number
 from genlm.bytes.integrations.ray_tally import Tally
 from genlm.bytes.integrations.ray_workers import ColumnScorer, GroupScorer, Pretrained, loader
 from genlm.bytes.score import ScoredText, Scoring, TextRecord, score_groups
 from genlm.bytes.score.corpus import TEXTS, batches
 from genlm.bytes.score.scorer import texts_of
+from genlm.bytes.util.numbers import whole_number
 
 __all__ = ["Pretrained", "score_corpus", "score_dataset"]
 

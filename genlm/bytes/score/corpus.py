@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from genlm.bytes.errors import GenlmBytesError, InvalidValueError, bad_value
-from genlm.bytes.generate.options import whole_number
 from genlm.bytes.score.byte_scores import CharScores, Score
 from genlm.bytes.score.reading import check_policy
 from genlm.bytes.score.regions import find_regions
 from genlm.bytes.score.scorer import rule_of
 from genlm.bytes.score.table import WordSurprisal
+from genlm.bytes.util.numbers import whole_number
 
 __all__ = ["Filling", "RegionOptions", "ScoredText", "Scoring", "TextRecord", "batches", "score_records"]
 

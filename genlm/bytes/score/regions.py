@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from genlm.bytes.errors import InvalidValueError, bad_type, bad_value
-from genlm.bytes.generate.context import as_bytes
+from genlm.bytes.prompt.prompt import as_bytes
 from genlm.bytes.score.boundaries import Boundary, loose_boundaries, word_boundaries
 
 __all__ = ["PUNCTUATION", "Region", "find_regions", "punctuation_marks"]

@@ -21,10 +21,8 @@ from jaxtyping import Float32
 from genlm.bytes.byte_lm import ByteBeamState
 from genlm.bytes.byte_lm.symbols import split_symbols
 from genlm.bytes.errors import bad_type, bad_value, called
-from genlm.bytes.generate.context import Prompt, as_bytes
-from genlm.bytes.generate.options import whole_number
-from genlm.bytes.generate.reading import read_text
-from genlm.bytes.generate.together import together
+from genlm.bytes.prompt.prompt import Prompt, as_bytes
+from genlm.bytes.prompt.read import read_text
 from genlm.bytes.score.byte_scores import CharScores, Score
 from genlm.bytes.score.ends import end_probability, ends_tree
 from genlm.bytes.score.naive import naive_sums, reaches, token_scores
@@ -36,6 +34,8 @@ from genlm.bytes.score.window import Window, fits, read_sliding
 from genlm.bytes.score.words import Rule, log_sum, region_logprobs
 from genlm.bytes.trie import TrieMode
 from genlm.bytes.trie.modes import EOT
+from genlm.bytes.util.gather import gather
+from genlm.bytes.util.numbers import whole_number
 
 __all__ = ["Begin", "Scorer"]
 
@@ -238,7 +238,7 @@ class Scorer:
 
         waiting = list(coroutines)
         try:
-            return await together(map(in_turn, waiting))
+            return await gather(map(in_turn, waiting))
         finally:
             for coroutine in waiting:  # those whose turn never came, or whose task was not even begun
                 coroutine.close()

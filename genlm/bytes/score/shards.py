@@ -25,8 +25,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from genlm.bytes.errors import bad_type, bad_value
-from genlm.bytes.generate.options import whole_number
 from genlm.bytes.score.table import write_whole
+from genlm.bytes.util.numbers import whole_number
 
 __all__ = ["FORMATS", "Shards", "read_shards"]
 

@@ -23,13 +23,13 @@ from itertools import accumulate
 from typing import Any
 
 from genlm.bytes.byte_lm import ByteBeamState, LazyTrieState, StatefulTokenizedLM
+from genlm.bytes.byte_lm.context_limits import depth, longest_context
 from genlm.bytes.byte_lm.prefill import Listener, read_context
 from genlm.bytes.byte_lm.symbols import spelled
 from genlm.bytes.byte_lm.token_path import draft_tokens
 from genlm.bytes.errors import bad_value
-from genlm.bytes.generate.limits import depth, longest_context
-from genlm.bytes.generate.options import whole_number
 from genlm.bytes.trie import TrieMode
+from genlm.bytes.util.numbers import whole_number
 
 __all__ = ["Window", "fits", "read_sliding", "slide"]
 

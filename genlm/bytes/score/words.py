@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from genlm.bytes.errors import bad_type, bad_value
-from genlm.bytes.generate.context import as_bytes
+from genlm.bytes.prompt.prompt import as_bytes
 from genlm.bytes.score.boundaries import continues
 from genlm.bytes.score.ends import SPACES
 from genlm.bytes.score.reading import Reading

@@ -23,7 +23,7 @@ from typing import Any
 
 from genlm.bytes.byte_lm.encoder import TextEncoder, text_encoder
 from genlm.bytes.errors import bad_type, bad_value, called
-from genlm.bytes.generate.context import Prompt, as_bytes, special_token, tokenize
+from genlm.bytes.prompt.prompt import Prompt, as_bytes, special_token, tokenize
 from genlm.bytes.trie import TokenByteTrie
 from genlm.bytes.vocab import spell
 

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
-__all__ = ["together"]
+__all__ = ["gather"]
 
 T = TypeVar("T")
 
 
-async def together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+async def gather(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """The results of some coroutines, in order. If one fails, or the caller is cancelled, all others end too.
 
     `asyncio.gather` lets the others run on; `asyncio.TaskGroup` wraps the error in a group.

@@ -27,8 +27,8 @@ from typing import Any
 
 from genlm.bytes.byte_lm.encoder import text_encoder
 from genlm.bytes.errors import bad_type, bad_value
-from genlm.bytes.generate.context import Prompt, as_bytes, tokenize
-from genlm.bytes.generate.special import SpecialToken, added_tokens, special_tokens, split_special
+from genlm.bytes.prompt.prompt import Prompt, as_bytes, tokenize
+from genlm.bytes.prompt.special_tokens import SpecialToken, added_tokens, special_tokens, split_special
 from genlm.bytes.trie import TokenByteTrie
 from genlm.bytes.vocab import shared_trie, spell, start_context
 

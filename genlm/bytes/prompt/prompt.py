@@ -90,7 +90,7 @@ def parse_context(llm: Any, trie: TokenByteTrie, context: Any) -> Prompt:
         context = [context]
     if isinstance(context, list | tuple):
         if any(isinstance(part, Mapping) for part in context):
-            from genlm.bytes.generate.chat import parse_messages
+            from genlm.bytes.prompt.chat import parse_messages
 
             return parse_messages(llm, context, trie)
         return _parts(llm, trie, context)
