@@ -11,7 +11,7 @@ import tiny
 from cli_runner import Run, Terminal, document, events, exact, fine
 
 from genlm.bytes import ByteLM
-from genlm.bytes.show import safe_text
+from genlm.bytes.viz import safe_text
 
 USER = [{"role": "user", "content": "the?"}]
 

@@ -13,7 +13,7 @@ from cli_runner import Run, Terminal, document, events, exact, fine
 from toy import TOY, FixedLM, ToyLM
 
 from genlm.bytes import ByteLM
-from genlm.bytes.show import safe_text
+from genlm.bytes.viz import safe_text
 
 
 class TestComplete:

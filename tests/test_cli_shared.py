@@ -78,7 +78,7 @@ class TestShared:
     def test_beam(self, run: Run, monkeypatch: pytest.MonkeyPatch, args: list[str], params: Any) -> None:
         seen = []
         monkeypatch.setattr(
-            "genlm.bytes.front.lm.ByteLM.__enter__", lambda self: (seen.append(self.params), self)[1]
+            "genlm.bytes.api.lm.ByteLM.__enter__", lambda self: (seen.append(self.params), self)[1]
         )
         fine(run("next", "the", *args))
         (used,) = seen

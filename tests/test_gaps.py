@@ -26,7 +26,8 @@ from toy import EOS_STRING, TOY, RememberingToy, ToyLM, vocabularies
 
 from genlm.bytes import BeamParams, ByteBeamState, TokenByteTrie
 from genlm.bytes.backends.hf_tree.kv_cache import KVCache
-from genlm.bytes.byte_lm import prefill
+from genlm.bytes.byte_lm import draft
+from genlm.bytes.byte_lm.draft import Drafter
 from genlm.bytes.byte_lm.token_path import draft_tokens
 from genlm.bytes.contexts.tree import ContextTree
 from genlm.bytes.engine import Engine, adopt
@@ -94,21 +95,21 @@ async def test_reading_ahead_changes_nothing(words: list[bytes], text: str, seed
     assert found[0] == found[1]
 
 
-async def test_a_guess_of_probability_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After `ab` the model rules `a` out, which the guessed path goes on with."""
+async def test_a_draft_of_probability_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `ab` the model rules `a` out, which the drafted path goes on with."""
 
     class Model(RememberingToy):
         def probs(self, context: Sequence[int]) -> np.ndarray:
             return np.array([0.0, 1.0, 0.0] if list(context) == [2] else [0.4, 0.3, 0.3])
 
-    rejoin, asked = prefill._Guesses.rejoin, []
+    resume, asked = Drafter.resume, []
 
     async def at_most_a_hundred_times(self: Any, index: int, model: Any) -> Any:
         asked.append(index)
         assert len(asked) < 100, "it would never end"
-        return await rejoin(self, index, model)
+        return await resume(self, index, model)
 
-    monkeypatch.setattr(prefill._Guesses, "rejoin", at_most_a_hundred_times)
+    monkeypatch.setattr(Drafter, "resume", at_most_a_hundred_times)
     llm = Model([b"a", b"b", b"ab"], dtype=torch.float32)
     start = await ByteBeamState.initial(llm, BeamParams(K=5, heal=False), initial_context=[])
     assert (await start.prefill(b"aba")).logZ == pytest.approx(math.log(0.4 * 0.3 * 0.7))
@@ -365,15 +366,15 @@ def test_quiet_leaves_bars_as_the_user_had_them(of_the_hub: bool, of_transformer
 
 
 @pytest.mark.parametrize("seed", [5, 7])
-async def test_a_wrong_guess_asks_for_no_crowd(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What reads on with what is known may be a beam that cannot read the text, to which all who wait look
+async def test_a_wrong_draft_asks_for_no_crowd(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What reads on with what is known may be a beam that cannot read the text, to which all deferred ones look
     heavy. These are not asked for, and the beam that comes out is the same."""
     words = [bytes(p) for n in (1, 2, 3) for p in itertools.product(b"ab", repeat=n)] + [b"c"]
     draw = random.Random(seed)
     before, after = (bytes(draw.choices(b"ab", k=k)) for k in (16, 6))
     found = []
     for crowd in (2, 10**9):
-        monkeypatch.setattr(prefill, "CROWD", crowd)
+        monkeypatch.setattr(draft, "CROWD", crowd)
         llm = RememberingToy(words, seed=seed, dtype=torch.float32)
         start = await ByteBeamState.initial(llm, BeamParams(tolerance=0.02), initial_context=[])
         beam = await start.prefill(before + b"c" + after)

@@ -26,7 +26,7 @@ from toy import TOY, ToyLM  # noqa: E402
 
 import genlm.bytes.models  # noqa: E402
 import genlm.bytes.score  # noqa: E402 — imported before forking, as what follows
-import genlm.bytes.show.html  # noqa: E402
+import genlm.bytes.viz.html  # noqa: E402
 from genlm.bytes.cli import main  # noqa: E402
 from genlm.bytes.cli.scoring import files  # noqa: E402
 

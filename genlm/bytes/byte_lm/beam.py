@@ -235,8 +235,8 @@ class ByteBeamState(StatefulByteLM):
 
     def _repr_html_(self) -> str:
         """The ten heaviest candidates, in a notebook."""
-        from genlm.bytes.show.html import beam_html  # brings jinja2, which importing us should not
-        from genlm.bytes.show.view import view_beam
+        from genlm.bytes.viz.html import beam_html  # brings jinja2, which importing us should not
+        from genlm.bytes.viz.view import view_beam
 
         return beam_html(view_beam(self))
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from genlm.bytes.byte_lm.beam import ByteBeamState
     from genlm.bytes.canonical import CanonicalContext
 
-__all__ = ["CROWD", "FAR", "NEAR", "Drafter", "MissingContext"]
+__all__ = ["FAR", "NEAR", "Drafter", "MissingContext", "is_crowd"]
 
 LOOKAHEAD = 3
 """Tokens drafted after a context that was lacking and ends where a token of the tokenizer's path ends. One
@@ -47,6 +47,11 @@ CROWD = 32
 """The most deferred candidates to be asked for at one byte. More, and the beam there is a wrong draft that
 cannot read the text, to which all deferred ones look heavy (5,000 of them, at one byte in 1,500). Where it is
 none the full step that follows asks for them."""
+
+
+def is_crowd(count: int) -> bool:
+    """Whether so many deferred candidates, needed at one byte, are too many to ask for (`CROWD`)."""
+    return count > CROWD
 
 
 class MissingContext(NamedTuple):
@@ -132,7 +137,7 @@ class Drafter:
         contexts, soon = [], lacking[0].needed + CLOSE
         late = Counter(needed for _, place, needed, _ in lacking if place < needed)
         for state, place, needed, share in lacking:
-            if (share < FAINT and needed >= soon) or (place < needed and late[needed] > CROWD):
+            if (share < FAINT and needed >= soon) or (place < needed and is_crowd(late[needed])):
                 continue
             offset = self.offset(place)
             more = 2 * self._reach.pop(state.lm_state.parent_node, 0)

@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from genlm.bytes.byte_lm.draft import CROWD, FAR, NEAR, Drafter, MissingContext
+from genlm.bytes.byte_lm.draft import FAR, NEAR, Drafter, MissingContext, is_crowd
 from genlm.bytes.byte_lm.progress import ReadingProgress, reading_progress
 from genlm.bytes.byte_lm.symbols import (
     Context,
@@ -180,7 +180,7 @@ def _read_if_known(
             places: Sequence[int | None] = asked.places or [None] * len(asked.hypotheses)
             known = [state.materialize_if_known() for state in asked.hypotheses]
             missing += [(s, p) for s, p, k in zip(asked.hypotheses, places, known, strict=True) if not k]
-            if sum(place is not None for _, place in missing) > CROWD:
+            if is_crowd(sum(place is not None for _, place in missing)):
                 step.close()
                 return beam.with_states([]), missing
             asked = step.send([s for s, k in zip(asked.hypotheses, known, strict=True) if k])

@@ -63,6 +63,7 @@ def offsets(symbols: list[int | bytes]) -> list[int]:
 
 
 def length(symbols: list[int | bytes]) -> int:
+    """How many bytes some symbols are."""
     return offsets(symbols)[-1]
 
 
@@ -125,6 +126,7 @@ def check_readable(
 
 
 def described(symbol: int | bytes, symbols: list[int | bytes], offset: int, name: str = "bs") -> str:
+    """A symbol that cannot be read, and where it stands in a text, for an error."""
     shown = repr(symbol) if isinstance(symbol, bytes) else f"0x{symbol:02x} ({bytes([symbol])!r})"
     before = spelled(symbols)[max(0, offset - 20) : offset]
     return f"`{name}` has byte {shown} at offset {offset}, after {before!r}"

@@ -120,6 +120,6 @@ def token_completion(llm: Any, prompt: str, new_bytes: int = NEW_BYTES) -> str:
 
 def _one_line(text: str) -> str:
     """Text of a model's making in one line, without what a terminal would obey."""
-    from genlm.bytes.show import safe_text
+    from genlm.bytes.viz import safe_text
 
     return safe_text(text.replace("\n", "⏎"), keep="")

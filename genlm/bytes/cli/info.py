@@ -51,7 +51,7 @@ def _json(facts: ModelFacts) -> dict[str, Any]:
 
 
 def _table(name: str, facts: ModelFacts) -> Table:
-    from genlm.bytes.show import one_line
+    from genlm.bytes.viz import one_line
 
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold")

@@ -76,7 +76,7 @@ def _json(row: tuple[bytes | None, float]) -> dict[str, Any]:
 
 
 def _table(rows: list[tuple[bytes | None, float]], unit: str) -> Table:
-    from genlm.bytes.show import one_line, share_text
+    from genlm.bytes.viz import one_line, share_text
 
     table = Table(box=None, pad_edge=False)
     table.add_column(unit)

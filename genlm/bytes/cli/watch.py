@@ -19,7 +19,7 @@ from genlm.bytes.errors import bad_value
 
 if TYPE_CHECKING:
     from genlm.bytes import ByteLM
-    from genlm.bytes.show import BeamView
+    from genlm.bytes.viz import BeamView
 
 __all__ = ["browse", "watch"]
 
@@ -107,13 +107,13 @@ def _place(pressed: str, at: int, number: int) -> int:
 
 
 def _screen(view: BeamView, at: int, number: int) -> Group:
-    from genlm.bytes.show import draw_beam
+    from genlm.bytes.viz import draw_beam
 
     return Group(draw_beam(view), Text(""), Text(f"{at} / {number - 1}    {KEYS}", style="dim"))
 
 
 def _print_all(views: Iterator[BeamView], console: Console) -> None:
-    from genlm.bytes.show import draw_beam
+    from genlm.bytes.viz import draw_beam
 
     for i, view in enumerate(views):
         if i:
@@ -122,7 +122,7 @@ def _print_all(views: Iterator[BeamView], console: Console) -> None:
 
 
 def _views(lm: ByteLM, beam: Any, text: bytes, most: int, top: int) -> Iterator[BeamView]:
-    from genlm.bytes.show import walk
+    from genlm.bytes.viz import walk
 
     steps = walk(beam, text, most=most, top=top)
 
@@ -139,7 +139,7 @@ def _progress(views: Iterator[BeamView], number: int, shared: Shared) -> Iterato
 
 
 def _write_page(path: Path, views: list[BeamView], text: bytes, shared: Shared) -> None:
-    from genlm.bytes.show import one_line, page_html
+    from genlm.bytes.viz import one_line, page_html
 
     page = page_html(views, one_line(text[:60]) + ("…" if len(text) > 60 else ""))
     try:

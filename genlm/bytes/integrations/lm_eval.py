@@ -24,9 +24,9 @@ from functools import cache, cached_property
 from itertools import islice
 from typing import Any, TypeVar
 
+from genlm.bytes.api import ByteLM
 from genlm.bytes.byte_lm.context_limits import longest_context
 from genlm.bytes.errors import ImpossibleByteError, InvalidValueError, MissingDependencyError, bad_value
-from genlm.bytes.front import ByteLM
 from genlm.bytes.generate import Options
 from genlm.bytes.integrations.lm_eval_chat import Chats
 from genlm.bytes.integrations.lm_eval_context import Dropped, Shortener, say_above_one

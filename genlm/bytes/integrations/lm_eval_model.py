@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
+from genlm.bytes.api import ByteLM
 from genlm.bytes.byte_lm import BeamParams
 from genlm.bytes.errors import bad_type, bad_value
-from genlm.bytes.front import ByteLM
 from genlm.bytes.util.numbers import whole_number
 from genlm.bytes.vocab import start_context
 

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from genlm.bytes.api import ByteLM
 from genlm.bytes.byte_lm import BeamParams
 from genlm.bytes.errors import GenlmBytesError, bad_type, bad_value
-from genlm.bytes.front import ByteLM
 from genlm.bytes.integrations.ray_tally import Attempts
 from genlm.bytes.score import ScoredText, Scoring, TextRecord
 from genlm.bytes.score.groups import score_group

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from genlm.bytes.cli.scoring.parts import Unit
 from genlm.bytes.cli.scoring.rows import char_surprisals, figures, visible
 from genlm.bytes.cli.scoring.totals import unit_name
-from genlm.bytes.show import HeatPiece, heat_foot, heat_head, heat_section, one_line
+from genlm.bytes.viz import HeatPiece, heat_foot, heat_head, heat_section, one_line
 
 if TYPE_CHECKING:
     from genlm.bytes.score import ScoredText

@@ -17,7 +17,7 @@ from genlm.bytes.cli.scoring.formats import Asked
 from genlm.bytes.cli.scoring.jsontext import dumps
 from genlm.bytes.cli.scoring.totals import Totals
 from genlm.bytes.errors import bad_value
-from genlm.bytes.show import draw_heat, draw_scale, safe_text
+from genlm.bytes.viz import draw_heat, draw_scale, safe_text
 
 if TYPE_CHECKING:
     from genlm.bytes.cli.scoring.files import Files

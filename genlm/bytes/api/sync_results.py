@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
-from genlm.bytes.front.loop import run
+from genlm.bytes.api.loop import run
 from genlm.bytes.generate.completion import Chunk, Completion
 from genlm.bytes.generate.next_bytes import AsyncNextBytes
 from genlm.bytes.generate.run import Stream

@@ -1,6 +1,6 @@
 """Beams, texts and scores for people to look at: in a terminal, as HTML, in one line."""
 
-from genlm.bytes.show.heat import (
+from genlm.bytes.viz.heat import (
     HeatPiece,
     draw_heat,
     draw_scale,
@@ -8,11 +8,11 @@ from genlm.bytes.show.heat import (
     heat_head,
     heat_section,
 )
-from genlm.bytes.show.html import beam_html, page_html
-from genlm.bytes.show.terminal import draw_beam, share_text
-from genlm.bytes.show.text import one_line, safe_text
-from genlm.bytes.show.view import BeamView, NextByte, Row, view_beam
-from genlm.bytes.show.walk import walk
+from genlm.bytes.viz.html import beam_html, page_html
+from genlm.bytes.viz.terminal import draw_beam, share_text
+from genlm.bytes.viz.text import one_line, safe_text
+from genlm.bytes.viz.view import BeamView, NextByte, Row, view_beam
+from genlm.bytes.viz.walk import walk
 
 __all__ = [
     "BeamView",

@@ -16,8 +16,8 @@ import pytest
 from toy import EOS_STRING, TOY, ToyLM, ToyTokenizer
 
 from genlm.bytes import AsyncByteLM, BeamParams, ByteBeamState, ByteLM
+from genlm.bytes.api.loop import run
 from genlm.bytes.errors import GenlmBytesError, InvalidTypeError, ModelUnavailableError
-from genlm.bytes.front.loop import run
 
 PARAMS = BeamParams(K=5, prune_threshold=0.01)
 TESTS = Path(__file__).parent

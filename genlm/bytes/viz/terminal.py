@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from genlm.bytes.show.text import one_line
-from genlm.bytes.show.view import BeamView, NextByte, Row
+from genlm.bytes.viz.text import one_line
+from genlm.bytes.viz.view import BeamView, NextByte, Row
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

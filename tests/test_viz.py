@@ -17,7 +17,9 @@ from toy import EOS_STRING, TOY, ToyLM, ToyTokenizer
 
 from genlm.bytes import BeamParams, ByteBeamState, ByteLM
 from genlm.bytes.errors import InvalidValueError
-from genlm.bytes.show import (
+from genlm.bytes.trie import TrieMode
+from genlm.bytes.util import LazyByteProbs
+from genlm.bytes.viz import (
     HeatPiece,
     beam_html,
     draw_beam,
@@ -31,8 +33,6 @@ from genlm.bytes.show import (
     view_beam,
     walk,
 )
-from genlm.bytes.trie import TrieMode
-from genlm.bytes.util import LazyByteProbs
 
 EXACT = BeamParams(exact=True, eos_byte_strings=[EOS_STRING])
 

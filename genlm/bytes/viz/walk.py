@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from genlm.bytes.errors import bad_value
-from genlm.bytes.show.view import BeamView, view_beam
 from genlm.bytes.trie.modes import TrieMode
+from genlm.bytes.viz.view import BeamView, view_beam
 
 if TYPE_CHECKING:
     from genlm.bytes.byte_lm import ByteBeamState

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from genlm.bytes.show.terminal import next_byte_name, notes, share_text, tail
-from genlm.bytes.show.text import one_line, safe_text
-from genlm.bytes.show.view import BeamView
+from genlm.bytes.viz.terminal import next_byte_name, notes, share_text, tail
+from genlm.bytes.viz.text import one_line, safe_text
+from genlm.bytes.viz.view import BeamView
 
 __all__ = ["beam_html", "page_html", "templates"]
 
@@ -40,7 +40,7 @@ def templates() -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(
-        loader=PackageLoader("genlm.bytes.show"),
+        loader=PackageLoader("genlm.bytes.viz"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from genlm.bytes.show.html import templates
-from genlm.bytes.show.text import safe_text
+from genlm.bytes.viz.html import templates
+from genlm.bytes.viz.text import safe_text
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -7,14 +7,14 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
+from genlm.bytes.api.async_lm import AsyncByteLM
+from genlm.bytes.api.loop import run
 from genlm.bytes.byte_lm import BeamParams, ByteBeamState
-from genlm.bytes.front.async_lm import AsyncByteLM
-from genlm.bytes.front.loop import run
 
 if TYPE_CHECKING:
     import torch
 
-    from genlm.bytes.front.sync_results import NextBytes, SyncStream
+    from genlm.bytes.api.sync_results import NextBytes, SyncStream
     from genlm.bytes.generate import Completion, Mask
     from genlm.bytes.score import Score, WordSurprisals
 
@@ -122,7 +122,7 @@ class ByteLM:
             context: as for `complete`.
             method: how the context is read; see `ByteBeamState.prefill`.
         """
-        from genlm.bytes.front.sync_results import NextBytes
+        from genlm.bytes.api.sync_results import NextBytes
 
         return NextBytes(run(self.asynchronous.next(context, method=method)))
 
@@ -187,7 +187,7 @@ class ByteLM:
         Returns:
             An iterator; its `completion` holds the whole when it has ended.
         """
-        from genlm.bytes.front.sync_results import SyncStream
+        from genlm.bytes.api.sync_results import SyncStream
 
         return SyncStream(self.asynchronous.stream(prompt, **options))
 
