@@ -367,8 +367,8 @@ def test_quiet_leaves_bars_as_the_user_had_them(of_the_hub: bool, of_transformer
 
 @pytest.mark.parametrize("seed", [5, 7])
 async def test_a_wrong_draft_asks_for_no_crowd(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What reads on with what is known may be a beam that cannot read the text, to which all deferred ones look
-    heavy. These are not asked for, and the beam that comes out is the same."""
+    """What reads on with what is known may be a beam that cannot read the text, to which all deferred ones
+    look heavy. These are not asked for, and the beam that comes out is the same."""
     words = [bytes(p) for n in (1, 2, 3) for p in itertools.product(b"ab", repeat=n)] + [b"c"]
     draw = random.Random(seed)
     before, after = (bytes(draw.choices(b"ab", k=k)) for k in (16, 6))
