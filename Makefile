@@ -15,6 +15,8 @@ STALE := $(shell test -x $(BIN)/python || echo no-venv)
 NEEDS := Makefile pyproject.toml constraints.txt $(STALE)
 
 STAGES := lint types docs pytest
+# Two processes; tests that share something slow to make (`xdist_group`) share one of them.
+PARALLEL := -n 2 --dist loadgroup
 
 .PHONY: help demo test thorough lint format types docs pytest bench clean no-venv
 
@@ -51,14 +53,16 @@ types: $(VENV)/.stamp-test
 docs: $(VENV)/.stamp-test
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
 
+# QUICK: fewer examples of each property, and annotations unchecked (tests/budget.py).
 pytest: $(VENV)/.stamp-test
-	@$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+	@QUICK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) --durations=10
 
-# Two processes; tests that share something slow to make (`xdist_group`) share one of them. The release's environment
-# is made beforehand, outside of any test's time limit; where it cannot be, its tests are skipped and say why.
+# Every test with all its examples, under checked annotations, and what they cover; then what takes longer. The release's
+# environment is made beforehand, outside of any test's time limit; where it cannot be, its tests are skipped and say why.
 thorough: $(VENV)/.stamp-test
 	-@$(BIN)/python benchmarks/peers.py release
-	@$(BIN)/python -m pytest -m "thorough or release" -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term-missing:skip-covered
+	@$(BIN)/python -m pytest $(PARALLEL) -m "thorough or release"
 
 bench: $(VENV)/.stamp-demo
 	@$(BIN)/python benchmarks/run.py

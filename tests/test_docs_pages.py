@@ -49,6 +49,17 @@ async def run(page: Path, llm: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str
     return namespace
 
 
+@pytest.mark.parametrize(
+    "page", [DOCS / "concepts.md", DOCS / "api" / "rules.md"], ids=lambda page: page.name
+)
+async def test_examples_print_what_they_say(page, monkeypatch, capsys):
+    await run(page, None, monkeypatch)
+    said = [
+        line for block in blocks(page, "python") for line in re.findall(r"^#> (.*)$", block, re.MULTILINE)
+    ]
+    assert capsys.readouterr().out.splitlines() == said
+
+
 @pytest.mark.real_model
 async def test_the_home_page_runs(default_llm, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
