@@ -17,11 +17,12 @@ from toy import EOS_STRING, TOY, FixedLM, ToyLM, vocabularies
 
 from genlm.bytes import AsyncByteLM, BeamParams
 from genlm.bytes.errors import InvalidTypeError, InvalidValueError
-from genlm.bytes.generate import Options, Truncation, utf8
+from genlm.bytes.generate import Options, Truncation
 from genlm.bytes.generate.run import Read, Stream
 from genlm.bytes.generate.stops import StopFinder
 from genlm.bytes.generate.tokenwise import TokenDecoder, edge_pairs
 from genlm.bytes.generate.truncate import draw
+from genlm.bytes.util import utf8
 from genlm.bytes.util.numbers import whole_number
 
 EXACT = BeamParams(K=10_000, prune_threshold=0.0)

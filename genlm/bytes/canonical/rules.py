@@ -22,8 +22,8 @@ case: if every way to go on needs bytes that the vocabulary cannot spell next to
 from __future__ import annotations
 
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -132,7 +132,7 @@ class CanonicalRules:
         self._texts = [Scanner(rules, spellings, gaps=False) for rules in texts]
         self._added = np.zeros(len(ids), bool)
         self._added[list(reading.added)] = True
-        self._rows: OrderedDict[int, UInt8[np.ndarray, " packed"]] = OrderedDict()
+        self._packed = lru_cache(_PAIR_ROWS_KEPT)(self._pack)
         self._bos = getattr(getattr(llm, "tokenizer", None), "bos_token_id", None)
         self.start = CanonicalState(_NONE, reading.rules.start, tuple(text.start for text in texts))
         self._later = self.start._replace(cuts=reading.later)
@@ -217,11 +217,5 @@ class CanonicalRules:
             return self._pairs.reachable.copy()
         return np.unpackbits(self._packed(previous), count=len(self._added)).view(bool)
 
-    def _packed(self, previous: int) -> UInt8[np.ndarray, " packed"]:
-        if previous in self._rows:
-            self._rows.move_to_end(previous)
-            return self._rows[previous]
-        row = self._rows[previous] = np.packbits(self._pairs.follow(previous))
-        if len(self._rows) > _PAIR_ROWS_KEPT:
-            self._rows.popitem(last=False)
-        return row
+    def _pack(self, previous: int) -> UInt8[np.ndarray, " packed"]:
+        return np.packbits(self._pairs.follow(previous))

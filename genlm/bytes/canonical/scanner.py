@@ -8,8 +8,8 @@ used are forgotten.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -53,19 +53,13 @@ class Scanner:
         self._by_length = np.argsort(-length, kind="stable")
         # How many tokens are longer than 0, 1, 2 … bytes.
         self._longer = np.searchsorted(-length[self._by_length], -np.arange(length.max(initial=0)), "left")
-        self._rows: OrderedDict[int, Rows] = OrderedDict()
+        self.rows = lru_cache(_ROWS_KEPT)(self._rows)
 
-    def rows(self, state: int) -> Rows:
+    def _rows(self, state: int) -> Rows:
         """Where each token leads from `state`."""
-        if state in self._rows:
-            self._rows.move_to_end(state)
-            return self._rows[state]
         opened = self._walk(state, Gap.OPEN)
         conflict = self._walk(state, Gap.CONFLICT) if self._gaps else opened
-        rows = self._rows[state] = Rows(opened, conflict, opened != DEAD, conflict != DEAD)
-        if len(self._rows) > _ROWS_KEPT:
-            self._rows.popitem(last=False)
-        return rows
+        return Rows(opened, conflict, opened != DEAD, conflict != DEAD)
 
     def _walk(self, state: int, gap: Gap) -> Int[np.ndarray, " tokens"]:
         """The state after each token, all tokens together, one byte position at a time."""
