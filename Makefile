@@ -60,7 +60,7 @@ pytest: $(VENV)/.stamp-test
 # Every test with all its examples, under checked annotations, and what they cover; then what takes longer. The release's
 # environment is made beforehand, outside of any test's time limit; where it cannot be, its tests are skipped and say why.
 thorough: $(VENV)/.stamp-test
-	-@$(BIN)/python benchmarks/peers.py release
+	-@$(BIN)/python benchmarks/common/peers.py release
 	@$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term-missing:skip-covered
 	@$(BIN)/python -m pytest $(PARALLEL) -m "thorough or release"
 

@@ -12,26 +12,36 @@ from __future__ import annotations
 import argparse
 import importlib
 
-from options import Options
-from peers import HERE
-from results import keep, show
+from common.options import Options
+from common.peers import HERE
+from common.results import keep, show
 
 BENCHMARKS = {
-    "trie": "building the token trie, its sums and its memory, against release 0.2.0",
-    "boundary": "how often a text that is cut goes on as it would have",
-    "reading": "reading known bytes and writing new ones, against release 0.2.0 and transformers",
-    "scoring": "sentences scored with word surprisals, against plain scoring by tokens and release 0.2.0",
-    "window": "what a sliding window loses against the full context",
-    "canonical": "what canonical tokenizations cost",
-    "accuracy": "how far off the distributions of the next byte are, and what they cost",
+    "trie": ("trie.benchmark", "building the token trie, its sums and its memory, against release 0.2.0"),
+    "boundary": ("accuracy.boundary", "how often a text that is cut goes on as it would have"),
+    "reading": (
+        "reading.benchmark",
+        "reading known bytes and writing new ones, against release 0.2.0 and transformers",
+    ),
+    "scoring": (
+        "scoring.benchmark",
+        "sentences scored with word surprisals, against plain scoring by tokens and 0.2.0",
+    ),
+    "window": ("accuracy.window", "what a sliding window loses against the full context"),
+    "canonical": ("accuracy.canonical", "what canonical tokenizations cost"),
+    "accuracy": (
+        "accuracy.benchmark",
+        "how far off the distributions of the next byte are, and what they cost",
+    ),
 }
+"""The module that has `run`, and what it measures."""
 
 
 def main() -> int:
     names, no_keep, options = _arguments()
     missed = []
     for name in names or BENCHMARKS:
-        report = importlib.import_module(name).run(options)
+        report = importlib.import_module(BENCHMARKS[name][0]).run(options)
         show(report)
         missed += report.missed
         if not no_keep and options.scale == 1.0:
@@ -43,7 +53,7 @@ def main() -> int:
 def _arguments() -> tuple[list[str], bool, Options]:
     parser = argparse.ArgumentParser(
         description="Run benchmarks and keep their results in benchmarks/RESULTS.md.",
-        epilog="; ".join(f"{name}: {what}" for name, what in BENCHMARKS.items()),
+        epilog="; ".join(f"{name}: {what}" for name, (_, what) in BENCHMARKS.items()),
     )
     add = parser.add_argument
     add("names", nargs="*", metavar="name", help=f"of {', '.join(BENCHMARKS)} (default: all)")

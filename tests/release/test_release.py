@@ -1,7 +1,7 @@
 """Every public call of release 0.2.0, made on it and on this tree: the same answers, but for what is meant.
 
 Run by `pytest -m release`. The release gets a virtual environment of its own on first use
-(`benchmarks/peers.py`; `BENCH_RELEASE_PYTHON` names one that exists), and both run `worker.py`.
+(`benchmarks/common/peers.py`; `BENCH_RELEASE_PYTHON` names one that exists), and both run `worker.py`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MODULES = [
 
 @pytest.fixture(scope="session")
 def pair() -> Iterator[Pair]:
-    peers = REPOSITORY / "benchmarks/peers.py"
+    peers = REPOSITORY / "benchmarks/common/peers.py"
     if not peers.exists():
         pytest.skip("no benchmarks/ here: it makes the environment of release 0.2.0")
     spec = importlib.util.spec_from_file_location("peers", peers)

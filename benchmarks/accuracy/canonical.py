@@ -11,13 +11,13 @@ import asyncio
 import statistics
 from typing import Any
 
-from accuracy_session import emptied
-from machine import hardware, versions
-from options import Options
-from peers import HERE
-from results import Report, Table
-from worker import Clock
-from worker import versions as package_versions
+from accuracy.session import emptied
+from common.machine import hardware, versions
+from common.options import Options
+from common.peers import HERE
+from common.results import Report, Table
+from common.worker import Clock
+from common.worker import versions as package_versions
 
 from genlm.bytes import BeamParams, ByteBeamState
 from genlm.bytes.engine import Engine

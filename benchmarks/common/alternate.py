@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from common.peers import HERE
+
 __all__ = ["Comparison", "Reply", "Worker", "alternate", "only", "take_turns"]
 
 SETTLE_SECONDS = 0.05  # lets the other side's idle thread pools stop spinning
@@ -47,18 +49,18 @@ class Worker:
 
     Args:
         python: the interpreter of this side.
-        script: a script that ends in `worker.serve()`.
+        module: a module of this folder that ends in `serve()`, as `trie.worker`.
     """
 
-    def __init__(self, python: Path | str, script: Path) -> None:
-        self.python, self.script = str(python), str(script)
+    def __init__(self, python: Path | str, module: str) -> None:
+        self.python, self.module = str(python), module
 
     def __enter__(self) -> Worker:
         # An empty folder of its own: a side must find its installed packages, not the working tree.
         self._folder = tempfile.TemporaryDirectory()
-        environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONHOME"} | {"PYTHONPATH": str(HERE)}
         self._process = subprocess.Popen(
-            [self.python, "-W", "ignore", self.script],
+            [self.python, "-W", "ignore", "-m", self.module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

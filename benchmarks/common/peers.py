@@ -5,7 +5,7 @@
 
     BENCH_RELEASE_PYTHON=/elsewhere/bin/python python benchmarks/run.py trie
 
-As a program it makes those that it is given by name: `python benchmarks/peers.py release`.
+As a program it makes those that it is given by name: `python benchmarks/common/peers.py release`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 __all__ = ["HERE", "PEERS", "ROOT", "VENVS", "Peer", "python_of"]
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parents[1]
 ROOT = HERE.parent
 VENVS = HERE / ".venvs"
 

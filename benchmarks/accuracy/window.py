@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from machine import hardware, versions
-from options import Options
-from peers import HERE
-from results import Report, Table
-from worker import Clock
-from worker import versions as package_versions
+from common.machine import hardware, versions
+from common.options import Options
+from common.peers import HERE
+from common.results import Report, Table
+from common.worker import Clock
+from common.worker import versions as package_versions
 
 from genlm.bytes import BeamParams, ByteLM
 from genlm.bytes.engine import adopt

@@ -6,16 +6,16 @@ import shutil
 from collections import defaultdict
 from typing import Any
 
-from alternate import Reply
-from figures import Figures, Rounds, on_cpu
-from machine import versions
-from options import Options
-from peers import ROOT
-from reading_extra import ReleaseCurve, at_length
-from reading_plot import draw, points
-from reading_release import Writing
-from reading_row import READ, Row
-from results import Report, Table
+from common.alternate import Reply
+from common.figures import Figures, Rounds, on_cpu
+from common.machine import versions
+from common.options import Options
+from common.peers import ROOT
+from common.results import Report, Table
+from reading.extra import ReleaseCurve, at_length
+from reading.plot import draw, points
+from reading.release import Writing
+from reading.row import READ, Row
 
 __all__ = ["plot", "report", "variant"]
 

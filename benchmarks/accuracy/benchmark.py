@@ -15,18 +15,18 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from accuracy_reading import Errors, Reading, compare
-from accuracy_report import PREFILL, PREFILL_BYTES, WITH_RELEASE, cells, plot, report, row_name
-from accuracy_session import Session
-from accuracy_settings import DEFAULT, RELEASE, SETTINGS
-from accuracy_texts import HELD_OUT, TEXTS
-from figures import Figures, pack
-from machine import hardware
-from options import Options
-from peers import HERE
-from results import Report
-from worker import Clock
-from worker import versions as package_versions
+from accuracy.reading import Errors, Reading, compare
+from accuracy.report import PREFILL, PREFILL_BYTES, WITH_RELEASE, cells, plot, report, row_name
+from accuracy.session import Session
+from accuracy.settings import DEFAULT, RELEASE, SETTINGS
+from accuracy.texts import HELD_OUT, TEXTS
+from common.figures import Figures, pack
+from common.machine import hardware
+from common.options import Options
+from common.peers import HERE
+from common.results import Report
+from common.worker import Clock
+from common.worker import versions as package_versions
 
 __all__ = ["run"]
 

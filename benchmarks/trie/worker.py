@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from common.worker import Clock, case, serve
 from genlm.backend.tokenization import Token
-from worker import Clock, case, serve
 
 from genlm.bytes import TokenByteTrie
 

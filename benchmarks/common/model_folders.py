@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vocabularies import DATA
+from common.vocabularies import DATA
 
 __all__ = ["MODELS", "model_folder"]
 

@@ -6,9 +6,9 @@ import asyncio
 from typing import Any
 
 import numpy as np
+from common.worker import Clock, case, serve
 from genlm.backend import load_model_by_name
 from transformers.utils import logging
-from worker import Clock, case, serve
 
 from genlm.bytes import BeamParams, ByteBeamState
 

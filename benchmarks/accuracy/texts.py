@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from peers import HERE
+from common.peers import HERE
 
 __all__ = ["HARD", "HELD_OUT", "PARAGRAPHS", "TEXTS", "paragraph"]
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from common.worker import Clock, case, serve
 from genlm.backend import load_model_by_name
 from transformers.utils import logging
-from worker import Clock, case, serve
 
 from genlm.bytes import BeamParams, ByteBeamState
 

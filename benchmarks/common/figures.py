@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from alternate import Comparison, Reply
+from common.alternate import Comparison, Reply
 
 __all__ = ["Figures", "Rounds", "compare", "middle", "on_cpu", "pack", "unpack"]
 

@@ -10,16 +10,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from alternate import Comparison, Reply, Worker
-from figures import Rounds
-from model_folders import model_folder
-from options import Options
-from peers import HERE, python_of
+from common.alternate import Comparison, Reply, Worker
+from common.figures import Rounds
+from common.model_folders import model_folder
+from common.options import Options
+from common.peers import HERE, python_of
 
 __all__ = ["READ", "Line", "Row", "Session", "bracketed", "in_seconds", "same_bytes", "times"]
 
 READ = 0.05  # the threshold under which contexts are read, unless a row says otherwise
-SCRIPT = HERE / "reading_worker.py"
+WORKER = "reading.worker"
 TEXT = HERE / "texts" / "english.txt"
 MARGIN = 1e-3  # a lead in probability under which round-off may decide which byte is likelier
 
@@ -96,7 +96,7 @@ class Session:
 
     def worker(self, python: Path | str, stack: ExitStack) -> Worker:
         """A process of its own, the model loaded and all code run once."""
-        side = stack.enter_context(Worker(python, SCRIPT))
+        side = stack.enter_context(Worker(python, WORKER))
         self.loaded = side.ask("load", folder=str(self.folder), device=self.options.device).facts
         return side
 

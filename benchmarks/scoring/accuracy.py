@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from accuracy_session import Session
-from accuracy_texts import PARAGRAPHS
-from results import Table
+from accuracy.session import Session
+from accuracy.texts import PARAGRAPHS
+from common.results import Table
 
 from genlm.bytes import AsyncByteLM, BeamParams
 from genlm.bytes.byte_lm.constants import ToleranceConstants

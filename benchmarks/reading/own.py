@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from alternate import Comparison, Reply, take_turns
-from figures import Rounds, compare, middle
-from reading_row import READ, Line, Row, Session, bracketed, in_seconds, same_bytes, times
+from common.alternate import Comparison, Reply, take_turns
+from common.figures import Rounds, compare, middle
+from reading.row import READ, Line, Row, Session, bracketed, in_seconds, same_bytes, times
 
 __all__ = ["Forward", "Generate", "Longer", "Memory", "Together"]
 

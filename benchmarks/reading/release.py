@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from alternate import Reply, take_turns
-from figures import Rounds, compare
-from reading_row import READ, Line, Row, Session, bracketed, in_seconds, same_bytes
+from common.alternate import Reply, take_turns
+from common.figures import Rounds, compare
+from reading.row import READ, Line, Row, Session, bracketed, in_seconds, same_bytes
 
 __all__ = ["Reading", "Writing"]
 

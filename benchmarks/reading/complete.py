@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from alternate import Comparison, Reply, take_turns
-from figures import Rounds, compare
-from reading_row import Line, Row, Session, bracketed, in_seconds
+from common.alternate import Comparison, Reply, take_turns
+from common.figures import Rounds, compare
+from reading.row import Line, Row, Session, bracketed, in_seconds
 
 __all__ = ["Complete"]
 

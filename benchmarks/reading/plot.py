@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from alternate import Reply
-from figures import Rounds
+from common.alternate import Reply
+from common.figures import Rounds
 
 __all__ = ["Points", "draw", "points"]
 

@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from peers import VENVS
+from common.peers import VENVS
 
 __all__ = ["vocabulary"]
 

@@ -1,6 +1,6 @@
 """What the accuracy benchmark runs: readings of paragraphs, the reference among them, and prefills.
 
-Contexts that one setting has evaluated are not evaluated again for the next (`accuracy_counter.py`), and
+Contexts that one setting has evaluated are not evaluated again for the next (`counter.py`), and
 the readings of the reference are kept under `benchmarks/.venvs/accuracy/`, since they take most of the time.
 """
 
@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from accuracy_counter import counting
-from accuracy_reading import Reading, read
-from accuracy_settings import COLD, LOOSER, REFERENCE, REFERENCES, SETTINGS, Setting
-from accuracy_texts import paragraph
-from alternate import Reply, Worker
-from figures import Rounds
-from peers import HERE, VENVS, python_of
+from accuracy.counter import counting
+from accuracy.reading import Reading, read
+from accuracy.settings import COLD, LOOSER, REFERENCE, REFERENCES, SETTINGS, Setting
+from accuracy.texts import paragraph
+from common.alternate import Reply, Worker
+from common.figures import Rounds
+from common.peers import HERE, VENVS, python_of
 
 from genlm.bytes import ByteBeamState
 from genlm.bytes.byte_lm.token_path import draft_tokens
@@ -32,7 +32,7 @@ from genlm.bytes.vocab import start_context
 
 __all__ = ["Session", "emptied"]
 
-SCRIPT = HERE / "accuracy_worker.py"
+WORKER = "accuracy.worker"
 ENGLISH = HERE / "texts" / "english.txt"
 KEPT = VENVS / "accuracy"
 CACHE_BYTES = int(os.environ.get("BENCH_CACHE_BYTES", 3 << 30))
@@ -69,7 +69,7 @@ class Session:
     @cached_property
     def release(self) -> Worker:
         python = python_of("release")
-        side = self._stack.enter_context(Worker(python, SCRIPT))
+        side = self._stack.enter_context(Worker(python, WORKER))
         found = side.ask("versions").facts
         assert found.get("genlm-bytes") == "0.2.0", f"{python} holds {found}"
         side.ask("load", folder=str(default_model_path()))

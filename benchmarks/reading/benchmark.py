@@ -12,17 +12,17 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from figures import Figures, pack
-from machine import hardware
-from options import Options
-from peers import HERE, ROOT, VENVS
-from reading_complete import Complete
-from reading_extra import Curve, Profile, ReleaseCurve
-from reading_own import Forward, Generate, Longer, Memory, Together
-from reading_release import Reading, Writing
-from reading_report import plot, report, variant
-from reading_row import Row, Session
-from results import Report
+from common.figures import Figures, pack
+from common.machine import hardware
+from common.options import Options
+from common.peers import HERE, ROOT, VENVS
+from common.results import Report
+from reading.complete import Complete
+from reading.extra import Curve, Profile, ReleaseCurve
+from reading.own import Forward, Generate, Longer, Memory, Together
+from reading.release import Reading, Writing
+from reading.report import plot, report, variant
+from reading.row import Row, Session
 
 __all__ = ["run"]
 

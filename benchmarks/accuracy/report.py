@@ -9,14 +9,14 @@ import shutil
 import statistics
 from typing import Any, NamedTuple
 
-from accuracy_plot import Point, draw
-from accuracy_reading import LOST, TAKEN
-from accuracy_settings import COLD, DEFAULT, LOOSER, OURS, REFERENCE, REFERENCES, RELEASE, SETTINGS
-from accuracy_texts import HARD, HELD_OUT, PARAGRAPHS, TEXTS
-from figures import Figures, Rounds, unpack
-from machine import versions
-from peers import ROOT
-from results import Report, Table
+from accuracy.plot import Point, draw
+from accuracy.reading import LOST, TAKEN
+from accuracy.settings import COLD, DEFAULT, LOOSER, OURS, REFERENCE, REFERENCES, RELEASE, SETTINGS
+from accuracy.texts import HARD, HELD_OUT, PARAGRAPHS, TEXTS
+from common.figures import Figures, Rounds, unpack
+from common.machine import versions
+from common.peers import ROOT
+from common.results import Report, Table
 
 __all__ = ["PREFILL", "PREFILL_BYTES", "WITH_RELEASE", "cells", "plot", "report", "row_name"]
 

@@ -17,9 +17,9 @@ from functools import cache, wraps
 from typing import Any
 
 import torch
+from common.worker import Clock, case, serve
 from genlm.backend import load_model_by_name
 from transformers.utils import logging
-from worker import Clock, case, serve
 
 from genlm.bytes import BeamParams, ByteBeamState, TokenByteTrie
 
@@ -29,8 +29,8 @@ except ImportError:
     OURS = False
 else:
     OURS = True
-    from exclusive import Stopwatch, instrumented
-    from resident import Peak
+    from common.exclusive import Stopwatch, instrumented
+    from common.resident import Peak
 
     from genlm.bytes import AsyncByteLM
 

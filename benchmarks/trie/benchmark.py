@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from alternate import Comparison, Reply, Worker, alternate, only
-from machine import machine
-from options import Options
-from peers import HERE, python_of
-from results import Report, Table
-from vocabularies import vocabulary
+from common.alternate import Comparison, Reply, Worker, alternate, only
+from common.machine import machine
+from common.options import Options
+from common.peers import python_of
+from common.results import Report, Table
+from common.vocabularies import vocabulary
 
 __all__ = ["run"]
 
-SCRIPT = HERE / "trie_worker.py"
+WORKER = "trie.worker"
 ROWS = (1, 8, 64)
 FASTER, SMALLER, LARGE_SECONDS = 20.0, 10.0, 1.0
 ROUNDS = 9
@@ -56,8 +56,8 @@ def run(options: Options) -> Report:
     lines, notes = [], list(NOTES)
     with (
         tempfile.TemporaryDirectory() as folder,
-        Worker(sys.executable, SCRIPT) as a,
-        Worker(theirs, SCRIPT) as b,
+        Worker(sys.executable, WORKER) as a,
+        Worker(theirs, WORKER) as b,
     ):
         versions = a.ask("versions").facts, b.ask("versions").facts
         assert versions[1].get("genlm-bytes") == "0.2.0", f"{theirs} holds {versions[1]}"
@@ -154,7 +154,7 @@ def _memory(theirs: Path, notes: list[str]) -> Iterator[Line]:
     replies: dict[str, list[Reply]] = {"ours": [], "theirs": []}
 
     def ask(name: str, python: Path | str) -> Reply:
-        with Worker(python, SCRIPT) as side:
+        with Worker(python, WORKER) as side:
             replies[name].append(side.ask("memory", vocabulary=path))
         return replies[name][-1]
 

@@ -15,18 +15,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from alternate import Comparison, Worker, take_turns
-from machine import machine
-from model_folders import model_folder
-from options import Options
-from peers import HERE, python_of
-from reading_row import bracketed, in_seconds
-from results import Report, Table
-from scoring_accuracy import of_paragraphs, of_sentences
+from common.alternate import Comparison, Worker, take_turns
+from common.machine import machine
+from common.model_folders import model_folder
+from common.options import Options
+from common.peers import HERE, python_of
+from common.results import Report, Table
+from reading.row import bracketed, in_seconds
+from scoring.accuracy import of_paragraphs, of_sentences
 
 __all__ = ["run"]
 
-SCRIPT = HERE / "scoring_worker.py"
+WORKER = "scoring.worker"
 SENTENCES = HERE / "texts" / "sentences.txt"
 ROUNDS = 5
 BATCH = 32
@@ -81,7 +81,7 @@ def run(options: Options) -> Report:
 
 
 def _worker(python: Any, options: Options, stack: ExitStack) -> Worker:
-    side = stack.enter_context(Worker(python, SCRIPT))
+    side = stack.enter_context(Worker(python, WORKER))
     side.ask("load", folder=str(model_folder(options.model)), device=options.device)
     return side
 

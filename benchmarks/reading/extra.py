@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from alternate import Reply
-from figures import Rounds
-from reading_row import READ, Row, Session, in_seconds
+from common.alternate import Reply
+from common.figures import Rounds
+from reading.row import READ, Row, Session, in_seconds
 
 __all__ = ["Curve", "Profile", "ReleaseCurve", "at_length"]
 
