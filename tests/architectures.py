@@ -78,7 +78,7 @@ def configuration(kind: str) -> Any:
     options = {
         name: bool(size) if isinstance(said.get(name), bool) else size
         for name, size in SMALL.items()
-        if hasattr(default, name)
+        if (name in said or hasattr(default, name))
         and not (said.get(name) is None and name in ("sliding_window", "num_experts"))
     }
     for name, other in (cls.attribute_map or {}).items():

@@ -38,8 +38,13 @@ SHORT = [
 def _kinds() -> list[object]:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as known
 
-    rest = sorted(set(known) - set(SHORT))
-    return [*SHORT, *(pytest.param(kind, marks=pytest.mark.thorough) for kind in rest)]
+    rest = sorted(set(known) - set(SHORT) - {"prophetnet"})
+    further = pytest.mark.xfail(strict=True, reason="it looks up one position more than it reads tokens")
+    return [
+        *SHORT,
+        *(pytest.param(kind, marks=pytest.mark.thorough) for kind in rest),
+        pytest.param("prophetnet", marks=[pytest.mark.thorough, further]),
+    ]
 
 
 @pytest.mark.timeout(300)
