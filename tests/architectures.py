@@ -78,8 +78,7 @@ def configuration(kind: str) -> Any:
     options = {
         name: bool(size) if isinstance(said.get(name), bool) else size
         for name, size in SMALL.items()
-        if (name in said or hasattr(default, name))
-        and not (said.get(name) is None and name in ("sliding_window", "num_experts"))
+        if (name in said or hasattr(default, name)) and not (said.get(name) is None and name in UNSET)
     }
     for name, other in (cls.attribute_map or {}).items():
         if other in options:

@@ -41,8 +41,9 @@ class BeamParams:
             together with a `prune_threshold`. None, where neither `K` nor `exact` is given, means
             `DEFAULT_TOLERANCE`.
         max_late_contexts: with a tolerance: how many of those who wait are evaluated at one byte, at most.
-            The worst byte of sixteen texts of all kinds needed 470, the worst that nobody could read 55. Where no candidate can read a byte, and none of so many of
-            those who wait, the others are given up, and the byte is healed or impossible.
+            The worst byte of sixteen texts of all kinds needed 470, the worst that no candidate could read 55.
+            Where none can read a byte, and none of so many of those who wait, the others are given up, and the
+            byte is healed or impossible.
         exact: keep and evaluate every tokenization, so that answers are exact. For short texts.
         max_candidates: with `exact`: more candidates are a `BudgetExceededError`.
         canonical: count only tokenizations that the model's own tokenizer would produce; the probability of
