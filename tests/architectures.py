@@ -28,11 +28,11 @@ _SIZES: dict[int, str] = {
     LONGEST: "max_position_embeddings n_positions n_ctx max_seq_len",
     WINDOW: "sliding_window attention_chunk_size local_attention",
     2: """num_key_value_heads num_experts_per_tok moe_k moe_topk linear_num_key_heads max_window_layers
-        num_global_key_value_heads index_n_heads""",
+        num_kv_shared_layers num_global_key_value_heads index_n_heads""",
     1: """encoder_layers eos_token_id n_group topk_group n_shared_experts num_shared_experts is_decoder
         first_k_dense_replace moe_layer_start_index moe_layer_interval mamba_n_groups""",
     3: "moe_layer_end_index",
-    0: "pad_token_id bos_token_id num_kv_shared_layers add_cross_attention",
+    0: "pad_token_id bos_token_id add_cross_attention",
 }
 SMALL = {name: size for size, names in _SIZES.items() for name in names.split()}
 
@@ -78,8 +78,7 @@ def configuration(kind: str) -> Any:
     options = {
         name: bool(size) if isinstance(said.get(name), bool) else size
         for name, size in SMALL.items()
-        if hasattr(default, name)
-        and not (said.get(name) is None and name in ("sliding_window", "num_experts"))
+        if (name in said or hasattr(default, name)) and not (said.get(name) is None and name in UNSET)
     }
     for name, other in (cls.attribute_map or {}).items():
         if other in options:

@@ -230,7 +230,7 @@ class TestEnding:
         program = f"""
 import os, signal, sys, threading
 sys.path.insert(0, {str(TESTS)!r})
-from test_front import *
+from test_api import *
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
 llm = Waits()
 lm = ByteLM(llm, PARAMS)
@@ -251,7 +251,7 @@ print(len(lm.complete("ab", max_bytes=3).bytes), flush=True)
         program = f"""
 import os, sys
 sys.path.insert(0, {str(TESTS)!r})
-from test_front import *
+from test_api import *
 lm = ByteLM(ToyLM(TOY, seed=5), PARAMS)
 want = lm.complete("ab", max_bytes=4)
 child = os.fork()

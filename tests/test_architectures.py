@@ -25,6 +25,7 @@ NEAR = 1e-4
 SHORT = [
     "big_bird",  # its buffers are as wide as its longest text
     "deepseek_v3",  # keys and values of different sizes
+    "gemma3n_text",  # layers that attend to the keys and values of others
     "hy_v4",  # selects what it attends to, and breaks ties by what is to come
     "mpt",  # its own name for the longest text
     "roberta",  # its positions begin after that of padding
@@ -37,8 +38,13 @@ SHORT = [
 def _kinds() -> list[object]:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as known
 
-    rest = sorted(set(known) - set(SHORT))
-    return [*SHORT, *(pytest.param(kind, marks=pytest.mark.thorough) for kind in rest)]
+    rest = sorted(set(known) - set(SHORT) - {"prophetnet"})
+    further = pytest.mark.xfail(strict=True, reason="it looks up one position more than it reads tokens")
+    return [
+        *SHORT,
+        *(pytest.param(kind, marks=pytest.mark.thorough) for kind in rest),
+        pytest.param("prophetnet", marks=[pytest.mark.thorough, further]),
+    ]
 
 
 @pytest.mark.timeout(300)
@@ -60,10 +66,10 @@ def test_agrees_with_its_own_forward(kind: str, caplog: pytest.LogCaptureFixture
         "every context from its beginning" in caplog.text
     )
     rng = np.random.default_rng(0)
-    contexts = random_contexts(rng, 60, longest=110)
+    contexts = random_contexts(rng, 40, longest=110)
     longest = engine.backend.max_length or 128
     contexts.append(rng.integers(2, len(tiny.tokenizer()), longest).tolist())
-    for asked in (contexts[:30], contexts):
+    for asked in (contexts[:20], contexts):
         for ids, row in zip(asked, engine.batch_next_token_logprobs_sync(asked), strict=True):
             assert (row - plain(llm, ids)).abs().max() < NEAR, len(ids)
     if engine.backend.max_length is not None:

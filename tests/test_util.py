@@ -637,7 +637,7 @@ def test_the_documented_names_are_exported() -> None:
         "sample_dict",
     }
     assert issubclass(InvalidValueError, GenlmBytesError) and issubclass(InvalidValueError, ValueError)
-    assert (probs._EOT, probs._EOS) == (EOT, EOS)
+    assert (probs.EOT, probs.EOS) == (EOT, EOS)
 
 
 def test_the_module_loads_numpy_and_nothing_else() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from budget import examples
@@ -151,6 +153,19 @@ def test_canonical_prose(default_llm, size, window):
     assert np.isfinite(slid.logprobs).all() and slid.logprob != full.logprob
     np.testing.assert_allclose(slid.logprobs[: window // 2], full.logprobs[: window // 2], atol=1e-3)
     assert slid.bits_per_byte == pytest.approx(full.bits_per_byte, abs=0.6)
+
+
+@pytest.mark.real_model
+@pytest.mark.thorough
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("canonical", [True, False])
+def test_five_kilobytes(default_llm, canonical):
+    """Read to the end; what is expected to be missing says something (it was all of the probability)."""
+    text = (Path(__file__).parent.parent / "benchmarks" / "texts" / "english.txt").read_bytes()[:5000]
+    score = ByteLM(default_llm, BeamParams(canonical=canonical)).score(text, window=512, overlap=256)
+    assert np.isfinite(score.logprobs).all() and len(score.logprobs) == 5000
+    assert score.bits_per_byte == pytest.approx(1.29, abs=0.02)
+    assert 0.0 < score.slack < 0.2 and score.missing < 0.2
 
 
 def test_what_no_guess_reaches_counts_as_a_token_a_byte():

@@ -65,6 +65,8 @@ class KVLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def copy(self, slots: Int[torch.Tensor, " some"], start: int) -> None:
         """Copy what some slots contain to those from `start` on."""
+        if not self.is_initialized:
+            return  # a layer that attends to another's keys and values, or no forward yet
         self.keys, self.values = self._grown(self.keys), self._grown(self.values)
         for buffer in (self.keys, self.values):
             into = buffer[:, :, start : start + len(slots)]
