@@ -21,9 +21,10 @@ import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy import EOS_STRING, TOY, RememberingToy, ToyLM, vocabularies
+from toy import EOS_STRING, TOY, BatchingToy, ToyLM, vocabularies
 
 from genlm.bytes import BeamParams, ByteBeamState, TokenByteTrie
+from genlm.bytes.backends.async_lm import cached
 from genlm.bytes.backends.hf_tree.kv_cache import KVCache
 from genlm.bytes.byte_lm import prefill
 from genlm.bytes.byte_lm.guess import guess_tokens
@@ -81,7 +82,7 @@ async def test_reading_ahead_changes_nothing(words: list[bytes], text: str, seed
     """Vocabularies in which an extension that is known cannot always read the next byte."""
     params = BeamParams(K=4, prune_threshold=0.01)
     found = []
-    for kind in (ToyLM, RememberingToy):
+    for kind in (ToyLM, BatchingToy):
         llm = kind(words, seed=seed, dtype=torch.float32)
         start = await ByteBeamState.initial(llm, params, initial_context=[])
         try:
@@ -96,7 +97,7 @@ async def test_reading_ahead_changes_nothing(words: list[bytes], text: str, seed
 async def test_a_guess_of_probability_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     """After `ab` the model rules `a` out, which the guessed path goes on with."""
 
-    class Model(RememberingToy):
+    class Model(BatchingToy):
         def probs(self, context: Sequence[int]) -> np.ndarray:
             return np.array([0.0, 1.0, 0.0] if list(context) == [2] else [0.4, 0.3, 0.3])
 
@@ -114,10 +115,10 @@ async def test_a_guess_of_probability_zero(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_a_known_extension_that_cannot_read_on() -> None:
-    llm = RememberingToy([b"a", b"ab", b"abc"], dtype=torch.float32)
+    llm = BatchingToy([b"a", b"ab", b"abc"], dtype=torch.float32)
     start = await ByteBeamState.initial(llm, BeamParams(K=5), initial_context=[])
     for context in ([], [0], [1]):
-        await llm.logprobs(llm.node(context))
+        await cached(llm).next_token_logprobs(context)
     beam = await start.prefill(b"abc")
     assert [(state.lm_state.context, bytes(state.partial)) for state in beam] == [([], b"abc")]
 
@@ -373,9 +374,9 @@ async def test_a_wrong_guess_asks_for_no_crowd(seed: int, monkeypatch: pytest.Mo
     found = []
     for crowd in (2, 10**9):
         monkeypatch.setattr(prefill, "CROWD", crowd)
-        llm = RememberingToy(words, seed=seed, dtype=torch.float32)
+        llm = BatchingToy(words, seed=seed, dtype=torch.float32)
         start = await ByteBeamState.initial(llm, BeamParams(tolerance=0.02), initial_context=[])
         beam = await start.prefill(before + b"c" + after)
-        found.append((len(llm.kept), [(round(s.weight, 3), s.lm_state.context) for s in beam]))
+        found.append((len(llm.asked), [(round(s.weight, 3), s.lm_state.context) for s in beam]))
     (few, beam_of_few), (many, beam_of_many) = found
     assert beam_of_few == beam_of_many and 2 * few < many

@@ -240,7 +240,7 @@ class _Guesses:
     def __init__(self, beam: ByteBeamState, symbols: list[int | bytes], listener: Listener) -> None:
         self.listener = listener
         self._mode = beam.mode
-        self.useful = any(state.remembers for state in beam.states[:1])
+        self.useful = any(state.batches for state in beam.states[:1])
         self._trie = beam.trie.trie
         self._history = beam.waiting.trail  # what was read before
         self._text = spelled(symbols)
