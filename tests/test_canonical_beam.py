@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from test_beam_exact import close
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import BPE
-from toy import RememberingToy, ToyLM
+from toy import BatchingToy, ToyLM
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from genlm.bytes import BeamParams, ByteBeamState, TokenByteTrie
@@ -216,9 +216,7 @@ SETTINGS = [
 ]
 
 
-@given(
-    models(RememberingToy), texts, st.sampled_from(["beam", "tokenize", "heal"]), st.sampled_from(SETTINGS)
-)
+@given(models(BatchingToy), texts, st.sampled_from(["beam", "tokenize", "heal"]), st.sampled_from(SETTINGS))
 @examples(30)
 async def test_prefill_and_healing_stay_canonical(model, text, method, settings):
     """With next to nothing kept, so that beams heal; every candidate is open, its weight its own."""
@@ -242,10 +240,10 @@ async def test_prefill_and_healing_stay_canonical(model, text, method, settings)
 @given(models(), texts, st.sampled_from([*SETTINGS, {"tolerance": 0.02}, {"K": 4, "prune_threshold": 0.01}]))
 @examples(30)
 async def test_reading_ahead_changes_nothing(model, text, settings):
-    """With a model that remembers, prefill guesses ahead; with one that does not, it reads byte by byte."""
+    """With a model that batches, prefill asks ahead; with one that does not, it reads byte by byte."""
     lm, _ = model
     lm.dtype = torch.float32
-    ahead = RememberingToy(lm.words, seed=lm.seed, zeros=lm.zeros)
+    ahead = BatchingToy(lm.words, seed=lm.seed, zeros=lm.zeros)
     ahead.tokenizer = lm.tokenizer
     found = []
     for one in (lm, ahead):

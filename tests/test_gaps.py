@@ -22,9 +22,10 @@ import torch
 from budget import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from toy import EOS_STRING, TOY, RememberingToy, ToyLM, vocabularies
+from toy import EOS_STRING, TOY, BatchingToy, ToyLM, vocabularies
 
 from genlm.bytes import BeamParams, ByteBeamState, TokenByteTrie
+from genlm.bytes.backends.async_lm import cached
 from genlm.bytes.backends.hf_tree.kv_cache import KVCache
 from genlm.bytes.byte_lm import draft
 from genlm.bytes.byte_lm.draft import Drafter
@@ -83,7 +84,7 @@ async def test_reading_ahead_changes_nothing(words: list[bytes], text: str, seed
     """Vocabularies in which an extension that is known cannot always read the next byte."""
     params = BeamParams(K=4, prune_threshold=0.01)
     found = []
-    for kind in (ToyLM, RememberingToy):
+    for kind in (ToyLM, BatchingToy):
         llm = kind(words, seed=seed, dtype=torch.float32)
         start = await ByteBeamState.initial(llm, params, initial_context=[])
         try:
@@ -98,7 +99,7 @@ async def test_reading_ahead_changes_nothing(words: list[bytes], text: str, seed
 async def test_a_draft_of_probability_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     """After `ab` the model rules `a` out, which the drafted path goes on with."""
 
-    class Model(RememberingToy):
+    class Model(BatchingToy):
         def probs(self, context: Sequence[int]) -> np.ndarray:
             return np.array([0.0, 1.0, 0.0] if list(context) == [2] else [0.4, 0.3, 0.3])
 
@@ -116,10 +117,10 @@ async def test_a_draft_of_probability_zero(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_a_known_extension_that_cannot_read_on() -> None:
-    llm = RememberingToy([b"a", b"ab", b"abc"], dtype=torch.float32)
+    llm = BatchingToy([b"a", b"ab", b"abc"], dtype=torch.float32)
     start = await ByteBeamState.initial(llm, BeamParams(K=5), initial_context=[])
     for context in ([], [0], [1]):
-        await llm.logprobs(llm.node(context))
+        await cached(llm).next_token_logprobs(context)
     beam = await start.prefill(b"abc")
     assert [(state.lm_state.context, bytes(state.partial)) for state in beam] == [([], b"abc")]
 
@@ -375,9 +376,9 @@ async def test_a_wrong_draft_asks_for_no_crowd(seed: int, monkeypatch: pytest.Mo
     found = []
     for crowd in (2, 10**9):
         monkeypatch.setattr(draft, "CROWD", crowd)
-        llm = RememberingToy(words, seed=seed, dtype=torch.float32)
+        llm = BatchingToy(words, seed=seed, dtype=torch.float32)
         start = await ByteBeamState.initial(llm, BeamParams(tolerance=0.02), initial_context=[])
         beam = await start.prefill(before + b"c" + after)
-        found.append((len(llm.kept), [(round(s.weight, 3), s.lm_state.context) for s in beam]))
+        found.append((len(llm.asked), [(round(s.weight, 3), s.lm_state.context) for s in beam]))
     (few, beam_of_few), (many, beam_of_many) = found
     assert beam_of_few == beam_of_many and 2 * few < many

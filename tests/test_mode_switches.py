@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fuzz.truth import Truth
-from toy import EOS_STRING, RememberingToy, ToyLM
+from toy import EOS_STRING, BatchingToy, ToyLM
 
 from genlm.bytes import BeamParams, ByteBeamState
 from genlm.bytes.byte_lm.heal import TokenHealer
@@ -77,7 +77,7 @@ async def test_it_does_not_matter_who_shares_the_node() -> None:
 @pytest.mark.parametrize(
     "params", [{"exact": True}, {"tolerance": 0.02}, {"tolerance": 0.3}, {"K": 2}, {}], ids=str
 )
-@pytest.mark.parametrize("kind", [ToyLM, RememberingToy])
+@pytest.mark.parametrize("kind", [ToyLM, BatchingToy])
 async def test_random_switches(kind: Any, params: dict[str, Any]) -> None:
     """Also for those who waited, who are read again as each byte was read; pruned or not."""
     rng = random.Random(5)

@@ -20,7 +20,7 @@ from toy import ToyLM
 
 from genlm.bytes import AsyncByteLM, BeamParams, ByteBeamState, ByteLM
 from genlm.bytes.byte_lm import LazyTrieState, StatefulTokenizedLM
-from genlm.bytes.byte_lm.rows import ROOM, checked_row
+from genlm.bytes.contexts.rows import ROOM, checked_row
 from genlm.bytes.engine import Engine, adopt
 from genlm.bytes.errors import GenlmBytesError, ImpossibleByteError, ModelOutputError, ModelStateError
 from genlm.bytes.trie import AsyncTokenByteTrie

@@ -12,7 +12,7 @@ from budget import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from test_beam_exact import models, texts
-from toy import FixedLM, RememberingToy, ToyLM
+from toy import BatchingToy, FixedLM, ToyLM
 
 from genlm.bytes import BeamParams, ByteBeamState
 from genlm.bytes.byte_lm.tokenized_prefill import METHODS
@@ -226,7 +226,7 @@ async def test_a_bar(capsys):
 async def test_other_tasks_run_meanwhile():
     """Reading a long text whose contexts are all known gives the loop its turns."""
 
-    class Model(RememberingToy):
+    class Model(BatchingToy):
         def probs(self, context):
             return np.array([0.02, 0.02, 0.96])
 

@@ -16,7 +16,7 @@ import torch
 from budget import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from toy import RememberingToy, ToyLM, vocabularies
+from toy import BatchingToy, ToyLM, vocabularies
 
 from genlm.bytes import BeamParams, ByteBeamState
 from genlm.bytes.byte_lm.prefill import read_context
@@ -79,7 +79,7 @@ async def test_any_parts(
     seed: int,
 ) -> None:
     found, opts = [], {"atomic_byte_strings": [UNIT]}
-    for kind in (ToyLM, RememberingToy):
+    for kind in (ToyLM, BatchingToy):
         llm = kind([*words, UNIT], seed=seed, dtype=torch.float32)
         beam = await ByteBeamState.initial(llm, BeamParams(**rule), opts, initial_context=[])
         if kind is ToyLM:
@@ -87,8 +87,8 @@ async def test_any_parts(
         else:
             beam = await in_parts(beam, symbols, cuts, ways)
             text = b"".join(s if isinstance(s, bytes) else bytes([s]) for s in symbols)
-            for node in llm.kept:  # what is computed early, too, is what this text could need
-                assert text.startswith(b"".join(bytes(llm.byte_vocab[i]) for i in node.tokens()))
+            for context in llm.asked:  # what is computed early, too, is what this text could need
+                assert text.startswith(b"".join(bytes(llm.byte_vocab[i]) for i in context))
         found.append(held(beam))
     assert found[0] == found[1]
 
@@ -102,7 +102,7 @@ async def test_any_parts_where_texts_can_be_impossible(
     cut = data.draw(st.integers(1, len(symbols) - 1))
     found = list[Any]()
     for parts in ([symbols], [symbols[:cut], symbols[cut:]]):
-        llm = RememberingToy(words, seed=seed, dtype=torch.float32)
+        llm = BatchingToy(words, seed=seed, dtype=torch.float32)
         beam = await ByteBeamState.initial(llm, BeamParams(**rule), initial_context=[])
         read = 0
         try:
@@ -128,7 +128,7 @@ async def test_one_that_waited_in_the_first_is_drafted_from_its_place() -> None:
     """
     words = [b"ab", b"a", b"bbc", b"b", b"c"]
 
-    class Model(RememberingToy):
+    class Model(BatchingToy):
         def probs(self, context):
             after_a = bool(context) and context[-1] == 1
             return np.array([0.0, 0.0, 0.97, 0.01, 0.02] if after_a else [0.95, 0.02, 0.0, 0.02, 0.01])
@@ -140,13 +140,13 @@ async def test_one_that_waited_in_the_first_is_drafted_from_its_place() -> None:
         for part in parts:
             beam = await beam.prefill(part)
         found.append(held(beam))
-        best = [b"".join(words[i] for i in node.tokens()) for node in llm.kept]
+        best = [b"".join(words[i] for i in context) for context in llm.asked]
         assert all((b"abbc" * 3 + b"abbcab").startswith(spelled) for spelled in best)
     assert found[0] == found[1]
 
 
 async def test_the_listener_hears_of_each_symbol_once() -> None:
-    llm = RememberingToy([b"a", b"b", b"ab", b"bab"], seed=1)
+    llm = BatchingToy([b"a", b"b", b"ab", b"bab"], seed=1)
     beam = await ByteBeamState.initial(llm, BeamParams(), initial_context=[])
     beam = await beam.prefill(b"abab")
     heard = []
@@ -166,7 +166,7 @@ async def test_a_sliding_window_reads_in_parts(rule: dict[str, Any], seed: int) 
     words = [b"a", b"b", b"c", b"ab", b"bc", b"abc", b"cab", b"bcab", b"aa"]
     text = list(np.random.default_rng(seed).choice(list(b"aabbc"), 50).tolist())
     found = []
-    for kind in (ToyLM, RememberingToy):
+    for kind in (ToyLM, BatchingToy):
         beam = await ByteBeamState.initial(kind(words, seed=seed, dtype=torch.float32), BeamParams(**rule))
         after = await read_sliding(beam, text, Window(24, 8), TrieMode.WITH_EOS)
         assert max(len(state.lm_state.context) for state in after) <= 24

@@ -12,7 +12,7 @@ from budget import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from test_beam_exact import close, models, texts
-from toy import EOS_STRING, FixedLM, RememberingToy, ToyLM, vocabularies
+from toy import EOS_STRING, BatchingToy, FixedLM, ToyLM, vocabularies
 
 from genlm.bytes import BeamParams, ByteBeamState
 from genlm.bytes.byte_lm.constants import ToleranceConstants
@@ -209,9 +209,9 @@ async def test_exact_refuses_past_its_budget():
 @given(vocabularies(complete=False), st.text("abc", min_size=1, max_size=12), st.integers(0, 9), tolerances)
 @thorough
 async def test_prefill_is_reading_byte_by_byte(words, text, seed, tolerance):
-    """With a model that remembers, prefill guesses ahead; with one that does not, it reads byte by byte."""
+    """With a model that batches, prefill asks ahead; with one that does not, it reads byte by byte."""
     found = []
-    for kind in (ToyLM, RememberingToy):
+    for kind in (ToyLM, BatchingToy):
         llm = kind(words, seed=seed, dtype=__import__("torch").float32)
         beam = await start(llm, BeamParams(tolerance=tolerance), initial_context=[])
         try:

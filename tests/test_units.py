@@ -10,7 +10,7 @@ from brute import Brute
 from budget import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from toy import FixedLM, RememberingToy, ToyLM
+from toy import BatchingToy, FixedLM, ToyLM
 
 from genlm.bytes import BeamParams, ByteBeamState
 from genlm.bytes.byte_lm.heal import TokenHealer
@@ -32,7 +32,7 @@ rules = st.sampled_from(
 
 
 async def start(words: list[bytes], seed: int, **rule: Any) -> tuple[ToyLM, ByteBeamState]:
-    lm = RememberingToy([w for w in WORDS if w in words or w == UNIT], seed=seed)
+    lm = BatchingToy([w for w in WORDS if w in words or w == UNIT], seed=seed)
     return lm, await ByteBeamState.initial(lm, BeamParams(**rule), {"atomic_byte_strings": [UNIT]})
 
 

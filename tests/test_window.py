@@ -50,6 +50,7 @@ class TestNothingIsLost:
         lm = ByteLM(llm, NEARLY, eos=[EOS_STRING])
         full = lm.score(text, end=True)
         llm.asked.clear()
+        lm.forget()
         slid = lm.score(text, end=True, window=WINDOW, overlap=OVERLAP)
         assert max(map(len, llm.asked)) <= WINDOW
         np.testing.assert_allclose(slid.logprobs, full.logprobs, atol=1e-8)

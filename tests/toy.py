@@ -21,8 +21,6 @@ import torch
 from genlm.backend.tokenization import Token
 from hypothesis import strategies as st
 
-from genlm.bytes.contexts.tree import ContextNode, ContextTree
-
 TOY = [b"a", b"ab", b"abc", b"b", b"a", b"c", b"<e>"]
 EOS_STRING = b"<e>"
 
@@ -65,9 +63,6 @@ class ToyLM:
         self.asked.append(tuple(token_ids))
         return torch.log(torch.from_numpy(self.probs(token_ids))).to(self.dtype)
 
-    async def batch_next_token_logprobs(self, token_ids_list: Sequence[Sequence[int]]) -> torch.Tensor:
-        return torch.stack([await self.next_token_logprobs(ids) for ids in token_ids_list])
-
 
 @dataclass(eq=False)
 class FixedLM(ToyLM):
@@ -80,20 +75,14 @@ class FixedLM(ToyLM):
 
 
 @dataclass(eq=False)
-class RememberingToy(ToyLM):
-    """A toy that keeps its contexts in a tree, as the engine does. `kept` holds those it has computed."""
+class BatchingToy(ToyLM):
+    """A toy that says its contexts cost less together, so that it is asked for them ahead of time."""
 
-    tree: ContextTree = field(default_factory=ContextTree)
-    kept: list[ContextNode] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)  # how many contexts each batch had
 
-    def node(self, token_ids: Sequence[int]) -> ContextNode:
-        return self.tree.find(token_ids)
-
-    async def logprobs(self, node: ContextNode) -> torch.Tensor:
-        if node.logps is None:
-            node.logps = torch.log(torch.from_numpy(self.probs(node.tokens()))).float()
-            self.kept.append(node)
-        return node.logps
+    async def batch_next_token_logprobs(self, token_ids_list: Sequence[Sequence[int]]) -> torch.Tensor:
+        self.batches.append(len(token_ids_list))
+        return torch.stack([await self.next_token_logprobs(ids) for ids in token_ids_list])
 
 
 def vocabularies(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from test_canonical_beam import PRE_TOKENIZERS, USUAL, build
-from toy import TOY, RememberingToy, ToyLM
+from toy import TOY, BatchingToy, ToyLM
 
 from genlm.bytes import BeamParams
 
@@ -133,10 +133,8 @@ class Plain(_Tempered, ToyLM):
 
 
 @dataclass(eq=False)
-class Remembering(_Tempered, RememberingToy):
-    async def logprobs(self, node: Any) -> Any:
-        self.count()
-        return await RememberingToy.logprobs(self, node)
+class Batching(Plain, BatchingToy):
+    pass
 
 
 TEMPERS = ("ordinary", "ordinary", "flat", "sure", "zeros")
@@ -154,7 +152,7 @@ def make_model(rng: random.Random, vocabulary: Vocabulary) -> Any:
         if vocabulary.bos
         else None,
     }
-    kind = rng.choice([Plain, Remembering])
+    kind = rng.choice([Plain, Batching])
     if vocabulary.words:
         return lambda: (kind(**options), None)
     name = rng.choice(sorted(PRE_TOKENIZERS))

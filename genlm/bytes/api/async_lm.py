@@ -484,23 +484,22 @@ class AsyncByteLM:
         """Forget what has been read: what is asked next is computed as if nothing had been asked before.
 
         Args:
-            deterministic: whether the engine is to give the same last digits for the same questions from here
-                on, see `Engine.deterministic`; None leaves it as it is. A model that runs without the engine
-                keeps what it has.
+            deterministic: whether the same questions are to be answered with the same last digits from here
+                on, see `Engine.deterministic`; None leaves it as it is.
             reproducible: older name of `deterministic`.
         """
-        from genlm.bytes.engine import Engine, adopt
+        from genlm.bytes.backends.async_lm import cached
+        from genlm.bytes.engine import adopt
 
         self._open_trie()
         if self._start is not None:
             await self._start.cleanup()
             self._start = None
-        engine = adopt(self.llm) if self._initial_opts["engine"] else self.llm
-        if isinstance(engine, Engine):
-            deterministic = reproducible if deterministic is None else deterministic
-            if deterministic is not None:
-                engine.deterministic = deterministic
-            await asyncio.to_thread(engine.clear_cache)
+        model = cached(adopt(self.llm) if self._initial_opts["engine"] else self.llm)
+        deterministic = reproducible if deterministic is None else deterministic
+        if deterministic is not None:
+            model.deterministic = deterministic
+        await asyncio.to_thread(model.clear_cache)
 
     async def close(self) -> None:
         """Finish what the trie still works on, and let the model go. It may be called again."""

@@ -27,8 +27,7 @@ def longest_context(lm_state: Any) -> int | None:
 
 def depth(lm_state: Any) -> int:
     """How many tokens a token-level state has read."""
-    node = lm_state.node
-    return len(lm_state.context) if node is None else int(node.depth)
+    return int(lm_state.node.depth)
 
 
 def context_is_full(beam: Any) -> bool:

@@ -83,7 +83,7 @@ class Drafter:
 
     def __init__(self, beam: ByteBeamState, symbols: list[int | bytes]) -> None:
         self._mode = beam.mode
-        self.useful = any(state.remembers for state in beam.states[:1])
+        self.useful = any(state.batches for state in beam.states[:1])
         self._trie = beam.trie.trie
         self._history = beam.data.history  # what was read before
         self._text = spelled(symbols)

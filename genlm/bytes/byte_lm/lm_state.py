@@ -6,15 +6,16 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from copy import copy
-from inspect import isawaitable
 from typing import Any, Self
 
 from jaxtyping import Float
 from torch import Tensor
 
-from genlm.bytes.byte_lm.rows import checked_row
+from genlm.bytes.backends.async_lm import cached
 from genlm.bytes.byte_lm.symbols import Context
-from genlm.bytes.errors import ModelOutputError, bad_type, bad_value, training
+from genlm.bytes.contexts.rows import checked_row
+from genlm.bytes.contexts.tree import ContextNode
+from genlm.bytes.errors import ModelOutputError, bad_type, bad_value
 from genlm.bytes.trie.modes import EOS
 from genlm.bytes.util import LazyByteProbs, escape, sample_dict
 from genlm.bytes.vocab import check_token_ids, spell, start_context
@@ -25,8 +26,8 @@ __all__ = ["Context", "StatefulByteLM", "StatefulTokenizedLM"]
 class StatefulTokenizedLM:
     """A token-level model after the tokens `context`. A value: reading a token makes a new one.
 
-    Where the model keeps its contexts in a tree (`genlm.bytes.engine`), a state is a handle to its node,
-    and a long context costs no more to extend than a short one.
+    A state is a handle to its context in the model's prefix tree (`genlm.bytes.contexts`): a long context
+    costs no more to extend than a short one, and what the model has said is remembered.
 
     Args:
         model: the model.
@@ -48,13 +49,14 @@ class StatefulTokenizedLM:
     __slots__ = (
         "__dict__",
         "__weakref__",
+        "_cached",
         "_context",
-        "_node",
         "check_model",
         "lora_name",
         "max_context_length",
         "model",
         "n_calls",
+        "node",
     )
 
     def __init__(
@@ -74,6 +76,7 @@ class StatefulTokenizedLM:
                 "max_context_length", max_context_length, "must be at least 1, or None for no limit"
             )
         self.model = model
+        self._cached = cached(model)
         self.n_calls = n_calls
         self.max_context_length = max_context_length
         self.lora_name = lora_name
@@ -84,14 +87,7 @@ class StatefulTokenizedLM:
         if self.max_context_length is not None:
             context = context[-self.max_context_length :]
         self._context: list[int] | None = context
-        # Asked of the class: a mock has every attribute.
-        keeps = hasattr(type(self.model), "node")
-        self._node: Any = self.model.node(context, **self._lora) if keeps else None
-
-    @property
-    def _lora(self) -> dict[str, str]:
-        # Named only where one is wanted: models without adapters need not know the word.
-        return {} if self.lora_name is None else {"lora_name": self.lora_name}
+        self.node = self._cached.node(context, self.lora_name)
 
     @classmethod
     def initial(
@@ -122,41 +118,33 @@ class StatefulTokenizedLM:
     def context(self) -> list[int]:
         """The token ids read so far."""
         if self._context is None:
-            self._context = self._node.tokens()
+            self._context = self.node.tokens()
         return self._context
 
     def __lshift__(self, token: int) -> Self:
         """The model after one more token."""
         (token,) = check_token_ids("token", [token])  # the tokens before it were checked when they were read
         after = copy(self)
-        if self._node is None or self._full():
+        if self.max_context_length is not None and self.node.depth >= self.max_context_length:
             after._place([*self.context, token])
         else:
-            after._context, after._node = None, self._node.child(token)
+            after._context, after.node = None, self.node.child(token)
         return after
 
-    def _full(self) -> bool:
-        return self.max_context_length is not None and self._node.depth >= self.max_context_length
+    @property
+    def batches(self) -> bool:
+        """Whether contexts asked for together cost less, so that asking ahead of time pays."""
+        return bool(self._cached.backend.batches)
 
     @property
-    def remembers(self) -> bool:
-        """Whether the model keeps what it has computed, so that asking ahead of time pays."""
-        return self._node is not None
-
-    @property
-    def node(self) -> Any:
-        """The model's own handle of the context, for a model that remembers; else None."""
-        return self._node
-
-    @property
-    def parent_node(self) -> Any:
-        """The handle of the context without its last token, for a model that remembers; else None."""
-        return None if self._node is None else self._node.parent
+    def parent_node(self) -> ContextNode | None:
+        """The node of the context without its last token."""
+        return self.node.parent
 
     @property
     def known(self) -> bool:
         """Whether `logp_next` answers at once, without running the model."""
-        return self._node is not None and self._node.logps is not None
+        return self.node.logps is not None
 
     async def logp_next(self) -> Float[Tensor, " logits"]:
         """Natural log-probabilities of the next token, indexed by token id.
@@ -165,32 +153,21 @@ class StatefulTokenizedLM:
             ModelOutputError: the model gave something else.
         """
         self.n_calls += 1
-        if self._node is not None:
-            logps: Float[Tensor, " logits"] = await self.model.logprobs(self._node)
-            if getattr(self.model, "normalizes", False):
-                return logps
-        else:
-            logps = await self._ask()
-        return checked_row(self.model, logps, values=self.check_model)
+        return self._checked(await self._cached.logprobs(self.node))
 
-    async def _ask(self) -> Any:
-        if getattr(getattr(self.model, "model", None), "training", False) is True:
-            raise training(self.model.model)
+    def logp_known(self) -> Float[Tensor, " logits"] | None:
+        """`logp_next` if that needs no run of the model; else None."""
+        row = self._cached.known(self.node)
+        return None if row is None else self._checked(row)
+
+    def _checked(self, row: Float[Tensor, " logits"]) -> Float[Tensor, " logits"]:
+        if not self.check_model or self._cached.backend.normalizes:
+            return row
         try:
-            asked = self.model.next_token_logprobs(list(self.context), **self._lora)
-        except AttributeError:
-            if callable(getattr(self.model, "next_token_logprobs", None)):
-                raise
-            raise bad_type(
-                "llm", self.model, "must be a model with an async method `next_token_logprobs(token_ids)`"
-            ) from None
-        if not isawaitable(asked):
-            name = type(self.model).__name__
-            raise ModelOutputError(
-                f"`next_token_logprobs` of {name} gave a {type(asked).__name__}: it must be a coroutine. "
-                "Define it with `async def`."
-            )
-        return await asked
+            return checked_row(self.model, row)
+        except ModelOutputError:
+            self._cached.drop(self.node)  # nonsense is not remembered
+            raise
 
     def __repr__(self) -> str:
         return "|".join(escape(token) for token in spell(self.model, self.context))

@@ -72,7 +72,7 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
     if known < kept:
         return beam, 0
     # To the end, if only those contexts are kept: the beam that reads the rest will need them next.
-    ahead = path[1 : known + 1] if state.remembers else path[1 : kept + 1]
+    ahead = path[1 : known + 1] if state.batches else path[1 : kept + 1]
     logps = [first, *await asyncio.gather(*(lm_state.logp_next() for lm_state in ahead))]
     weight = state.committed + sum(
         float(row[token]) for row, token in zip(logps, tokens[:kept], strict=False)

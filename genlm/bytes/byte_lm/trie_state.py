@@ -20,9 +20,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64
 
 from genlm.bytes.byte_lm.lm_state import StatefulTokenizedLM
-from genlm.bytes.byte_lm.rows import checked_row
 from genlm.bytes.byte_lm.subclass import makeable
 from genlm.bytes.byte_lm.symbols import check_symbol
+from genlm.bytes.contexts.rows import checked_row
 from genlm.bytes.errors import NotMaterializedError
 from genlm.bytes.trie.arrays import ROOT
 from genlm.bytes.trie.masses import NodeMasses
@@ -140,15 +140,16 @@ class LazyTrieState:
 
     def materialize_if_known(self) -> bool:
         """`materialize`, if that needs no run of the model. Whether the state is materialized now."""
-        if self._masses is None and self.remembers and self.lm_state.known:
-            logps = self.lm_state.node.logps
-            self._masses = NodeMasses.from_logprobs(self.trie.trie, logps, self._allowed())
+        if self._masses is None and isinstance(self.lm_state, StatefulTokenizedLM):
+            logps = self.lm_state.logp_known()
+            if logps is not None:
+                self._masses = NodeMasses.from_logprobs(self.trie.trie, logps, self._allowed())
         return self._masses is not None
 
     @property
-    def remembers(self) -> bool:
-        """Whether the model keeps what it has computed. Of an `lm_state` that does not say, it does not."""
-        return bool(getattr(self.lm_state, "remembers", False))
+    def batches(self) -> bool:
+        """Whether contexts asked for together cost less. Of an `lm_state` that does not say, they do not."""
+        return bool(getattr(self.lm_state, "batches", False))
 
     def may_read(self, symbols: Sequence[int | bytes]) -> bool:
         """Whether a candidate at a token's end may read some symbols, as far as rules can tell."""

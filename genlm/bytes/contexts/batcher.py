@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, TypeVar, cast
@@ -74,6 +74,7 @@ class _Loop:
     events: int = 0  # requests made and deliveries received
     stirred: bool = False  # a callback that waits for quiet is on its way
     settled: bool = True  # what waits may be taken
+    running: dict[asyncio.Task[None], dict[ContextNode, list[_Request]]] = field(default_factory=dict)
 
 
 _Asker = tuple[_Loop | None, _Request]
@@ -92,6 +93,8 @@ class Batcher:
         split: the parts in which the nodes of a batch are to be evaluated.
         evaluate: the natural log-probabilities of the next token at each node of a part, or an exception for
             those who asked for that node alone.
+        on_loop: `evaluate` as a coroutine. If it is given, what a loop asks is evaluated by tasks of that
+            loop. They do not wait for each other, and are cancelled when nobody waits for them any longer.
 
     Attributes:
         quiet_passes: see above.
@@ -101,10 +104,11 @@ class Batcher:
         self,
         split: Callable[[Collection[ContextNode]], Iterable[list[ContextNode]]],
         evaluate: Callable[[list[ContextNode]], Mapping[ContextNode, Outcome]],
+        on_loop: Callable[[list[ContextNode]], Awaitable[Mapping[ContextNode, Outcome]]] | None = None,
     ) -> None:
         self.quiet_passes = QUIET_PASSES
         self._split = split
-        self._evaluate = evaluate
+        self._evaluate, self._on_loop = evaluate, on_loop
         self._start()
         _batchers.add(self)
 
@@ -127,11 +131,19 @@ class Batcher:
         with self._gate:
             mine = self._of(loop)
             for node in dict.fromkeys(nodes):
-                mine.waiting.setdefault(node, []).append(request)
+                asked = next((part[node] for part in mine.running.values() if node in part), None)
+                (mine.waiting.setdefault(node, []) if asked is None else asked).append(request)
             mine.events += 1
             mine.settled = False
         self._stir(loop, mine)
-        return await answers
+        try:
+            return await answers
+        except asyncio.CancelledError:
+            for task, part in list(mine.running.items()):
+                if not any(_live(requests) for requests in part.values()):
+                    del mine.running[task]  # who asks from now on asks anew
+                    task.cancel()
+            raise
 
     def ask_and_wait(self, nodes: Sequence[ContextNode]) -> list[Outcome]:
         """`ask` for a thread that waits."""
@@ -172,8 +184,26 @@ class Batcher:
         mine.stirred = False
         with self._gate:
             mine.settled = True
-            if mine.waiting:
+            if mine.waiting and self._on_loop is None:
                 self._wake()
+                return
+            waiting = {node: live for node, requests in mine.waiting.items() if (live := _live(requests))}
+            mine.waiting = {}
+        for part in self._split(waiting):
+            task = loop.create_task(self._work_here(loop, mine, part))
+            mine.running[task] = {node: waiting[node] for node in part}
+
+    async def _work_here(self, loop: asyncio.AbstractEventLoop, mine: _Loop, part: list[ContextNode]) -> None:
+        found: Mapping[ContextNode, Outcome]
+        try:
+            assert self._on_loop is not None
+            found = await self._on_loop(part)
+        except BaseException as error:
+            found = dict.fromkeys(part, error)
+        asked = mine.running.pop(cast("asyncio.Task[None]", asyncio.current_task()), None)
+        if asked is None:
+            return  # nobody waits
+        self._receive(loop, mine, [(one, node, found[node]) for node in part for one in asked[node]])
 
     def _receive(
         self,
@@ -210,7 +240,7 @@ class Batcher:
         with self._gate:
             for mine in [mine for mine in self._loops.values() if mine.settled]:
                 for node, requests in mine.waiting.items():
-                    live: list[_Asker] = [(mine, one) for one in requests if not one.answers.done()]
+                    live: list[_Asker] = [(mine, one) for one in _live(requests)]
                     if live:
                         taken.setdefault(node, []).extend(live)
                 mine.waiting = {}
@@ -236,6 +266,10 @@ class Batcher:
             except RuntimeError:  # it was closed: nobody is left who could be told
                 with self._gate:
                     self._loops.pop(loop, None)
+
+
+def _live(requests: Iterable[_Request]) -> list[_Request]:
+    return [one for one in requests if not one.answers.done()]
 
 
 def _is_idle(loop: asyncio.AbstractEventLoop) -> bool:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Collection, Iterator, Sequence
+from inspect import iscoroutinefunction
 from threading import Lock
 from typing import Generic, TypeVar
 
@@ -47,12 +48,14 @@ class CachedLM(Generic[_B]):
             raise bad_value("max_bytes", max_bytes, "must be a number of bytes above 0, or None")
         self.backend = backend
         self.tokenizer, self.byte_vocab = backend.tokenizer, backend.byte_vocab
-        self.normalizes = backend.normalizes
         self.rows = LogProbCache(free_bytes() if max_bytes is None else max_bytes)
         self._trees: dict[str | None, ContextTree] = {}
         # Guards trees and rows, for moments. What a backend keeps belongs to the batcher's thread.
         self._lock = Lock()
-        self._batcher = Batcher(self._parts, self._evaluate)
+        on_loop = iscoroutinefunction(type(backend).evaluate)
+        self._batcher = Batcher(self._parts, self._evaluate, self._evaluate_on_loop if on_loop else None)
+        # Contexts that share nothing need not wait for each other.
+        self._ask = self._batcher.ask if backend.batches or not on_loop else self._ask_one_by_one
         self._calls = self._contexts = 0
 
     # -- the AsyncLM interface ------------------------------------------------------------------------
@@ -90,6 +93,7 @@ class CachedLM(Generic[_B]):
         self.backend.forget()
         with self._lock:
             self.rows.clear()
+            self.rows = LogProbCache(self.rows.most_bytes)  # what is being evaluated is not kept
 
     @property
     def deterministic(self) -> bool:
@@ -127,7 +131,7 @@ class CachedLM(Generic[_B]):
             self._touch(node)
             return logps
         self.backend.check(node)
-        (outcome,) = await self._batcher.ask([node])
+        (outcome,) = await self._ask([node])
         return raised(outcome)
 
     async def logprobs_many(self, nodes: Sequence[ContextNode]) -> list[_Logps]:
@@ -153,8 +157,27 @@ class CachedLM(Generic[_B]):
                 except ValueError as error:
                     known[node] = error
         asked = list(dict.fromkeys(node for node in nodes if node not in known))
-        known.update(zip(asked, await self._batcher.ask(asked), strict=True))
+        known.update(zip(asked, await self._ask(asked), strict=True))
         return [known[node] for node in nodes]
+
+    async def _ask_one_by_one(self, nodes: Sequence[ContextNode]) -> list[Outcome]:
+        if len(nodes) == 1:  # in the task of whoever asks
+            return [(await self._evaluate_on_loop(list(nodes)))[nodes[0]]]
+        one_by_one = (self._ask_one_by_one([node]) for node in nodes)
+        found = await asyncio.gather(*one_by_one, return_exceptions=True)
+        return [one if isinstance(one, BaseException) else one[0] for one in found]
+
+    def known(self, node: ContextNode) -> _Logps | None:
+        """`logprobs` where nothing needs to be evaluated for it; else None."""
+        logps = node.logps
+        if logps is not None:
+            self._touch(node)
+        return logps
+
+    def drop(self, node: ContextNode) -> None:
+        """Give up a node's log-probabilities: they are none."""
+        with self._lock:
+            self.rows.drop(node)
 
     def _touch(self, node: ContextNode) -> None:
         with self._lock:
@@ -183,6 +206,24 @@ class CachedLM(Generic[_B]):
 
     def _evaluate(self, nodes: list[ContextNode]) -> dict[ContextNode, Outcome]:
         """The log-probabilities at `nodes`, which share a tree, running what is missing."""
+        found, missing = self._begun(nodes)
+        if missing:
+            rows, outcomes = self.rows, self.backend.evaluate(missing)
+            if not isinstance(outcomes, Sequence):
+                outcomes = asyncio.run(_awaited(outcomes))  # a thread waits, on which no loop runs
+            found |= self._kept(rows, missing, outcomes)
+        return found
+
+    async def _evaluate_on_loop(self, nodes: list[ContextNode]) -> dict[ContextNode, Outcome]:
+        found, missing = self._begun(nodes)
+        if missing:
+            rows, outcomes = self.rows, self.backend.evaluate(missing)
+            assert isinstance(outcomes, Awaitable)
+            found |= self._kept(rows, missing, await outcomes)
+        return found
+
+    def _begun(self, nodes: list[ContextNode]) -> tuple[dict[ContextNode, Outcome], list[ContextNode]]:
+        """What is known, and what is to be evaluated."""
         if self.backend.changed():
             self._forget()
         # A node's may be given up by the next, so they are read once.
@@ -190,20 +231,18 @@ class CachedLM(Generic[_B]):
         missing = [node for node in nodes if node not in found]
         if missing:
             self._check_adapter(missing[0].tree)
-            outcomes = self.backend.evaluate(missing)
-            if not isinstance(outcomes, Sequence):
-                outcomes = asyncio.run(_awaited(outcomes))  # a thread waits, on which no loop runs
-            found |= self._kept(missing, outcomes)
-        return found
+        return found, missing
 
-    def _kept(self, nodes: list[ContextNode], outcomes: Sequence[Outcome]) -> dict[ContextNode, Outcome]:
+    def _kept(
+        self, rows: LogProbCache, nodes: list[ContextNode], outcomes: Sequence[Outcome]
+    ) -> dict[ContextNode, Outcome]:
         self._calls += 1
         self._contexts += len(nodes)
         found = dict(zip(nodes, outcomes, strict=True))
         with self._lock:
             for node, outcome in found.items():
-                if isinstance(outcome, torch.Tensor):
-                    self.rows.keep(node, outcome)
+                if isinstance(outcome, torch.Tensor) and rows is self.rows:
+                    rows.keep(node, outcome)
         return found
 
     def _check_adapter(self, tree: ContextTree) -> None:

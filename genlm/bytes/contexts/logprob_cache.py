@@ -28,16 +28,19 @@ class LogProbCache:
 
     def keep(self, context: ContextNode, row: Tensor) -> None:
         """Remember a context's row; give up others, the least recently used first."""
-        if context.logps is not None:  # it was asked for twice at the same time
-            self.nbytes -= context.logps.nbytes
+        self.drop(context)  # it may have been asked for twice at the same time
         context.logps = row
         self.contexts[context] = None
         self.nbytes += row.nbytes
         while self.nbytes > self.most_bytes:
-            oldest, _ = self.contexts.popitem(last=False)
-            assert oldest.logps is not None
-            self.nbytes -= oldest.logps.nbytes
-            oldest.logps = None
+            self.drop(next(iter(self.contexts)))
+
+    def drop(self, context: ContextNode) -> None:
+        """Give up a context's row."""
+        if context.logps is not None and context in self.contexts:
+            del self.contexts[context]
+            self.nbytes -= context.logps.nbytes
+            context.logps = None
 
     def touch(self, context: ContextNode) -> None:
         """Note that a context's row is used."""

@@ -19,6 +19,9 @@ from jaxtyping import Float32
 
 __all__ = ["ContextNode", "ContextTree"]
 
+LATEST = 64
+"""Contexts whose tokens are remembered: more than a beam has candidates."""
+
 
 class ContextNode:
     """A context of `depth` tokens. The root, of depth 0, has read nothing.
@@ -49,13 +52,7 @@ class ContextNode:
 
     def tokens(self) -> list[int]:
         """The token ids of the context."""
-        found: list[int] = []
-        node = self
-        while node.parent is not None:
-            found.append(node.token)
-            node = node.parent
-        found.reverse()
-        return found
+        return self.tree.tokens(self)
 
     def __repr__(self) -> str:
         return f"ContextNode(depth={self.depth}, token={self.token}, slot={self.slot})"
@@ -77,6 +74,7 @@ class ContextTree:
         self.root = ContextNode(self, None, -1)
         # A node keeps its parent alive, so no key here outlives the node whose identity it holds.
         self._nodes: WeakValueDictionary[tuple[int, int], ContextNode] = WeakValueDictionary()
+        self._latest: dict[ContextNode, list[int]] = {}
         self._lock = Lock()  # loops in several threads ask for the same child at once
 
     def child(self, parent: ContextNode, token: int) -> ContextNode:
@@ -87,6 +85,21 @@ class ContextTree:
             if node is None:
                 node = self._nodes[key] = ContextNode(self, parent, token)
         return node
+
+    def tokens(self, node: ContextNode) -> list[int]:
+        """The token ids of a node's context. Those asked for last are remembered: the next are mostly longer
+        by one, and a whole path takes a millisecond for each few thousand tokens."""
+        tail: list[int] = []
+        at = node
+        with self._lock:
+            while at.parent is not None and at not in self._latest:
+                tail.append(at.token)
+                at = at.parent
+            found = [*self._latest.get(at, ()), *reversed(tail)]
+            self._latest[node] = found
+            if len(self._latest) > LATEST:
+                del self._latest[next(iter(self._latest))]
+        return list(found)
 
     def find(self, tokens: Sequence[int]) -> ContextNode:
         """The node of a whole context."""

@@ -10,17 +10,8 @@ Whether a model takes such a mask is not guessed from its name: `TreeModel.check
 A tree may be *far*: its contexts are then read as the beginnings of such as are past a switch of the model's
 positions (`positions.py`). Where none of a forward's nodes is past it itself, one is added that is.
 
-`torch.compile` does not pay, on a CPU, where nearly every forward has a shape of its own. SmolLM2-135M in
-float32, one thread of a busy two-core machine, torch 2.13, dynamic shapes, median of 7 forwards over 1, 12
-and 60 new nodes:
-
-| compiled | first forward | 1 | 12 | 60 |
-|---|---|---|---|---|
-| nothing (two runs) | 0.3 s | 138–143 ms | 260–269 ms | 612–684 ms |
-| each MLP (two runs) | 4–7 s | 156–203 ms | 284–369 ms | 661–807 ms |
-| each layer (the machine busier: nothing took 191, 355 and 611) | 86 s | 256 ms | 531 ms | 924 ms |
-| the whole model | not done after 240 s | | | |
-
+`torch.compile` does not pay on a CPU, where nearly every forward has a shape of its own: SmolLM2-135M took 86
+s for the first of compiled layers, and no forward over 1, 12 or 60 new nodes was faster than uncompiled.
 Nearly all time is in matrix products, which compiling leaves as they are.
 """
 
