@@ -246,3 +246,12 @@ async def test_a_way_round_what_is_impossible_counts_its_commitments(limit, heal
 def test_bad_limits(name, limit):
     with pytest.raises(ValueError, match=f"`{name}` is .*integer of at least 0, or None"):
         TokenHealer(**{name: limit})
+
+
+async def test_an_end_is_read_between_tokens_only():
+    """`ab` inside `abc`, and then the end: after `a` the `b` begins `bc`, which has not ended. Nothing is
+    asked."""
+    lm = FixedLM([b"abc", b"a", b"bc", b"<e>"], rule=lambda _: [0.4, 0.3, 0.2, 0.1])
+    state = await state_after(lm, b"ab", eos=[b"<e>"])
+    lm.asked.clear()
+    assert await TokenHealer().try_heal(state, EOS) is None and not lm.asked

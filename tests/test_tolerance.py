@@ -63,15 +63,18 @@ def test_a_tiny_tolerance_is_exact(model, text):
     run(go())
 
 
-@given(models(), texts, tolerances, st.sampled_from([None, 1, 3]))
+@given(models(), texts, tolerances, st.sampled_from([None, 1, 3]), st.sampled_from([1000, 1, 2]))
 @thorough
-def test_bounds_hold_the_truth_and_slack_the_error(model, text, tolerance, K):
-    """Also with a cap on the candidates, and whatever was dropped on the way."""
+def test_bounds_hold_the_truth_and_slack_the_error(model, text, tolerance, K, late):
+    """Also with a cap on the candidates, or on what is evaluated late, and whatever was dropped on the
+    way."""
     lm, eos = model
     brute = Brute(lm, eos)
 
     async def go():
-        beam = await start(lm, BeamParams(K, tolerance=tolerance, eos_byte_strings=list(eos), heal=False))
+        ends = list(eos)
+        params = BeamParams(K, tolerance=tolerance, eos_byte_strings=ends, heal=False, max_late_contexts=late)
+        beam = await start(lm, params)
         for i in range(len(text) + 1):
             if i:
                 beam = await (beam.prune() << text[i - 1])
@@ -162,7 +165,7 @@ async def test_what_was_dropped_stays_missing(text, seed):
 
 
 @pytest.mark.parametrize("tolerance", [0.01, 0.3])
-@pytest.mark.parametrize("before", [1, 2, 3])
+@pytest.mark.parametrize("before", [1, 2, 3, 4])
 async def test_who_waited_has_read_each_byte_in_the_mode_of_the_others(tolerance, before):
     """The end `yab`, read as text up to the end of the prompt: whoever is woken later weighs what is true."""
     lm = FixedLM([b"xyaq", b"x", b"yab", b"yabc"], rule=lambda context: [0.5, 0.02, 0.3, 0.18])

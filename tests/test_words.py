@@ -13,13 +13,13 @@ from brute import Brute
 from budget import examples
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from toy import EOS_STRING, FixedLM, ToyLM, vocabularies
+from toy import EOS_STRING, TOY, FixedLM, ToyLM, vocabularies
 
-from genlm.bytes import AsyncByteLM, BeamParams, ByteLM
+from genlm.bytes import AsyncByteLM, BeamParams, ByteBeamState, ByteLM
 from genlm.bytes.byte_lm.token_path import longest_tokens
 from genlm.bytes.errors import InvalidValueError
 from genlm.bytes.score.boundaries import continues
-from genlm.bytes.score.ends import SPACES, ends_tree
+from genlm.bytes.score.ends import SPACES, end_probability, ends_tree
 from genlm.bytes.score.regions import find_regions
 
 EXACT = BeamParams(exact=True)
@@ -136,6 +136,16 @@ class TestEnds:
         for row in lm.word_surprisal(text, sep="c", base=math.e):
             after = score[row.start : row.end + 1].logprob if row.end < len(text) else -1e9
             assert row.surprisal <= -after + 1e-12 and math.isfinite(row.surprisal)
+
+    @given(st.floats(0.0, 1.0), st.integers(0, 999))
+    @examples(20)
+    async def test_it_is_no_less_than_the_end_that_was_read(self, read, seed):
+        """What pruning has left may give the separator less than reading, which heals, has found."""
+        beam = await ByteBeamState.initial(ToyLM(TOY, seed=seed), BeamParams(K=1))
+        beam = (await beam.prefill(b"ab")).prune()
+        ends = ends_tree(["a", "bb"], beam.trie)
+        alone = await end_probability(beam, ends)
+        assert await end_probability(beam, ends, read) == pytest.approx(max(alone, read))
 
     def test_nothing_can_end_here(self):
         """After `a` comes `a` and nothing else."""

@@ -74,8 +74,7 @@ class Deferred:
         """
         state, last, found = self.state, self.history, list[Deferred]()
         for link in now.suffix_after(self.history):
-            if last is not self.history:
-                found += [Deferred(extension, last) for extension in state.extend_all()]
+            found += [Deferred(extension, last) for extension in state.extend_all()]
             after = state.with_mode(link.mode) << link.symbol
             if after is None:
                 return None, found
