@@ -24,7 +24,7 @@ help:
 	@echo "make demo   the quick start, on a real model"
 	@echo "make test   every check: $(STAGES)"
 	@echo "make lint types docs pytest   one of them at a time"
-	@echo "make thorough   what takes longer: fuzzing, mutants, the release side by side; CI runs it after make test"
+	@echo "make thorough   every test in full, and what takes longer: fuzzing, mutants, the release side by side"
 	@echo "make format | bench | clean"
 
 demo: $(VENV)/.stamp-demo
