@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +18,12 @@ from toy import EOS_STRING, TOY, FixedLM, ToyLM, vocabularies
 
 from genlm.bytes import AsyncByteLM, BeamParams
 from genlm.bytes.errors import InvalidTypeError, InvalidValueError
-from genlm.bytes.generate import Options, Truncation, utf8
+from genlm.bytes.generate import Options
 from genlm.bytes.generate.run import Read, Stream
+from genlm.bytes.generate.sampling import WARPERS, process, sample
 from genlm.bytes.generate.stops import StopFinder
 from genlm.bytes.generate.tokenwise import TokenDecoder, edge_pairs
-from genlm.bytes.generate.truncate import draw
+from genlm.bytes.util import utf8
 from genlm.bytes.util.numbers import whole_number
 
 EXACT = BeamParams(K=10_000, prune_threshold=0.0)
@@ -57,25 +59,33 @@ def middles(ps: np.ndarray) -> dict[int, float]:
     return {i: float((a + b) / 2) for i, (a, b) in enumerate(zip(starts, ends, strict=True)) if b > a}
 
 
-async def exact_bytes(lm: ToyLM, prompt: bytes, length: int, truncation: Truncation) -> dict[bytes, float]:
+def left(logits: Any, **asked: Any) -> np.ndarray:
+    """The distribution from which is drawn."""
+    steps = [WARPERS[name](asked[name]) for name in WARPERS if asked.get(name) is not None]
+    logits = process(steps, np.asarray(logits))
+    ps = np.exp(logits - logits.max())
+    return ps / ps.sum()
+
+
+async def exact_bytes(lm: ToyLM, prompt: bytes, length: int, **asked: Any) -> dict[bytes, float]:
     """What drawing `length` tokens from the prompt's edge on gives, over everything that can be drawn."""
     found: dict[bytes, float] = {}
     reader = exact(lm)
     beam = await reader.beam(prompt)
-    options = Options(temperature=truncation.temperature, top_k=truncation.top_k, valid_utf8=False)
+    options = Options(**{"temperature": 1.0, **asked}, valid_utf8=False)
 
-    async def go(numbers: list[float], p: float, left: int) -> None:
+    async def go(numbers: list[float], p: float, more: int) -> None:
         decoder = TokenDecoder(beam, prompt, options, Fixed(*numbers))
         text = b"".join([(await decoder.step()).text for _ in numbers])
-        if left == 0:
+        if more == 0:
             found[text] = found.get(text, 0.0) + p
             return
         if decoder._lm_state is None:
-            ps = truncation((await edge_pairs(beam)).logps)
+            ps = left((await edge_pairs(beam)).logps, **asked)
         else:
-            ps = truncation((await decoder._lm_state.logp_next()).numpy())
+            ps = left((await decoder._lm_state.logp_next()).numpy(), **asked)
         for i, number in middles(ps).items():
-            await go([*numbers, number], p * float(ps[i]), left - 1)
+            await go([*numbers, number], p * float(ps[i]), more - 1)
 
     await go([], 1.0, length)
     return found
@@ -92,7 +102,7 @@ class TestTokens:
         """The covering token is drawn from the posterior: enumerated, it gives the marginals of bytes."""
         lm = ToyLM(words, seed)
         brute = Brute(lm)
-        drawn = await exact_bytes(lm, prompt, 2, Truncation())
+        drawn = await exact_bytes(lm, prompt, 2)
         assert sum(drawn.values()) == pytest.approx(1.0)
         for first in b"abc":
             # Two tokens give at least one byte, so the first byte is settled.
@@ -119,7 +129,7 @@ class TestTokens:
         want: dict[bytes, float] = {}
         for (new, _), w in zip(pairs, weights, strict=True):
             want[new] = want.get(new, 0.0) + w / sum(weights)
-        drawn = await exact_bytes(lm, prompt, 1, Truncation(temperature, top_k))
+        drawn = await exact_bytes(lm, prompt, 1, temperature=temperature, top_k=top_k)
         assert {k: v for k, v in want.items() if v} == pytest.approx(drawn)
 
     @examples(25)
@@ -268,16 +278,17 @@ class Drawn(np.random.Generator):
         return self.number
 
 
-class TestTruncation:
+class TestWarpers:
     """Against the processors of `transformers`, one by one and all together."""
 
     def test_top_k_keeps_those_as_likely_as_the_last(self):
-        np.testing.assert_allclose(Truncation(top_k=2)(np.log([0.4, 0.2, 0.3, 0.3])), [0.4, 0, 0.3, 0.3])
+        np.testing.assert_allclose(left(np.log([0.4, 0.2, 0.3, 0.3]), top_k=2), [0.4, 0, 0.3, 0.3])
 
     @pytest.mark.parametrize("number", [0.0, 0.25, 0.5, 1.0 - 2**-53, 1.0])  # the last by round-off
     def test_nothing_impossible_is_drawn(self, number):
         for ps in ([0.0, 0.5, 0.0, 0.5, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0]):
-            index = draw(np.array(ps), Drawn(number))
+            with np.errstate(divide="ignore"):
+                index = sample(np.log(ps), Drawn(number))
             assert ps[index] > 0.0
             below = sum(ps[:index])
             assert below <= number <= below + ps[index]
@@ -301,7 +312,7 @@ class TestTruncation:
         for step in steps:
             scores = step(None, scores)
         want = torch.softmax(scores, -1)[0].numpy()
-        got = Truncation(temperature, top_k, top_p, min_p)(np.array(logits) / 10)
+        got = left(np.array(logits) / 10, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
         np.testing.assert_allclose(got, want, atol=1e-12)
 
     @pytest.mark.parametrize("top_p", [0.2, 0.95, 0.999])
@@ -309,7 +320,7 @@ class TestTruncation:
     def test_top_p_of_many_entries(self, top_p, spread):
         """The few that are sorted first may not be enough: then all are."""
         logps = np.random.default_rng(0).normal(size=20_000) * spread
-        got = Truncation(top_p=top_p)(logps)
+        got = left(logps, top_p=top_p)
         ps = np.exp(logps - logps.max())
         ps /= ps.sum()
         order = np.argsort(-ps)

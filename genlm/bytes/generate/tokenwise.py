@@ -24,9 +24,10 @@ from jaxtyping import Bool, Float, Float64, Int
 
 from genlm.bytes.byte_lm import ByteBeamState, LazyTrieState, StatefulTokenizedLM
 from genlm.bytes.byte_lm.context_limits import depth, longest_context
-from genlm.bytes.generate.bytewise import Step, draw_index
-from genlm.bytes.generate.options import Options
+from genlm.bytes.generate.bytewise import Step
+from genlm.bytes.generate.sampling import process, sample, warpers
 from genlm.bytes.generate.token_table import token_table
+from genlm.bytes.options import Options
 from genlm.bytes.util import logsumexp, utf8
 
 __all__ = ["Pairs", "TokenDecoder", "edge_pairs"]
@@ -61,8 +62,8 @@ class TokenDecoder:
     ) -> None:
         self.tokens: int | None = 0
         self._beam = beam
-        self._truncation = options.truncation
-        self._rng = rng
+        self._warpers = warpers(options)
+        self._rng = None if options.greedy else rng
         self._utf8 = utf8.state_after(prompt) if options.valid_utf8 else None
         self._lm_state: StatefulTokenizedLM | None = None
         self._text = bytearray()
@@ -109,7 +110,7 @@ class TokenDecoder:
             logps = np.where(self._fits_edge(pairs), logps, -np.inf)
         if not len(logps) or not logps.max() > -math.inf:
             return Step(b"", "dead_end")
-        index = draw_index(self._truncation(logps), self._truncation, self._rng)
+        index = sample(process(self._warpers, logps), self._rng)
         state = pairs.states[int(pairs.owner[index])]
         token, logp = int(pairs.tokens[index]), float(pairs.logps[index]) - state.committed
         return self._take(state.lm_state, state.partial_bytes, token, state.committed - total, logp)
@@ -123,7 +124,7 @@ class TokenDecoder:
 
     def _choose(self, logps: Float[torch.Tensor, " logits"]) -> int | None:
         """The next token; None if there is none that may be drawn."""
-        if self._truncation.greedy:
+        if self._rng is None:
             # Nearly always the likeliest token may be drawn, and the mask need not be applied.
             token = int(logps.argmax())
             if self._may_be_drawn(token) and float(logps[token]) > -math.inf:
@@ -132,7 +133,7 @@ class TokenDecoder:
         left = np.where(allowed, _as_array(logps), -np.inf)
         if not left.max() > -math.inf:
             return None
-        return draw_index(self._truncation(left), self._truncation, self._rng)
+        return sample(process(self._warpers, left), self._rng)
 
     def _may_be_drawn(self, token: int) -> bool:
         spelled = bool(self._table.spelling.get(token))
