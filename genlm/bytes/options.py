@@ -55,6 +55,10 @@ class GenerationOptions(TypedDict, total=False):
         top_k: draw among the k likeliest.
         top_p: draw among the likeliest that together reach this probability.
         min_p: draw among those at least this many times as likely as the likeliest.
+        repetition_penalty: above 1 makes tokens that the text has so far less likely; 1 does nothing. As in
+            `transformers.generate`: of each token of the context, the prompt's included, a logit below 0 is
+            multiplied by it and one above 0 divided, before temperature and truncation. Where a model gives
+            no logits, log-probabilities stand for them. Only where tokens are drawn.
         seed: makes a draw reproducible. It does so whatever else runs.
         unit: what is drawn, and what temperature and truncation act on. `"token"` or `"byte"`; None means
             tokens, and bytes where there is a mask.
@@ -79,6 +83,7 @@ class GenerationOptions(TypedDict, total=False):
     top_k: int | None
     top_p: float | None
     min_p: float | None
+    repetition_penalty: float | None
     seed: int | None
     unit: Unit | None
     method: Method
@@ -112,6 +117,7 @@ class Options:
     top_k: int | None = None
     top_p: float | None = None
     min_p: float | None = None
+    repetition_penalty: float | None = None
     seed: int | None = None
     unit: str | None = None
     method: str = "tokenize"
@@ -141,6 +147,7 @@ class Options:
         put(self, "temperature", _number("temperature", self.temperature))
         put(self, "top_p", _number("top_p", self.top_p, above=True, most=1.0))
         put(self, "min_p", _number("min_p", self.min_p, most=1.0))
+        put(self, "repetition_penalty", _number("repetition_penalty", self.repetition_penalty, above=True))
         if self.temperature is None:
             drawing = self.count > 1 or any(getattr(self, name) is not None for name in DRAWING)
             put(self, "temperature", 1.0 if drawing else 0.0)
@@ -152,6 +159,10 @@ class Options:
         if self.by_byte and self.max_tokens is not None:
             rule = "there are no tokens to count where bytes are drawn one by one"
             raise bad_value("max_tokens", self.max_tokens, rule, "Give `max_bytes`.")
+        if self.by_byte and self.repetition_penalty not in (None, 1.0):
+            rule = "it is a penalty on tokens, and there are none where bytes are drawn one by one"
+            way = "Leave it out, or leave out `mask` and `unit='byte'`."
+            raise bad_value("repetition_penalty", self.repetition_penalty, rule, way)
 
     @classmethod
     def of(cls, given: Mapping[str, Any], n: Any = 1, best_of: Any = None) -> Self:

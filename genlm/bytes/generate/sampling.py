@@ -27,6 +27,18 @@ _FEW = (512, 4096)
 """Entries sorted first for `top_p`: mostly enough, and sorting 50,000 takes 6 ms, these 1 or 2."""
 
 
+def repetition_penalty(penalty: float) -> LogitsProcessor:
+    """Of each token so far, multiply a logit below 0 by the penalty, and divide one above 0 by it."""
+
+    def penalise(tokens: Sequence[int], logits: Logits) -> Logits:
+        seen = np.unique(np.array(tokens, np.int64))
+        seen = seen[seen < len(logits)]
+        logits[seen] = np.where(logits[seen] < 0.0, logits[seen] * penalty, logits[seen] / penalty)
+        return logits
+
+    return penalise
+
+
 def temperature(temperature: float) -> LogitsProcessor:
     """Divide the logits."""
     return lambda tokens, logits: (logits - logits.max()) / temperature
@@ -79,7 +91,7 @@ def min_p(least: float) -> LogitsProcessor:
 
 
 _Makers = dict[str, Callable[[Any], LogitsProcessor]]
-PROCESSORS: _Makers = {}
+PROCESSORS: _Makers = {"repetition_penalty": repetition_penalty}
 WARPERS: _Makers = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
 
 
