@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import inspect
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from toy import EOS_STRING, TOY, ToyLM, ToyTokenizer
 from genlm.bytes import AsyncByteLM, BeamParams, ByteBeamState, ByteLM
 from genlm.bytes.api.loop import run
 from genlm.bytes.errors import GenlmBytesError, InvalidTypeError, ModelUnavailableError
+from genlm.bytes.options import GenerationOptions, Options
 
 PARAMS = BeamParams(K=5, prune_threshold=0.01)
 TESTS = Path(__file__).parent
@@ -84,9 +87,32 @@ class TestAsking:
             assert options(getattr(ByteLM, name)) == options(getattr(AsyncByteLM, name)), name
         assert options(ByteLM.__init__) == options(AsyncByteLM.__init__)
 
-    def test_an_unknown_option_of_a_stream(self):
-        with pytest.raises(TypeError, match="tempreature"):
-            ByteLM(ToyLM(TOY)).stream("ab", tempreature=1)
+    @pytest.mark.parametrize("method", ["complete", "stream", "score", "word_surprisal", "byte_logprobs"])
+    def test_an_unknown_option(self, method):
+        close = "method" if method[0] in "swb" and method != "stream" else "temperature"
+        wrong = close.replace("m", "mm", 1)
+        with pytest.raises(
+            InvalidTypeError, match=f"`{wrong}` .* Did you mean `{close}`.*Known are .*method"
+        ):
+            getattr(ByteLM(ToyLM(TOY)), method)("ab", **{wrong: 1})
+        with pytest.raises(InvalidTypeError, match="`zzz` is no option"):
+            getattr(ByteLM(ToyLM(TOY)), method)("ab", zzz=1)
+
+    @pytest.mark.parametrize("kind", [ByteLM, AsyncByteLM])
+    @pytest.mark.parametrize("method", ["complete", "stream"])
+    def test_help_shows_each_option_with_its_default_and_what_it_does(self, kind, method):
+        shown = inspect.getdoc(getattr(kind, method))
+        parameters = inspect.signature(getattr(kind, method)).parameters
+        assert "options" not in parameters and "**options" not in shown
+        defaults = {f.name: f.default for f in dataclasses.fields(Options)}
+        for name in GenerationOptions.__annotations__:
+            assert parameters[name].default == defaults[name]
+            assert re.search(rf"^    {name}: \w", shown, re.MULTILINE), name
+        assert "Returns:" in shown
+
+    def test_each_option_is_one_of_the_checked_ones(self):
+        names = [f.name for f in dataclasses.fields(Options)]
+        assert names == [*GenerationOptions.__annotations__, "n", "best_of"]
 
     def test_no_model(self):
         with pytest.raises(InvalidTypeError, match="`llm` is 'gpt2'"):

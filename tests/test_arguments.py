@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import os
 from pathlib import Path
@@ -14,7 +13,6 @@ from toy import EOS_STRING, TOY, ToyLM
 
 from genlm.bytes import ByteLM
 from genlm.bytes.errors import GenlmBytesError, InvalidTypeError, InvalidValueError, bad_value, called
-from genlm.bytes.generate import Options
 from genlm.bytes.score.scorer import Scorer
 
 BAD = (None, 5, -1, 1.5, [5], [[]], object(), "nonsense", b"\xff", {}, "\ud800", True, (None,))
@@ -33,8 +31,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "forget": {},
 }
 """Each method and arguments that are right."""
-SCORING = {"score", "word_surprisal", "byte_logprobs"}
-FLAGS = {"end", "token_healing", "valid_utf8", "echo", "reproducible", "engine"}
+FLAGS = {"end", "token_healing", "valid_utf8", "echo", "deterministic", "reproducible", "engine"}
 """Anything is true or false."""
 UNCHECKED = FLAGS | {"lora_name", "mask"}
 """What only the model, or nobody, can say of."""
@@ -44,8 +41,7 @@ def parameters(method: str) -> list[str]:
     found = [name for name in inspect.signature(getattr(ByteLM, method)).parameters if name != "self"]
     if "options" in found:
         found.remove("options")
-        options = [f.name for f in dataclasses.fields(Options) if f.name != "several"]
-        found += [*inspect.signature(Scorer).parameters][1:] if method in SCORING else options
+        found += [*inspect.signature(Scorer).parameters][1:]
     return found
 
 

@@ -79,6 +79,9 @@ class TestComplete:
         expected = lm.complete(
             "the", **args, max_bytes=12, method="beam", token_healing=False, stop=["t", b"\n"]
         )
+        penalised = lm.complete("the", max_bytes=30, repetition_penalty=1.5)
+        done = run("complete", "the", "--max-bytes", "30", "--repetition-penalty", "1.5")
+        assert fine(done) == penalised.bytes != lm.complete("the", max_bytes=30).bytes
         given += ["--max-bytes", "12", "--method", "beam", "--no-healing", "--stop", "t", "--stop", "\n"]
         assert fine(run("complete", "the", *given)) == expected.bytes
 

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from cli_runner import Run, Terminal, document, exact, fine
 from test_cli_docs import PAGE
 
 from genlm.bytes import BeamParams
+from genlm.bytes.byte_lm.tokenized_prefill import METHODS
 from genlm.bytes.cli import app
+from genlm.bytes.cli.complete import complete
 from genlm.bytes.cli.groups import grouped
-from genlm.bytes.cli.sampling import Method, Unit
 from genlm.bytes.cli.shared import Shared
-from genlm.bytes.generate.options import METHODS
+from genlm.bytes.options import GenerationOptions, Method
 
 
 def examples() -> list[str]:
@@ -139,7 +142,14 @@ class TestShared:
 
 class TestGroups:
     def test_choices_are_the_librarys(self) -> None:
-        assert sorted(METHODS) == sorted(Method) and set(Unit) == {"token", "byte"}
+        assert sorted(METHODS) == sorted(get_args(Method))
+
+    def test_every_option_of_a_completion_is_an_option_here_and_says_what_it_does(self) -> None:
+        parameters = inspect.signature(grouped(complete)).parameters
+        spelled = {"token_healing": "healing", "mask": "regex"}
+        for name in (*GenerationOptions.__annotations__, "n", "best_of"):
+            help = parameters[spelled.get(name, name)].annotation.__metadata__[0].help
+            assert re.fullmatch(r"[A-Z0-9].{8,}\.", help), name
 
 
 class TestText:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,14 +17,17 @@ from hypothesis import strategies as st
 from toy import EOS_STRING, TOY, FixedLM, ToyLM, vocabularies
 
 from genlm.bytes import AsyncByteLM, BeamParams
+from genlm.bytes.byte_lm import StatefulTokenizedLM
+from genlm.bytes.engine import adopt
 from genlm.bytes.errors import InvalidTypeError, InvalidValueError
-from genlm.bytes.generate import Options, Truncation
+from genlm.bytes.generate import Options
 from genlm.bytes.generate.run import Read, Stream
+from genlm.bytes.generate.sampling import WARPERS, process, processors, sample
 from genlm.bytes.generate.stops import StopFinder
 from genlm.bytes.generate.tokenwise import TokenDecoder, edge_pairs
-from genlm.bytes.generate.truncate import draw
 from genlm.bytes.util import utf8
 from genlm.bytes.util.numbers import whole_number
+from genlm.bytes.vocab import start_context
 
 EXACT = BeamParams(K=10_000, prune_threshold=0.0)
 
@@ -58,25 +62,33 @@ def middles(ps: np.ndarray) -> dict[int, float]:
     return {i: float((a + b) / 2) for i, (a, b) in enumerate(zip(starts, ends, strict=True)) if b > a}
 
 
-async def exact_bytes(lm: ToyLM, prompt: bytes, length: int, truncation: Truncation) -> dict[bytes, float]:
+def left(logits: Any, **asked: Any) -> np.ndarray:
+    """The distribution from which is drawn."""
+    steps = [WARPERS[name](asked[name]) for name in WARPERS if asked.get(name) is not None]
+    logits = process(steps, np.asarray(logits))
+    ps = np.exp(logits - logits.max())
+    return ps / ps.sum()
+
+
+async def exact_bytes(lm: ToyLM, prompt: bytes, length: int, **asked: Any) -> dict[bytes, float]:
     """What drawing `length` tokens from the prompt's edge on gives, over everything that can be drawn."""
     found: dict[bytes, float] = {}
     reader = exact(lm)
     beam = await reader.beam(prompt)
-    options = Options(temperature=truncation.temperature, top_k=truncation.top_k, valid_utf8=False)
+    options = Options(**{"temperature": 1.0, **asked}, valid_utf8=False)
 
-    async def go(numbers: list[float], p: float, left: int) -> None:
+    async def go(numbers: list[float], p: float, more: int) -> None:
         decoder = TokenDecoder(beam, prompt, options, Fixed(*numbers))
         text = b"".join([(await decoder.step()).text for _ in numbers])
-        if left == 0:
+        if more == 0:
             found[text] = found.get(text, 0.0) + p
             return
         if decoder._lm_state is None:
-            ps = truncation((await edge_pairs(beam)).logps)
+            ps = left((await edge_pairs(beam)).logps, **asked)
         else:
-            ps = truncation((await decoder._lm_state.logp_next()).numpy())
+            ps = left((await decoder._lm_state.logp_next()).numpy(), **asked)
         for i, number in middles(ps).items():
-            await go([*numbers, number], p * float(ps[i]), left - 1)
+            await go([*numbers, number], p * float(ps[i]), more - 1)
 
     await go([], 1.0, length)
     return found
@@ -93,7 +105,7 @@ class TestTokens:
         """The covering token is drawn from the posterior: enumerated, it gives the marginals of bytes."""
         lm = ToyLM(words, seed)
         brute = Brute(lm)
-        drawn = await exact_bytes(lm, prompt, 2, Truncation())
+        drawn = await exact_bytes(lm, prompt, 2)
         assert sum(drawn.values()) == pytest.approx(1.0)
         for first in b"abc":
             # Two tokens give at least one byte, so the first byte is settled.
@@ -120,7 +132,7 @@ class TestTokens:
         want: dict[bytes, float] = {}
         for (new, _), w in zip(pairs, weights, strict=True):
             want[new] = want.get(new, 0.0) + w / sum(weights)
-        drawn = await exact_bytes(lm, prompt, 1, Truncation(temperature, top_k))
+        drawn = await exact_bytes(lm, prompt, 1, temperature=temperature, top_k=top_k)
         assert {k: v for k, v in want.items() if v} == pytest.approx(drawn)
 
     @examples(25)
@@ -269,16 +281,17 @@ class Drawn(np.random.Generator):
         return self.number
 
 
-class TestTruncation:
+class TestWarpers:
     """Against the processors of `transformers`, one by one and all together."""
 
     def test_top_k_keeps_those_as_likely_as_the_last(self):
-        np.testing.assert_allclose(Truncation(top_k=2)(np.log([0.4, 0.2, 0.3, 0.3])), [0.4, 0, 0.3, 0.3])
+        np.testing.assert_allclose(left(np.log([0.4, 0.2, 0.3, 0.3]), top_k=2), [0.4, 0, 0.3, 0.3])
 
     @pytest.mark.parametrize("number", [0.0, 0.25, 0.5, 1.0 - 2**-53, 1.0])  # the last by round-off
     def test_nothing_impossible_is_drawn(self, number):
         for ps in ([0.0, 0.5, 0.0, 0.5, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0]):
-            index = draw(np.array(ps), Drawn(number))
+            with np.errstate(divide="ignore"):
+                index = sample(np.log(ps), Drawn(number))
             assert ps[index] > 0.0
             below = sum(ps[:index])
             assert below <= number <= below + ps[index]
@@ -302,7 +315,7 @@ class TestTruncation:
         for step in steps:
             scores = step(None, scores)
         want = torch.softmax(scores, -1)[0].numpy()
-        got = Truncation(temperature, top_k, top_p, min_p)(np.array(logits) / 10)
+        got = left(np.array(logits) / 10, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
         np.testing.assert_allclose(got, want, atol=1e-12)
 
     @pytest.mark.parametrize("top_p", [0.2, 0.95, 0.999])
@@ -310,13 +323,122 @@ class TestTruncation:
     def test_top_p_of_many_entries(self, top_p, spread):
         """The few that are sorted first may not be enough: then all are."""
         logps = np.random.default_rng(0).normal(size=20_000) * spread
-        got = Truncation(top_p=top_p)(logps)
+        got = left(logps, top_p=top_p)
         ps = np.exp(logps - logps.max())
         ps /= ps.sum()
         order = np.argsort(-ps)
         kept = order[: int(np.searchsorted(np.cumsum(ps[order]), top_p)) + 1]
         assert set(np.flatnonzero(got)) == set(kept)
         assert got.sum() == pytest.approx(1.0)
+
+
+class TestRepetitionPenalty:
+    @examples(60)
+    @given(
+        logits=st.lists(st.integers(-60, 60), min_size=4, max_size=12),
+        tokens=st.lists(st.integers(0, 3), max_size=6),
+        penalty=st.sampled_from([0.5, 1.0, 1.3, 4.0]),
+    )
+    def test_as_transformers_does(self, logits, tokens, penalty):
+        from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor
+
+        scores = torch.tensor([logits], dtype=torch.float64)
+        want = RepetitionPenaltyLogitsProcessor(penalty)(torch.tensor([tokens], dtype=torch.long), scores)
+        got = process(processors(Options(repetition_penalty=penalty)), np.array(logits), tokens)
+        np.testing.assert_array_equal(got, want[0].numpy())
+
+    @examples(40)
+    @given(
+        words=vocabularies(most=5, longest=3),
+        seed=st.integers(0, 99),
+        prompt=st.lists(st.sampled_from(b"abc"), min_size=1, max_size=5).map(bytes),
+        penalty=st.sampled_from([0.4, 1.5, 3.0]),
+    )
+    async def test_each_candidate_by_its_own_tokens(self, words, seed, prompt, penalty):
+        """At the edge and after it, against sums by hand; greedy decoding included."""
+        lm = ToyLM(words, seed)
+
+        def penalised(context: tuple[int, ...]) -> np.ndarray:
+            logps = np.log(lm.probs(context))
+            logps[list(set(context))] *= penalty
+            return np.exp(logps) / np.exp(logps).sum()
+
+        found = {}
+        for (*context, token), _, p in covers(lm, prompt):
+            before = tuple(context)
+            found[(*before, token)] = p / lm.probs(before)[token] * penalised(before)[token]
+        beam = await exact(lm).beam(prompt)
+        pairs = await edge_pairs(beam, processors(Options(repetition_penalty=penalty)))
+        contexts = [tuple(pairs.states[i].lm_state.context) for i in pairs.owner]
+        got = {(*c, t): math.exp(p) for c, t, p in zip(contexts, pairs.tokens, pairs.processed, strict=True)}
+        assert got == pytest.approx(found)
+
+        context = max(found, key=found.__getitem__)
+        for _ in range(6):
+            context = (*context, int(penalised(context).argmax()))
+        new = b"".join(words[t] for t in context)[len(prompt) :]
+        options = {"max_bytes": max(1, len(new)), "valid_utf8": False, "repetition_penalty": penalty}
+        completion = await exact(lm).complete(prompt, **options)
+        assert completion.bytes[: len(new)] == new
+        # The log-probability is the model's own.
+        brute, text = Brute(lm), [*prompt, *completion.bytes]
+        assert completion.logprob <= math.log(brute.prefix(text) / brute.prefix(list(prompt))) + 1e-9
+
+    async def test_it_is_not_a_request_to_draw_and_one_is_none(self):
+        model = exact(ToyLM(TOY, seed=5))
+        plain = await model.complete("ab", max_bytes=12)
+        assert await model.complete("ab", max_bytes=12, repetition_penalty=1) == plain
+        first = await model.complete("ab", max_bytes=12, repetition_penalty=3)
+        assert first.bytes != plain.bytes
+        assert await model.complete("ab", max_bytes=12, repetition_penalty=3) == first
+        assert await model.complete("ab", max_bytes=12, repetition_penalty=1.0, unit="byte")
+
+    @pytest.mark.parametrize("kind", ["llama", "gpt2", "mamba"])
+    def test_logits_of_models_that_have_them(self, kind):
+        import tiny
+
+        llm = tiny.transformer(kind)
+        engine = adopt(llm)
+        ids = [[3, 4, 5], [3, 4, 9], [7]]
+        for context in ids:
+            state = StatefulTokenizedLM(engine, context)
+            logps = asyncio.run(state.logp_next())
+            want = llm.model(torch.tensor([context]), use_cache=False).logits[0, -1]
+            torch.testing.assert_close(logps + state.log_normalizer, want.float(), atol=1e-4, rtol=1e-4)
+            assert abs(state.log_normalizer) > 1e-3
+
+    @pytest.mark.parametrize("penalty", [1.0, 1.3, 0.8])
+    async def test_greedy_decoding_of_a_small_model_is_that_of_transformers(self, penalty):
+        import tiny
+
+        llm = tiny.transformer("llama")
+        await as_transformers_generates(llm, "the man and the end", penalty)
+
+    @pytest.mark.real_model
+    @pytest.mark.parametrize("penalty", [1.0, 1.3, 0.8])
+    async def test_greedy_decoding_is_that_of_transformers(self, default_llm, penalty):
+        prompt = "The capital of France is Paris, and the capital of Germany is"
+        await as_transformers_generates(default_llm, prompt, penalty)
+
+
+async def as_transformers_generates(llm: Any, prompt: str, penalty: float) -> None:
+    tokenizer = llm.tokenizer
+    ids = [*start_context(llm), *tokenizer.encode(prompt, add_special_tokens=False)]
+    out = llm.model.generate(
+        torch.tensor([ids]),
+        attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+        max_new_tokens=32,
+        do_sample=False,
+        repetition_penalty=penalty,
+        pad_token_id=tokenizer.eos_token_id,
+    )
+    new = [i for i in out[0, len(ids) :].tolist() if i not in tokenizer.all_special_ids]  # an end
+    want = b"".join(llm.byte_vocab[i].byte_string for i in new)
+    options = {"max_tokens": 32, "token_healing": False, "valid_utf8": False}
+    lm = AsyncByteLM(llm)
+    assert (await lm.complete(prompt, **options, repetition_penalty=penalty)).bytes == want
+    if penalty != 1.0:
+        assert (await lm.complete(prompt, **options)).bytes != want
 
 
 class TestStopping:
@@ -531,6 +653,15 @@ class TestBadInput:
             ({"top_p": 0}, InvalidValueError, "`top_p` is 0"),
             ({"top_p": 1.5}, InvalidValueError, "`top_p` is 1.5"),
             ({"min_p": 2}, InvalidValueError, "`min_p` is 2"),
+            ({"repetition_penalty": 0}, InvalidValueError, "`repetition_penalty` is 0"),
+            ({"repetition_penalty": math.nan}, InvalidValueError, "`repetition_penalty` is nan"),
+            ({"repetition_penalty": "1,3"}, InvalidTypeError, "`repetition_penalty` is '1,3'"),
+            (
+                {"repetition_penalty": 2, "unit": "byte"},
+                InvalidValueError,
+                "penalty on tokens",
+            ),
+            ({"repetition_penalty": 2, "mask": lambda text: b"a"}, InvalidValueError, "leave out `mask`"),
             ({"top_k": 0}, InvalidValueError, "`top_k` is 0"),
             ({"seed": -1}, InvalidValueError, "`seed` is -1"),
             ({"n": 0}, InvalidValueError, "`n` is 0"),

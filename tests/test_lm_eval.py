@@ -197,6 +197,7 @@ class TestOptions:
             ({"temperature": 0.7, "top_k": 3, "top_p": 0.9, "min_p": 0.1, "seed": 7}, None),
             ({"temperature": 0.7, "top_k": -1, "top_p": 1.0, "min_p": 0.0}, {"temperature": 0.7}),
             ({"do_sample": True, "top_k": None, "num_beams": 1}, {"temperature": 1.0}),
+            ({"repetition_penalty": 1.2}, {"temperature": 0.0, "repetition_penalty": 1.2}),
             ({"do_sample": False, "use_cache": True, "no_such": None}, {"temperature": 0.0}),
         ],
     )
@@ -229,6 +230,7 @@ class TestOptions:
             {"temperature": -1},
             {"temperature": "hot"},
             {"top_p": 2, "do_sample": True},
+            {"repetition_penalty": 0},
             {"until": 3},
             {"until": ["a", 3]},
         ],

@@ -7,8 +7,9 @@ A message names the argument, the value it had, the rule it broke and what to do
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -124,6 +125,20 @@ def bad_asserted(argument: str, value: Any, rule: str, instead: str = "") -> Ass
 def bad_type(argument: str, value: Any, rule: str, instead: str = "") -> InvalidTypeError:
     """An `InvalidTypeError` worded in the house style; the type of `value` is named too."""
     return InvalidTypeError(_sentence(argument, value, rule, instead, f" (a {type(value).__name__})"))
+
+
+def check_names(given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse an option that does not exist.
+
+    Raises:
+        InvalidTypeError: with the name that is close to it, and all there are.
+    """
+    names = list(known)
+    for name in given:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, 1)
+            meant = f" Did you mean `{close[0]}`?" if close else ""
+            raise InvalidTypeError(f"`{name}` is no option here.{meant} Known are {', '.join(names)}.")
 
 
 @contextmanager

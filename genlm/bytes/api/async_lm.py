@@ -5,22 +5,23 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from genlm.bytes.byte_lm import BeamParams, ByteBeamState
 from genlm.bytes.errors import GenlmBytesError, UnsupportedModelError, bad_type, bad_value, called
+from genlm.bytes.options import GenerationOptions, Options, spelled_out
 from genlm.bytes.trie import TokenByteTrie
 from genlm.bytes.vocab import byte_vocab, end_strings, shared_trie, start_context
 
 if TYPE_CHECKING:
     import torch
 
-    from genlm.bytes.generate import Completion, Mask, Read, Stream
+    from genlm.bytes.generate import Completion, Read, Stream
     from genlm.bytes.generate.next_bytes import AsyncNextBytes
     from genlm.bytes.prompt import Prompt
-    from genlm.bytes.score import Score, WordSurprisals
+    from genlm.bytes.score import Score, ScoringOptions, WordSurprisals
 
 __all__ = ["AsyncByteLM"]
 
@@ -142,28 +143,9 @@ class AsyncByteLM:
         read = await self._read(context, method=method)
         return AsyncNextBytes(await read.beam.logp_next(), read.beam, read.text)
 
+    @spelled_out
     async def complete(
-        self,
-        prompt: Any,
-        *,
-        max_bytes: int | None = None,
-        max_tokens: int | None = None,
-        stop: str | bytes | Sequence[str | bytes] | None = None,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        seed: int | None = None,
-        n: int = 1,
-        best_of: int | None = None,
-        unit: Literal["token", "byte"] | None = None,
-        token_healing: bool = True,
-        method: str = "tokenize",
-        valid_utf8: bool = True,
-        mask: Callable[[bytes], Any] | Mask | None = None,
-        echo: bool = False,
-        suffix: str | bytes | None = None,
-        fim: Sequence[str | int | None] | None = None,
+        self, prompt: Any, *, n: int = 1, best_of: int | None = None, **options: Unpack[GenerationOptions]
     ) -> Completion | list[Any]:
         """Continue a text from wherever it stops; or each of a list of texts, as one batch.
 
@@ -171,92 +153,52 @@ class AsyncByteLM:
             prompt: str; bytes; chat messages, `[{"role": …, "content": …}, …]`, where a last message of
                 the assistant is continued; parts, a tuple or list of text and special tokens' ids; or a
                 list of prompts (a list without ids and messages).
-            max_bytes: the most new bytes; 256 if `max_tokens` is not given either.
-            max_tokens: the most new tokens. Not where bytes are drawn.
-            stop: a string, or several, before which the completion ends.
-            temperature: 0 takes the likeliest; None means 1 where anything that only drawing has is
-                asked for (`seed`, `top_k`, `top_p`, `min_p`, `n`, `best_of`), and else 0.
-            top_k: draw among the k likeliest.
-            top_p: draw among the likeliest that together reach this probability.
-            min_p: draw among those at least this many times as likely as the likeliest.
-            seed: makes the draw reproducible, whatever else runs.
             n: how many completions of each prompt.
             best_of: draw this many and give the `n` of the highest log-probability a byte.
-            unit: what is drawn, and what temperature and truncation therefore act on: `"token"` or
-                `"byte"`. None means tokens, and bytes where there is a mask.
-            token_healing: whether the prompt's end may lie inside a token. False takes it for a
-                boundary, as `transformers.generate` does.
-            method: how the prompt is read; see `ByteBeamState.prefill`. `"tokenize"` follows the tokenizer up
-                to the last word, and considers all tokenizations of the rest: the price of one forward.
-                `"beam"` considers all of the whole prompt.
-            valid_utf8: forbid bytes that cannot continue a character.
-            mask: what may come next; see `genlm.bytes.generate.constraint`.
-            echo: give the prompt back before the new text.
-            suffix: what stands after the place that is to be filled, for models trained to fill in the
-                middle; the prompt is then what stands before, and str or bytes.
-            fim: names or ids of the model's prefix, suffix and middle tokens; None looks for those of a
-                known family.
+            **options: see `GenerationOptions`.
 
         Returns:
             A `Completion`; a list of them if `n` is above 1; and for a list of prompts a list of these.
 
         Raises:
             ValueError: an option out of range, a prompt that the model cannot read.
-            TypeError: an option or a prompt of the wrong type.
+            TypeError: an option or a prompt of the wrong type, or an option that does not exist.
         """
-        from genlm.bytes.generate import Options, complete
+        from genlm.bytes.generate import complete
         from genlm.bytes.prompt import is_batch
         from genlm.bytes.util.gather import gather
 
-        options, n, best_of = Options.for_complete(
-            n,
-            best_of,
-            max_bytes=max_bytes,
-            max_tokens=max_tokens,
-            stop=stop,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            seed=seed,
-            unit=unit,
-            token_healing=token_healing,
-            method=method,
-            valid_utf8=valid_utf8,
-            mask=mask,
-            echo=echo,
-            suffix=suffix,
-            fim=fim,
-        )
+        checked = Options.of(options, n, best_of)
 
         async def one(single: Any) -> Completion | list[Completion]:
-            read = await self._read(single, name="prompt", **options.reading)
-            found = await complete(read, options, n, best_of)
-            return found if n > 1 else found[0]
+            read = await self._read(single, name="prompt", **checked.reading)
+            found = await complete(read, checked)
+            return found if checked.n > 1 else found[0]
 
         if is_batch(prompt):
             return list(await gather(one(single) for single in prompt))
         return await one(prompt)
 
-    def stream(self, prompt: Any, **options: Any) -> Stream:
+    @spelled_out
+    def stream(self, prompt: Any, **options: Unpack[GenerationOptions]) -> Stream:
         """A completion as it comes: `async for chunk in lm.stream("…"): print(chunk, end="")`.
 
         Args:
             prompt: as for `complete`, but one.
-            **options: as for `complete`, without `n` and `best_of`.
+            **options: see `GenerationOptions`.
 
         Returns:
             A `Stream`; its `completion` holds the whole when it has ended.
         """
-        from genlm.bytes.generate import Options, Stream
+        from genlm.bytes.generate import Stream
 
-        checked = Options(**options)
+        checked = Options.of(options)
         return Stream(lambda: self._read(prompt, name="prompt", **checked.reading), checked)
 
     # -- scoring --------------------------------------------------------------------------------------
 
     async def score(
-        self, text: Any, context: Any = b"", *, end: bool = False, **options: Any
+        self, text: Any, context: Any = b"", *, end: bool = False, **options: Unpack[ScoringOptions]
     ) -> Score | list[Score]:
         """How probable each byte of a text is, given the context and the bytes before it.
 
@@ -264,10 +206,7 @@ class AsyncByteLM:
             text: str or bytes; or a list of them, which are read concurrently.
             context: what stands before it, as a prompt of `complete`; or a list of prompts, one a text.
             end: whether the text ends there, so that its end counts too.
-            **options: `on_impossible`: `"error"`, or `"inf"` to give a byte that the model cannot write minus
-                infinity, and the bytes after it nan; `method`: how the context is read, `"beam"` by default;
-                `window`, `overlap`: tokens of a sliding window for long texts, see
-                `genlm.bytes.score.Window`; `at_once`: texts read at the same time.
+            **options: see `genlm.bytes.score.ScoringOptions`.
 
         Returns:
             A `Score`, or a list of them.
@@ -282,7 +221,7 @@ class AsyncByteLM:
 
         texts, single = texts_of(text, "text")
         contexts = contexts_of(context, len(texts), is_batch(context))
-        found = await Scorer(self._begin, **options).scores(texts, contexts, end)
+        found = await Scorer.of(self._begin, options).scores(texts, contexts, end)
         return found[0] if single else found
 
     async def word_surprisal(
@@ -296,7 +235,7 @@ class AsyncByteLM:
         base: float = 2,
         context: Any = b"",
         punctuation: bool | str = False,
-        **options: Any,
+        **options: Unpack[ScoringOptions],
     ) -> WordSurprisals:
         """The surprisal of each word of some texts, beside the sum over the tokenizer's own tokens.
 
@@ -328,7 +267,7 @@ class AsyncByteLM:
         found, single = texts_of(texts)
         rule = rule_of(boundary, sep, punctuation, base, spans)
         with called(text="texts"):
-            return await Scorer(self._begin, **options).surprisals(
+            return await Scorer.of(self._begin, options).surprisals(
                 found,
                 contexts_of(context, len(found), is_batch(context)),
                 for_each("words", words, single, len(found)),
@@ -344,7 +283,7 @@ class AsyncByteLM:
         out: str | os.PathLike[str] | None = None,
         format: Literal["npz", "safetensors"] = "npz",
         texts_per_shard: int = 64,
-        **options: Any,
+        **options: Unpack[ScoringOptions],
     ) -> Any:
         """What could have stood at each byte of some texts: natural log-probabilities of every next byte.
 
@@ -371,14 +310,14 @@ class AsyncByteLM:
 
         found, single = texts_of(texts)
         contexts = contexts_of(context, len(found), is_batch(context))
-        scorer = Scorer(self._begin, **options)
+        scorer = Scorer.of(self._begin, options)
         if out is None:
             with called(text="texts"):
                 arrays = await scorer.arrays(found, contexts)
             return arrays[0] if single else arrays
         config = getattr(getattr(self.llm, "model", None), "config", None)
         model = str(getattr(config, "_name_or_path", "") or type(self.llm).__name__)
-        settings = settings_of(self.params, model, context, options)
+        settings = settings_of(self.params, model, context, dict(options))
         with called(text="texts"):
             return await scorer.write_arrays(found, contexts, out, format, texts_per_shard, settings)
 

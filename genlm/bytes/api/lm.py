@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 from genlm.bytes.api.async_lm import AsyncByteLM
 from genlm.bytes.api.loop import run
-from genlm.bytes.byte_lm import BeamParams, ByteBeamState
+from genlm.bytes.byte_lm import BeamParams
+from genlm.bytes.options import GenerationOptions, spelled_out
 
 if TYPE_CHECKING:
     import torch
 
     from genlm.bytes.api.sync_results import NextBytes, SyncStream
-    from genlm.bytes.generate import Completion, Mask
-    from genlm.bytes.score import Score, WordSurprisals
 
 __all__ = ["ByteLM"]
 
 T = TypeVar("T")
+P = ParamSpec("P")
+
+
+def _plain(
+    method: Callable[Concatenate[AsyncByteLM, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[ByteLM, P], T]:
+    """A coroutine method as a plain one, with the same arguments and the same documentation."""
+
+    @functools.wraps(method)
+    def call(self: ByteLM, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        found: T = run(getattr(self.asynchronous, method.__name__)(*args, **kwargs))
+        return found
+
+    return call
 
 
 class ByteLM:
@@ -111,9 +125,8 @@ class ByteLM:
 
     # -- asking ---------------------------------------------------------------------------------------
 
-    def beam(self, context: Any = b"", *, method: str = "beam") -> ByteBeamState:
-        """The beam after a context; see `AsyncByteLM.beam`. Its own methods are coroutines: see `run`."""
-        return run(self.asynchronous.beam(context, method=method))
+    beam = _plain(AsyncByteLM.beam)
+    complete = _plain(AsyncByteLM.complete)
 
     def next(self, context: Any = b"", *, method: str = "tokenize") -> NextBytes:
         """Natural log-probabilities of the next byte, `[258]`, the end last; `.chars()` for characters.
@@ -126,63 +139,13 @@ class ByteLM:
 
         return NextBytes(run(self.asynchronous.next(context, method=method)))
 
-    def complete(
-        self,
-        prompt: Any,
-        *,
-        max_bytes: int | None = None,
-        max_tokens: int | None = None,
-        stop: str | bytes | Sequence[str | bytes] | None = None,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        seed: int | None = None,
-        n: int = 1,
-        best_of: int | None = None,
-        unit: Literal["token", "byte"] | None = None,
-        token_healing: bool = True,
-        method: str = "tokenize",
-        valid_utf8: bool = True,
-        mask: Callable[[bytes], Any] | Mask | None = None,
-        echo: bool = False,
-        suffix: str | bytes | None = None,
-        fim: Sequence[str | int | None] | None = None,
-    ) -> Completion | list[Any]:
-        """Continue a text from wherever it stops; or each of a list of texts, as one batch.
-
-        Everything as for `AsyncByteLM.complete`.
-        """
-        return run(
-            self.asynchronous.complete(
-                prompt,
-                max_bytes=max_bytes,
-                max_tokens=max_tokens,
-                stop=stop,
-                temperature=temperature,
-                top_k=top_k,
-                top_p=top_p,
-                min_p=min_p,
-                seed=seed,
-                n=n,
-                best_of=best_of,
-                unit=unit,
-                token_healing=token_healing,
-                method=method,
-                valid_utf8=valid_utf8,
-                mask=mask,
-                echo=echo,
-                suffix=suffix,
-                fim=fim,
-            )
-        )
-
-    def stream(self, prompt: Any, **options: Any) -> SyncStream:
+    @spelled_out
+    def stream(self, prompt: Any, **options: Unpack[GenerationOptions]) -> SyncStream:
         """A completion as it comes: `for chunk in lm.stream("…"): print(chunk, end="")`.
 
         Args:
             prompt: as for `complete`, but one.
-            **options: as for `complete`, without `n` and `best_of`.
+            **options: see `GenerationOptions`.
 
         Returns:
             An iterator; its `completion` holds the whole when it has ended.
@@ -193,66 +156,14 @@ class ByteLM:
 
     # -- scoring --------------------------------------------------------------------------------------
 
-    def score(
-        self, text: Any, context: Any = b"", *, end: bool = False, **options: Any
-    ) -> Score | list[Score]:
-        """How probable each byte of a text is, given what is before it; see `AsyncByteLM.score`."""
-        return run(self.asynchronous.score(text, context, end=end, **options))
-
-    def word_surprisal(
-        self,
-        texts: Any,
-        words: Sequence[Any] | None = None,
-        spans: Sequence[Any] | None = None,
-        *,
-        sep: str | None = " ",
-        boundary: Literal["trailing", "leading", "none"] | None = None,
-        base: float = 2,
-        context: Any = b"",
-        punctuation: bool | str = False,
-        **options: Any,
-    ) -> WordSurprisals:
-        """The surprisal of each word of some texts; see `AsyncByteLM.word_surprisal`."""
-        return run(
-            self.asynchronous.word_surprisal(
-                texts,
-                words,
-                spans,
-                sep=sep,
-                boundary=boundary,
-                base=base,
-                context=context,
-                punctuation=punctuation,
-                **options,
-            )
-        )
-
-    def byte_logprobs(
-        self,
-        texts: Any,
-        context: Any = b"",
-        *,
-        out: str | os.PathLike[str] | None = None,
-        format: Literal["npz", "safetensors"] = "npz",
-        texts_per_shard: int = 64,
-        **options: Any,
-    ) -> Any:
-        """Natural log-probabilities of every next byte, `[n, 257]`; see `AsyncByteLM.byte_logprobs`."""
-        return run(
-            self.asynchronous.byte_logprobs(
-                texts, context, out=out, format=format, texts_per_shard=texts_per_shard, **options
-            )
-        )
+    score = _plain(AsyncByteLM.score)
+    word_surprisal = _plain(AsyncByteLM.word_surprisal)
+    byte_logprobs = _plain(AsyncByteLM.byte_logprobs)
 
     # -- ending ---------------------------------------------------------------------------------------
 
-    def forget(self, *, deterministic: bool | None = None, reproducible: bool | None = None) -> None:
-        """Forget what has been read; see `AsyncByteLM.forget`."""
-        run(self.asynchronous.forget(deterministic=deterministic, reproducible=reproducible))
-
-    def close(self) -> None:
-        """Let the model go. It may be called again."""
-        run(self.asynchronous.close())
+    forget = _plain(AsyncByteLM.forget)
+    close = _plain(AsyncByteLM.close)
 
     def __enter__(self) -> Self:
         return self

@@ -146,6 +146,14 @@ class StatefulTokenizedLM:
         """Whether `logp_next` answers at once, without running the model."""
         return self.node.logps is not None
 
+    @property
+    def log_normalizer(self) -> float:
+        """What to add to `logp_next()`, once that has been awaited, to have the model's logits.
+
+        0 for a model that gives log-probabilities only: they are logits too.
+        """
+        return getattr(self._node, "log_normalizer", 0.0)
+
     async def logp_next(self) -> Float[Tensor, " logits"]:
         """Natural log-probabilities of the next token, indexed by token id.
 

@@ -14,6 +14,7 @@ from genlm.bytes.cli.sampling import Sampling
 from genlm.bytes.cli.shared import Shared
 from genlm.bytes.cli.source import TextInput, argument_text, as_text
 from genlm.bytes.errors import GenlmBytesError
+from genlm.bytes.options import Options
 
 if TYPE_CHECKING:
     from genlm.bytes import ByteLM
@@ -54,9 +55,7 @@ def chat(
     if sampling.max_bytes is None and sampling.max_tokens is None:
         options["max_bytes"] = LONGEST_ANSWER
     with shared.working("Starting"):  # mistakes are found before the seconds that a model takes to load
-        from genlm.bytes.generate import Options
-
-        Options(**options)
+        Options.of(options)
     question = text.read_text() if text.given else None
     begin = argument_text("begin", begin)
     system = None if system is None else argument_text("system", system)

@@ -20,6 +20,7 @@ from genlm.bytes.cli.output import (
 from genlm.bytes.cli.sampling import Sampling
 from genlm.bytes.cli.shared import Shared
 from genlm.bytes.cli.source import TextInput, argument_bytes, argument_text, as_text
+from genlm.bytes.options import Options
 
 if TYPE_CHECKING:
     from genlm.bytes import ByteLM
@@ -95,7 +96,7 @@ def complete(
     if stream and not single:
         raise typer.BadParameter("only one completion can be streamed", param_hint="--stream")
     with shared.working("Starting"):
-        _check(n, best_of, options)
+        Options.of(options, n, best_of)  # mistakes are found before the seconds that a model takes to load
     with shared.model() as lm:
         given = lm.parse_special(spelled) if parse_special else prompt
         if single and (not shared.as_json if stream is None else stream):
@@ -168,13 +169,6 @@ def _write_all(completions: list[Completion], shared: Shared) -> None:
         write(completion.text, completion.bytes + (b"\n" if len(completions) > 1 else b""))
         write_line_end()
         shared.remark(summary(completion))
-
-
-def _check(n: int, best_of: int | None, options: dict[str, Any]) -> None:
-    """Find mistakes before the seconds that a model takes to load."""
-    from genlm.bytes.generate import Options
-
-    Options.for_complete(n, best_of, **options)
 
 
 def _mask(regex: str | None, schema: Path | None) -> Any:

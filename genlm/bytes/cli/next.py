@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from genlm.bytes.cli.output import bytes_json, number, write_json
-from genlm.bytes.cli.sampling import Method
 from genlm.bytes.cli.shared import Shared
 from genlm.bytes.cli.source import TextInput
+from genlm.bytes.options import Method
 
 if TYPE_CHECKING:
     from genlm.bytes import ByteLM
@@ -28,7 +28,7 @@ def next_byte(
     shared: Shared,
     top: Annotated[int, typer.Option(min=1, help="How many to show.")] = 10,
     chars: Annotated[bool, typer.Option("--chars", help="Whole characters instead of bytes.")] = False,
-    method: Annotated[Method, typer.Option(help="How the text is read.")] = Method.tokenize,
+    method: Annotated[Method, typer.Option(help="How the text is read.")] = "tokenize",
 ) -> None:
     """The probability of each next byte after a text.
 
@@ -44,7 +44,7 @@ def next_byte(
     prompt = text.read()
     with shared.model() as lm:
         with shared.working(f"Reading {len(prompt):,} bytes"):
-            rows = likeliest(lm, prompt, top, chars, str(method))
+            rows = likeliest(lm, prompt, top, chars, method)
         if shared.as_json:
             kind = "characters" if chars else "bytes"
             write_json({"prompt": bytes_json(prompt), "unit": kind, "next": [_json(row) for row in rows]})
@@ -53,7 +53,7 @@ def next_byte(
 
 
 def likeliest(
-    lm: ByteLM, prompt: bytes, top: int, chars: bool, method: str
+    lm: ByteLM, prompt: bytes, top: int, chars: bool, method: Method
 ) -> list[tuple[bytes | None, float]]:
     """What may come next with its natural log-probability, the likeliest first; None is the end."""
     following = lm.next(prompt, method=method)

@@ -1,65 +1,42 @@
-"""The options of `ByteLM.complete` that commands which generate text share."""
+"""The options of `ByteLM.complete` that commands which generate text share, made from `GenerationOptions`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Annotated, Any
+from dataclasses import fields, make_dataclass
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from genlm.bytes.cli.source import argument_bytes
+from genlm.bytes.options import GenerationOptions, Options, first_sentence
 
-__all__ = ["Method", "Sampling", "Unit"]
+__all__ = ["Sampling"]
 
+OWN = ("token_healing", "valid_utf8", "mask", "echo", "suffix", "fim")
+"""What commands have in a form of their own, or not at all."""
+LETTERS = {"temperature": ("--temperature", "-t")}
 
-class Unit(StrEnum):
-    """What is drawn."""
-
-    token = "token"
-    byte = "byte"
-
-
-class Method(StrEnum):
-    """How a prompt is read."""
-
-    tokenize = "tokenize"
-    beam = "beam"
-    heal = "heal"
+_kinds = get_type_hints(GenerationOptions, localns={"Mask": Any}) | {"stop": list[str] | None}
+_defaults = {field.name: field.default for field in fields(Options)}
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How text is generated; the options are those of `ByteLM.complete`, which also checks them."""
+def _option(name: str) -> Any:
+    help = "a string before which to end; may be given several times"
+    if name != "stop":
+        help = first_sentence(name)
+    help = f"{help[:1].upper()}{help[1:]}."
+    return Annotated[_kinds[name], typer.Option(*LETTERS.get(name, ()), help=help)]
 
-    max_bytes: Annotated[int | None, typer.Option(help="The most new bytes; 256 if no limit is given.")] = (
-        None
-    )
-    max_tokens: Annotated[int | None, typer.Option(help="The most new tokens.")] = None
-    stop: Annotated[
-        list[str] | None, typer.Option(help="A string before which to end; may be given several times.")
-    ] = None
-    temperature: Annotated[
-        float | None, typer.Option("--temperature", "-t", help="0, the default, takes the likeliest.")
-    ] = None
-    top_k: Annotated[int | None, typer.Option(help="Draw among the k likeliest.")] = None
-    top_p: Annotated[
-        float | None, typer.Option(help="Draw among the likeliest that together reach this probability.")
-    ] = None
-    min_p: Annotated[
-        float | None,
-        typer.Option(help="Draw among those at least this many times as likely as the likeliest."),
-    ] = None
-    seed: Annotated[int | None, typer.Option(help="Makes a draw reproducible.")] = None
-    unit: Annotated[
-        Unit | None, typer.Option(help="What is drawn, and what temperature and truncation act on.")
-    ] = None
-    method: Annotated[Method, typer.Option(help="How the prompt is read.")] = Method.tokenize
+
+_Fields: Any = make_dataclass(
+    "_Fields", [(name, _option(name), _defaults[name]) for name in _kinds if name not in OWN], frozen=True
+)
+
+
+class Sampling(_Fields):  # type: ignore[misc]
+    """How text is generated; `Options` checks it."""
 
     def options(self) -> dict[str, Any]:
         """Keyword arguments of `ByteLM.complete` and `ByteLM.stream`."""
-        found = dict(vars(self))
-        found["stop"] = [argument_bytes(stop) for stop in self.stop] if self.stop else None
-        found["unit"] = None if self.unit is None else str(self.unit)
-        found["method"] = str(self.method)
-        return found
+        stop = [argument_bytes(stop) for stop in self.stop] if self.stop else None
+        return {**vars(self), "stop": stop}

@@ -17,8 +17,8 @@ from genlm.bytes.byte_lm.context_limits import context_is_full
 from genlm.bytes.errors import EmptyBeamError
 from genlm.bytes.generate.completion import FinishReason
 from genlm.bytes.generate.constraint import Constraint, as_constraint
-from genlm.bytes.generate.options import Options
-from genlm.bytes.generate.truncate import Truncation, draw
+from genlm.bytes.generate.sampling import process, sample, warpers
+from genlm.bytes.options import Options
 from genlm.bytes.util import utf8
 from genlm.bytes.util.symbols import EOS
 
@@ -47,10 +47,10 @@ class ByteDecoder:
     def __init__(self, beam: Any, prompt: bytes, options: Options, rng: np.random.Generator) -> None:
         self._beam = beam
         self._unread: int | bytes | None = None
-        self._truncation: Truncation = options.truncation
+        self._warpers = warpers(options)
         self._constraint: Constraint | None = as_constraint(options.mask)
         self._utf8 = utf8.state_after(prompt) if options.valid_utf8 else None
-        self._rng = rng
+        self._rng = None if options.greedy else rng
         self._logps: list[float] = [0.0]  # after 0, 1, 2 … new bytes
 
     async def step(self) -> Step:
@@ -73,7 +73,7 @@ class ByteDecoder:
         logps_left = np.where(permitted, logps, -np.inf)
         if not logps_left.max() > -math.inf:
             return Step(b"", "dead_end")
-        return self._take(draw_index(self._truncation(logps_left), self._truncation, self._rng), logps, units)
+        return self._take(sample(process(self._warpers, logps_left), self._rng), logps, units)
 
     async def logprob(self, length: int) -> float:
         """Natural log-probability of the first `length` new bytes."""
@@ -117,8 +117,3 @@ class ByteDecoder:
                 return False
             constraint = constraint.advance(byte)
         return True
-
-
-def draw_index(ps: Float[np.ndarray, " n"], truncation: Truncation, rng: np.random.Generator) -> int:
-    """An index drawn from a distribution; the likeliest where nothing is left to chance."""
-    return int(ps.argmax()) if truncation.greedy else draw(ps, rng)

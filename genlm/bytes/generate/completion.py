@@ -43,7 +43,7 @@ class Completion:
             with `valid_utf8=False`) appear as U+FFFD. With `echo=True` the prompt stands before it.
         bytes: exactly the new bytes; with `echo=True` after the prompt's.
         logprob: natural log-probability of the new bytes given the prompt, under the model as it is
-            (temperature, truncation and masks left out), and of the end where `finish_reason` is
+            (penalty, temperature, truncation and masks left out), and of the end where `finish_reason` is
             `"eos"`. Drawn byte by byte: of the bytes, summed over the beam's tokenizations. Drawn token
             by token: of the bytes by the tokens drawn, a lower bound.
         finish_reason: `"stop"`, `"length"`, `"eos"` or `"dead_end"`.

@@ -6,8 +6,8 @@ import codecs
 
 from genlm.bytes.generate.bytewise import Step
 from genlm.bytes.generate.completion import Chunk, FinishReason
-from genlm.bytes.generate.options import Options
 from genlm.bytes.generate.stops import StopFinder
+from genlm.bytes.options import Options
 from genlm.bytes.util import utf8
 
 __all__ = ["Output", "to_text"]
@@ -31,7 +31,7 @@ class Output:
         self.text = bytearray()
         self.reason: FinishReason | None = None
         self.stop: bytes | None = None
-        self._finder = StopFinder((*options.stops, *stops))
+        self._finder = StopFinder((*options.stop, *stops))
         self._max_bytes = options.max_bytes
         self._max_tokens = options.max_tokens
         self._shown = 0

@@ -12,9 +12,9 @@ from genlm.bytes.byte_lm.context_limits import depth
 from genlm.bytes.errors import GenlmBytesError
 from genlm.bytes.generate.bytewise import ByteDecoder, Step
 from genlm.bytes.generate.completion import Chunk, Completion, Usage
-from genlm.bytes.generate.options import Options
 from genlm.bytes.generate.output import Output, to_text
 from genlm.bytes.generate.tokenwise import TokenDecoder
+from genlm.bytes.options import Options
 from genlm.bytes.util.gather import gather
 
 __all__ = ["Read", "Stream", "complete"]
@@ -97,13 +97,12 @@ def random_numbers(seed: int | None, sample: int) -> np.random.Generator:
     return np.random.default_rng(None if seed is None else [seed, sample])
 
 
-async def complete(read: Read, options: Options, n: int = 1, best_of: int | None = None) -> list[Completion]:
+async def complete(read: Read, options: Options) -> list[Completion]:
     """`n` completions of one prompt; the likeliest of `best_of` by log-probability a byte."""
-    count = max(n, best_of or n)
-    found = await gather(Stream(read, options, i).collect() for i in range(count))
-    if count > n:
+    found = await gather(Stream(read, options, i).collect() for i in range(options.count))
+    if options.count > options.n:
         found = sorted(found, key=lambda c: -c.logprob / max(1, c.usage.completion_bytes))
-    return list(found[:n])
+    return list(found[: options.n])
 
 
 async def _completion(read: Read, options: Options, decoder: Decoder, output: Output) -> Completion:

@@ -5,7 +5,8 @@ tokens and stands inside the next, whose first bytes are the last of the prompt.
 all pairs of a candidate and a token that begins so, each by its probability: the candidate's committed
 tokens times the token after them. That settles one tokenization. From there on the model is at a boundary
 between tokens, and goes on as `transformers.generate` would, on the same engine and cache, one context a
-token. Temperature and truncation act on the pairs in the first draw, on tokens in the later ones.
+token. In the first draw a repetition penalty looks at each candidate's own tokens, and temperature and
+truncation act on the pairs; in the later ones on tokens.
 
 At temperature 1 and without truncation the bytes drawn have exactly the distribution that drawing them one
 by one from the beam has: a pair drawn by weight is a draw from the tokenizations that agree with the prompt.
@@ -16,6 +17,7 @@ The pair's token may also end at the edge and give no new byte; it then counts f
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,9 +26,10 @@ from jaxtyping import Bool, Float, Float64, Int
 
 from genlm.bytes.byte_lm import ByteBeamState, LazyTrieState, StatefulTokenizedLM
 from genlm.bytes.byte_lm.context_limits import depth, longest_context
-from genlm.bytes.generate.bytewise import Step, draw_index
-from genlm.bytes.generate.options import Options
+from genlm.bytes.generate.bytewise import Step
+from genlm.bytes.generate.sampling import LogitsProcessor, process, processors, sample, warpers
 from genlm.bytes.generate.token_table import token_table
+from genlm.bytes.options import Options
 from genlm.bytes.util import logsumexp, utf8
 
 __all__ = ["Pairs", "TokenDecoder", "edge_pairs"]
@@ -61,8 +64,8 @@ class TokenDecoder:
     ) -> None:
         self.tokens: int | None = 0
         self._beam = beam
-        self._truncation = options.truncation
-        self._rng = rng
+        self._processors, self._warpers = processors(options), warpers(options)
+        self._rng = None if options.greedy else rng
         self._utf8 = utf8.state_after(prompt) if options.valid_utf8 else None
         self._lm_state: StatefulTokenizedLM | None = None
         self._text = bytearray()
@@ -79,8 +82,8 @@ class TokenDecoder:
             return await self._cover_edge()
         if self._longest is not None and depth(self._lm_state) > self._longest:
             return Step(b"", "length")
-        logps = await self._lm_state.logp_next()
-        token = self._choose(logps)
+        logps = _as_array(await self._lm_state.logp_next())
+        token = self._choose(_processed(self._lm_state, logps, self._processors))
         if token is None:
             return Step(b"", "dead_end")
         return self._take(self._lm_state, b"", token, self._logp, float(logps[token]))
@@ -102,14 +105,14 @@ class TokenDecoder:
         return place.logp + logsumexp(logps[ids])
 
     async def _cover_edge(self) -> Step:
-        pairs = await edge_pairs(self._beam)
+        pairs = await edge_pairs(self._beam, self._processors)
         total = logsumexp(pairs.logps)
-        logps = pairs.logps
+        left = pairs.processed
         if self._utf8 is not None:
-            logps = np.where(self._fits_edge(pairs), logps, -np.inf)
-        if not len(logps) or not logps.max() > -math.inf:
+            left = np.where(self._fits_edge(pairs), left, -np.inf)
+        if not len(left) or not left.max() > -math.inf:
             return Step(b"", "dead_end")
-        index = draw_index(self._truncation(logps), self._truncation, self._rng)
+        index = sample(process(self._warpers, left), self._rng)
         state = pairs.states[int(pairs.owner[index])]
         token, logp = int(pairs.tokens[index]), float(pairs.logps[index]) - state.committed
         return self._take(state.lm_state, state.partial_bytes, token, state.committed - total, logp)
@@ -121,18 +124,18 @@ class TokenDecoder:
         each = zip(pairs.tokens.tolist(), pairs.owner.tolist(), strict=True)
         return np.fromiter((fits(t, self._utf8, skip[i]) for t, i in each), np.bool_, len(pairs.tokens))
 
-    def _choose(self, logps: Float[torch.Tensor, " logits"]) -> int | None:
+    def _choose(self, logps: Float64[np.ndarray, " logits"]) -> int | None:
         """The next token; None if there is none that may be drawn."""
-        if self._truncation.greedy:
+        if self._rng is None:
             # Nearly always the likeliest token may be drawn, and the mask need not be applied.
             token = int(logps.argmax())
             if self._may_be_drawn(token) and float(logps[token]) > -math.inf:
                 return token
         allowed = self._table.allowed(self._utf8, len(logps))
-        left = np.where(allowed, _as_array(logps), -np.inf)
+        left = np.where(allowed, logps, -np.inf)
         if not left.max() > -math.inf:
             return None
-        return draw_index(self._truncation(left), self._truncation, self._rng)
+        return sample(process(self._warpers, left), self._rng)
 
     def _may_be_drawn(self, token: int) -> bool:
         spelled = bool(self._table.spelling.get(token))
@@ -166,22 +169,25 @@ class Pairs:
         owner: which of them, `[pairs]`.
         tokens: the token's id, `[pairs]`.
         logps: natural log-probability of the candidate's committed tokens and this one, `[pairs]`.
+        processed: the same, with the token's after the logits processors, `[pairs]`.
     """
 
     states: list[LazyTrieState]
     owner: Int[np.ndarray, " pairs"]
     tokens: Int[np.ndarray, " pairs"]
     logps: Float64[np.ndarray, " pairs"]
+    processed: Float64[np.ndarray, " pairs"]
 
 
-async def edge_pairs(beam: ByteBeamState) -> Pairs:
+async def edge_pairs(beam: ByteBeamState, steps: Sequence[LogitsProcessor] = ()) -> Pairs:
     """Each candidate of a beam with each token that begins with the bytes it has read of it.
 
     A token that would end the sequence is one of them where a candidate stands between tokens, or where
-    its spelling was read in full as text. Tokens of probability zero are left out.
+    its spelling was read in full as text. Tokens of probability zero are left out. Logits processors
+    (`steps`) act after each candidate's own tokens.
     """
     states = [state for state in beam.states if not state.terminated]
-    owner, tokens, logps = [], [], []
+    owner, tokens, logps, processed = [], [], [], []
     for i, state in enumerate(states):
         table = token_table(state.trie.trie)
         partial = state.partial_bytes
@@ -191,14 +197,24 @@ async def edge_pairs(beam: ByteBeamState) -> Pairs:
             ids = np.array([t for t in ids.tolist() if t not in table.ends or t in read_in_full], np.int64)
         found = _as_array(await state.lm_state.logp_next())
         ids = ids[ids < len(found)]
-        weights = state.committed + found[ids]
-        possible = weights > -math.inf
-        owner.append(np.full(int(possible.sum()), i))
-        tokens.append(ids[possible])
-        logps.append(weights[possible])
+        ids = ids[found[ids] > -math.inf]
+        owner.append(np.full(len(ids), i))
+        tokens.append(ids)
+        logps.append(state.committed + found[ids])
+        processed.append(state.committed + _processed(state.lm_state, found, steps)[ids])
     if not states:
-        return Pairs([], np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
-    return Pairs(states, np.concatenate(owner), np.concatenate(tokens), np.concatenate(logps))
+        return Pairs([], np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), np.zeros(0))
+    return Pairs(states, *map(np.concatenate, (owner, tokens, logps, processed)))
+
+
+def _processed(
+    lm_state: StatefulTokenizedLM, logps: Float64[np.ndarray, " logits"], steps: Sequence[LogitsProcessor]
+) -> Float64[np.ndarray, " logits"]:
+    """Natural log-probabilities of the next token after logits processors."""
+    if not steps:
+        return logps
+    logits = process(steps, logps + lm_state.log_normalizer, lm_state.context)
+    return logits - logsumexp(logits)
 
 
 def _as_array(logps: Float[torch.Tensor, " logits"]) -> Float64[np.ndarray, " logits"]:

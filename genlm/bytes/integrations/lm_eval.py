@@ -27,11 +27,11 @@ from typing import Any, TypeVar
 from genlm.bytes.api import ByteLM
 from genlm.bytes.byte_lm.context_limits import longest_context
 from genlm.bytes.errors import ImpossibleByteError, InvalidValueError, MissingDependencyError, bad_value
-from genlm.bytes.generate import Options
 from genlm.bytes.integrations.lm_eval_chat import Chats
 from genlm.bytes.integrations.lm_eval_context import Dropped, Shortener, say_above_one
 from genlm.bytes.integrations.lm_eval_model import check_beginning, check_known, context_limit, load
 from genlm.bytes.integrations.lm_eval_options import generation_options
+from genlm.bytes.options import Options
 from genlm.bytes.prompt import Prompt, parse_context
 from genlm.bytes.prompt.prompt import as_bytes
 from genlm.bytes.score.scorer import Scorer
@@ -133,7 +133,7 @@ class Answers:
         options = [generation_options(asked, self.max_gen_toks) for _, asked in requests]
         times = Counter[str]()
         for (context, _), option in zip(requests, options, strict=True):
-            Options(**option)  # what is wrong is said before anything is computed
+            Options.of(option)  # what is wrong is said before anything is computed
             if option["temperature"] > 0.0:
                 option["seed"] = int(option.get("seed", random.getrandbits(32))) + times[context]
                 times[context] += 1

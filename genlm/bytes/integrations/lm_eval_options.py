@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from genlm.bytes.errors import bad_type, bad_value
+from genlm.bytes.generate.sampling import PROCESSORS
+from genlm.bytes.options import DRAWING
 
 __all__ = ["generation_options"]
 
@@ -21,14 +23,11 @@ logger = logging.getLogger(__name__)
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 """Names of the most new tokens; of several the first counts, as in the harness."""
 
-DRAWING = ("top_k", "top_p", "min_p", "seed")
-
 NOTHING_ASKED: dict[str, tuple[Any, ...]] = {
     "num_beams": (1,),
     "num_return_sequences": (1,),
     "n": (1,),
     "best_of": (1,),
-    "repetition_penalty": (1,),
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
     "length_penalty": (1,),
@@ -43,7 +42,7 @@ last three never ask for anything: there is one beam, there is a cache, and spec
 
 
 def generation_options(asked: Mapping[str, Any], default_tokens: int) -> dict[str, Any]:
-    """Options for `complete`: `stop`, `max_tokens`, `temperature`, and those that only drawing has.
+    """Options for `complete`: lengths, processors, `temperature`, and what only drawing has.
 
     As in the harness, `do_sample=False` is greedy whatever the temperature; without `do_sample` a temperature
     above 0 draws; `do_sample=True` without a temperature draws at 1.
@@ -62,7 +61,8 @@ def generation_options(asked: Mapping[str, Any], default_tokens: int) -> dict[st
     """
     given = {name: value for name, value in asked.items() if value is not None}
     _check_known(given)
-    found = {"stop": _stops(given.get("until")), "max_tokens": _length(given, default_tokens)}
+    found: dict[str, Any] = {"stop": _stops(given.get("until")), "max_tokens": _length(given, default_tokens)}
+    found |= {name: given[name] for name in PROCESSORS if name in given}
     temperature = _temperature(given)
     drawing = {name: given[name] for name in DRAWING if name in given and not _is_off(name, given[name])}
     if temperature > 0.0:
@@ -74,7 +74,7 @@ def generation_options(asked: Mapping[str, Any], default_tokens: int) -> dict[st
 
 
 def _check_known(given: Mapping[str, Any]) -> None:
-    known = ("until", *LENGTHS, "do_sample", "temperature", *DRAWING)
+    known = ("until", *LENGTHS, "do_sample", "temperature", *PROCESSORS, *DRAWING)
     for name, value in given.items():
         if name in NOTHING_ASKED:
             if value not in NOTHING_ASKED[name]:

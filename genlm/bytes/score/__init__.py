@@ -3,6 +3,7 @@
 from genlm.bytes.score.byte_scores import CharScores, Score
 from genlm.bytes.score.corpus import Filling, RegionOptions, ScoredText, Scoring, TextRecord, score_records
 from genlm.bytes.score.groups import score_groups
+from genlm.bytes.score.scorer import ScoringOptions
 from genlm.bytes.score.shards import read_shards
 from genlm.bytes.score.table import WordSurprisal, WordSurprisals
 from genlm.bytes.score.window import Window
@@ -14,6 +15,7 @@ __all__ = [
     "Score",
     "ScoredText",
     "Scoring",
+    "ScoringOptions",
     "TextRecord",
     "Window",
     "WordSurprisal",

@@ -13,14 +13,14 @@ import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypedDict, TypeVar
 
 import numpy as np
 from jaxtyping import Float32
 
 from genlm.bytes.byte_lm import ByteBeamState
 from genlm.bytes.byte_lm.symbols import split_symbols
-from genlm.bytes.errors import bad_type, bad_value, called
+from genlm.bytes.errors import bad_type, bad_value, called, check_names
 from genlm.bytes.prompt.prompt import Prompt, as_bytes
 from genlm.bytes.prompt.read import read_text
 from genlm.bytes.score.byte_scores import CharScores, Score
@@ -37,7 +37,7 @@ from genlm.bytes.trie.modes import EOT
 from genlm.bytes.util.gather import gather
 from genlm.bytes.util.numbers import whole_number
 
-__all__ = ["Begin", "Scorer"]
+__all__ = ["Begin", "Scorer", "ScoringOptions"]
 
 AT_ONCE = 32
 """Texts read at the same time: enough to fill forwards, few enough for their contexts to be kept."""
@@ -57,16 +57,32 @@ class _Context:
     window: Window | None
 
 
+class ScoringOptions(TypedDict, total=False):
+    """Options of `score`, `word_surprisal` and `byte_logprobs`.
+
+    Attributes:
+        window: tokens of a context, of a sliding window for long texts; see `genlm.bytes.score.Window`.
+        overlap: see `Window.of`.
+        method: how contexts are read, `"beam"` by default; see `ByteBeamState.prefill`.
+        on_impossible: `"error"`, or `"inf"` to give a byte that the model cannot write minus infinity, and
+            the bytes after it nan.
+        at_once: texts read at the same time.
+    """
+
+    window: int | None
+    overlap: int | None
+    method: str
+    on_impossible: str
+    at_once: int
+
+
 class Scorer:
     """Scores texts.
 
     Args:
         begin: see `Begin`.
-        window: tokens of a context; see `Window.of`.
-        overlap: see `Window.of`.
-        method: how contexts are read; see `ByteBeamState.prefill`.
-        on_impossible: see `ByteLM.score`.
-        at_once: texts read at the same time.
+
+    The others are `ScoringOptions`.
     """
 
     def __init__(
@@ -85,6 +101,12 @@ class Scorer:
         self._method = method
         self._on_impossible = on_impossible
         self._at_once = asyncio.Semaphore(whole_number("at_once", at_once, 1) or AT_ONCE)
+
+    @classmethod
+    def of(cls, begin: Begin, options: ScoringOptions) -> Self:
+        """One with the options that a caller has given by name; a TypeError if one does not exist."""
+        check_names(options, ScoringOptions.__annotations__)
+        return cls(begin, **options)
 
     async def scores(self, texts: Sequence[bytes], contexts: Sequence[Any], end: bool) -> list[Score]:
         """The score of each text, after its context or after the one for all."""

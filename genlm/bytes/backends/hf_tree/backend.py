@@ -158,7 +158,9 @@ class HFTreeBackend(Backend):
         most = math.inf if model.switch is None else model.switch
         found = self._run_tree(model, [node for node in wanted if node.depth <= most])
         twins = {self._twins.of(node): node for node in wanted if node.depth > most}
-        return found | {twins[twin]: row for twin, row in self._run_tree(model, list(twins)).items()}
+        for twin, row in self._run_tree(model, list(twins)).items():
+            found[twins[twin]], twins[twin].log_normalizer = row, twin.log_normalizer
+        return found
 
     def _gave_nan(self, node: ContextNode) -> ModelOutputError:
         return ModelOutputError(

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Float32
 
+from genlm.bytes.backends.hf_tree.forward import normalized
 from genlm.bytes.backends.hf_tree.kv_cache import KVCache
 from genlm.bytes.backends.hf_tree.positions import longest_of
 from genlm.bytes.contexts.tree import ContextNode
@@ -88,11 +89,11 @@ class UncachedModel:
         self.forwards += 1
         self.tokens += sum(map(len, contexts))
         at = {position: i if self._keeps_logits else position for i, position in enumerate(kept)}
-        return {
-            node: torch.log_softmax(row[at[node.depth - 1]], dim=-1, dtype=torch.float32).cpu()
-            for row, inside in zip(logits, covering.values(), strict=True)
-            for node in inside
-        }
+        found: _Found = {}
+        for row, inside in zip(logits, covering.values(), strict=True):
+            rows = normalized(inside, row[[at[node.depth - 1] for node in inside]])
+            found |= dict(zip(inside, rows, strict=True))
+        return found
 
     @torch.no_grad()
     def check(self) -> None:
