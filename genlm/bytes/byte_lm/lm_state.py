@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from copy import copy
+from copy import copy, deepcopy
 from typing import Any, Self
 
 from jaxtyping import Float
@@ -130,6 +130,14 @@ class StatefulTokenizedLM:
         else:
             after._context, after.node = None, self.node.child(token)
         return after
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        other = memo[id(self)] = copy(self)
+        other.model = deepcopy(self.model, memo)
+        vars(other).update(deepcopy(vars(self), memo))
+        other._cached = cached(other.model)  # locks and threads are not copied
+        other._place(list(self.context))
+        return other
 
     @property
     def batches(self) -> bool:
