@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from copy import copy
+from copy import copy, deepcopy
 from typing import Any, Self
 
 from jaxtyping import Float
@@ -131,6 +131,14 @@ class StatefulTokenizedLM:
             after._context, after.node = None, self.node.child(token)
         return after
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        other = memo[id(self)] = copy(self)
+        other.model = deepcopy(self.model, memo)
+        vars(other).update(deepcopy(vars(self), memo))
+        other._cached = cached(other.model)  # locks and threads are not copied
+        other._place(list(self.context))
+        return other
+
     @property
     def batches(self) -> bool:
         """Whether contexts asked for together cost less, so that asking ahead of time pays."""
@@ -152,7 +160,7 @@ class StatefulTokenizedLM:
 
         0 for a model that gives log-probabilities only: they are logits too.
         """
-        return getattr(self._node, "log_normalizer", 0.0)
+        return getattr(self.node, "log_normalizer", 0.0)
 
     async def logp_next(self) -> Float[Tensor, " logits"]:
         """Natural log-probabilities of the next token, indexed by token id.
