@@ -98,9 +98,9 @@ class TestOutputs:
     def test_arrays(self, tmp_path: Path) -> None:
         asked = Asked(Unit.region, (), 2.0, False)
         kind = format_of(tmp_path / "x.npz", asked)
-        spool = tmp_path / "x.npz.part"
-        spool.write_bytes(kind.head() + kind.piece(result(), Totals()))
-        kind.seal(spool, tmp_path / "x.npz")
+        kind.growing.write_bytes(kind.head() + kind.piece(result(), Totals()))
+        with kind.path.open("wb") as file:
+            kind.made(file)
         with np.load(tmp_path / "x.npz") as arrays:
             assert arrays["above_one"].tolist() == [3] and arrays["region_above_one"].tolist() == [0, 2]
             assert arrays["above_one"].dtype == np.int64

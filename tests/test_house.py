@@ -190,6 +190,7 @@ class TestExports:
 
 LAYERS = [
     {"errors", "escaping", "on_demand"},
+    {"resumable"},
     {"util", "trie", "vocab"},  # what they may take of each other: SIDEWAYS
     {"models"},
     {"byte_lm"},
@@ -208,6 +209,7 @@ FOR_CLIENTS = {
     "genlm.bytes", "genlm.bytes.byte_lm", "genlm.bytes.trie", "genlm.bytes.util", "genlm.bytes.models",
     "genlm.bytes.errors", "genlm.bytes.generate", "genlm.bytes.generate.grammar", "genlm.bytes.score",
     "genlm.bytes.engine", "genlm.bytes.escaping", "genlm.bytes.show", "genlm.bytes.integrations.ray",
+    "genlm.bytes.resumable",
 }  # fmt: skip
 
 

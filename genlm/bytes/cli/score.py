@@ -229,12 +229,12 @@ def _settings(shared: Shared, scoring: Scoring, asked: Asked) -> dict[str, Any]:
 def _files(
     asked: Asked, out: Path | None, html: Path | None, overwrite: bool, settings: dict[str, Any]
 ) -> Files | None:
-    from genlm.bytes.cli.scoring.files import Files, Output
+    from genlm.bytes.cli.scoring.files import Files
     from genlm.bytes.cli.scoring.formats import Html, format_of
 
-    outputs = [] if out is None else [Output(out, format_of(out, asked))]
+    outputs = [] if out is None else [format_of(out, asked)]
     if html is not None:
-        outputs.append(Output(html, Html(asked)))
+        outputs.append(Html(html, asked))
     # A page alone is made anew each time.
     return Files(outputs, settings, overwrite, keep=out is not None) if outputs else None
 

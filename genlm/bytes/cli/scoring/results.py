@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -16,7 +15,6 @@ from genlm.bytes.cli.scoring import heat, rows
 from genlm.bytes.cli.scoring.formats import Asked
 from genlm.bytes.cli.scoring.jsontext import dumps
 from genlm.bytes.cli.scoring.totals import Totals
-from genlm.bytes.errors import bad_value
 from genlm.bytes.show import draw_heat, draw_scale, safe_text
 
 if TYPE_CHECKING:
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
     from genlm.bytes.score import ScoredText
 
 __all__ = ["show", "write"]
-
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def show(results: Iterable[ScoredText], asked: Asked, as_json: bool) -> Totals:
@@ -53,35 +49,11 @@ def write(results: Iterable[ScoredText], files: Files) -> Totals:
     Raises:
         ValueError: a file cannot be written.
     """
-    try:
+    with closing(files):
         for result in results:
-            with _writing(files):
-                files.add(result)
-        with _writing(files):
-            files.finish()
-    finally:
-        try:
-            with _writing(files):
-                files.keep_what_came()
-        finally:
-            with _writing(files):
-                files.close()
+            files.add(result)
+        files.finish()
     return files.totals
-
-
-@contextmanager
-def _writing(files: Files) -> Iterator[None]:
-    """What the disk says, as an error of ours: what failed, why, and what to do."""
-    try:
-        yield
-    except OSError as error:
-        name = str(error.filename or files.outputs[0].path)
-        why = f"cannot be written: {error.strerror or type(error).__name__}"
-        full = error.errno in FULL
-        again = (
-            "The same command goes on when there is room." if full else "The same command goes on from here."
-        )
-        raise bad_value(files.option(name), name, why, again if files.keep else "") from None
 
 
 def _documents(results: Iterable[ScoredText], asked: Asked) -> Totals:

@@ -1,7 +1,7 @@
 """The texts to score: from the command line, stdin, files; whole, by lines, or from a table's column.
 
-Texts are read as they are needed: an input may be larger than memory. A file that is one text is scored as its
-bytes stand; a byte order mark at the head of lines or of a table is no text. A text's name (its id) is
+Texts are read as they are needed: an input may be larger than memory. A file that is one text is scored as
+its bytes stand; a byte order mark at the head of lines or of a table is no text. A text's name (its id) is
 
 - the file, as it was given, where a file is one text; `-` for stdin; 1, 2, … for texts typed;
 - the line, or the row of the table (from 1, the head line not counted), where it is one of many; with
@@ -44,11 +44,17 @@ class Texts:
     file: Annotated[
         list[Path] | None,
         typer.Option(
-            "--file", "-f", rich_help_panel=PANEL, help="Read a file, as its bytes stand; what else is given are files too."
+            "--file",
+            "-f",
+            rich_help_panel=PANEL,
+            help="Read a file, as its bytes stand; what else is given are files too.",
         ),
     ] = None
     lines: Annotated[
-        bool, typer.Option("--lines", "-l", rich_help_panel=PANEL, help="Each line is a text; a byte order mark is none.")
+        bool,
+        typer.Option(
+            "--lines", "-l", rich_help_panel=PANEL, help="Each line is a text; a byte order mark is none."
+        ),
     ] = False
     column: Annotated[
         str | None,
