@@ -25,9 +25,10 @@ from toy import TOY, ToyLM
 from genlm.bytes import ByteLM
 from genlm.bytes.cli.scoring import files
 from genlm.bytes.cli.scoring.files import Files
-from genlm.bytes.cli.scoring.formats import Asked, Html, format_of
+from genlm.bytes.cli.scoring.formats import Html, format_of
 from genlm.bytes.cli.scoring.parts import Unit
 from genlm.bytes.cli.scoring.results import write
+from genlm.bytes.cli.scoring.rows import Asked
 from genlm.bytes.errors import InvalidValueError
 from genlm.bytes.score import (
     Filling,

@@ -24,7 +24,7 @@ from genlm.bytes.cli.source import argument_bytes
 
 if TYPE_CHECKING:
     from genlm.bytes.cli.scoring.files import Files
-    from genlm.bytes.cli.scoring.formats import Asked
+    from genlm.bytes.cli.scoring.rows import Asked
     from genlm.bytes.cli.scoring.source import Source
     from genlm.bytes.score import Scoring, TextRecord
 
@@ -90,7 +90,7 @@ def score(
         for source in sources:
             ending.callback(source.close)
         with shared.working("Starting"):  # mistakes are found before the seconds that a model takes to load
-            from genlm.bytes.cli.scoring.formats import Asked
+            from genlm.bytes.cli.scoring.rows import Asked
             from genlm.bytes.score import Scoring
 
             shared.params()
@@ -203,8 +203,6 @@ def _apart(sources: list[Source], out: Path | None, html: Path | None, parts: Pa
 
 def _settings(shared: Shared, scoring: Scoring, asked: Asked) -> dict[str, Any]:
     """What decides the figures and their form: files made by others are not gone on with."""
-    from genlm.bytes.cli.scoring.rows import head
-
     params = shared.params()
     return {
         "command": "genlm-bytes score",
@@ -222,7 +220,7 @@ def _settings(shared: Shared, scoring: Scoring, asked: Asked) -> dict[str, Any]:
         "overlap": scoring.overlap,
         "rows": str(asked.unit),
         "columns": list(asked.fields),
-        "figures": head(asked.unit, (), asked.end)[1:],
+        "figures": list(asked.figures),
     }
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from genlm.bytes.cli.scoring import heat, npz, rows
-from genlm.bytes.cli.scoring.parts import Unit
 from genlm.bytes.cli.scoring.totals import Totals
 from genlm.bytes.errors import bad_value
 from genlm.bytes.resumable import Output
@@ -17,24 +14,7 @@ from genlm.bytes.show import page_opening
 if TYPE_CHECKING:
     from genlm.bytes.score import ScoredText
 
-__all__ = ["Asked", "Format", "Html", "format_of"]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What decides the form of results.
-
-    Attributes:
-        unit: what a row is about.
-        fields: the columns carried along.
-        base: of the logarithms.
-        end: whether the ends of texts count.
-    """
-
-    unit: Unit
-    fields: tuple[str, ...]
-    base: float
-    end: bool
+__all__ = ["Format", "Html", "format_of"]
 
 
 class Format(Output):
@@ -45,13 +25,13 @@ class Format(Output):
         asked: what decides the form.
     """
 
-    def __init__(self, path: Path, asked: Asked) -> None:
+    def __init__(self, path: Path, asked: rows.Asked) -> None:
         super().__init__(path)
         self.asked = asked
 
-    @abstractmethod
     def piece(self, result: ScoredText, before: Totals) -> bytes:
         """What a text adds, after others with these sums."""
+        raise NotImplementedError
 
     def foot(self, totals: Totals) -> bytes:
         """What it ends with."""
@@ -62,19 +42,17 @@ class Tsv(Format):
     """Tab-separated values with a head line."""
 
     def head(self) -> bytes:
-        asked = self.asked
-        return rows.tsv([rows.head(asked.unit, asked.fields, asked.end)])
+        return rows.tsv([self.asked.head])
 
     def piece(self, result: ScoredText, before: Totals) -> bytes:
-        asked = self.asked
-        return rows.tsv(list(rows.rows(result, asked.unit, asked.fields, asked.base, asked.end)))
+        return rows.tsv(rows.rows(result, self.asked))
 
 
 class Jsonl(Format):
     """A JSON document a line, one for each text."""
 
     def piece(self, result: ScoredText, before: Totals) -> bytes:
-        return rows.line(rows.document(result, self.asked.unit, self.asked.base))
+        return rows.line(rows.document(result, self.asked))
 
 
 class Npz(Format):
@@ -98,26 +76,26 @@ class Html(Format):
     option = "html"
 
     def head(self) -> bytes:
-        return heat.page_head(self.asked.unit, self.asked.base).encode()
+        return heat.page_head(self.asked).encode()
 
     def opening(self) -> bytes:
         return page_opening().encode()
 
     def piece(self, result: ScoredText, before: Totals) -> bytes:
-        return heat.page_text(result, self.asked.base).encode()
+        return heat.page_text(result, self.asked).encode()
 
     def foot(self, totals: Totals) -> bytes:
-        return heat.page_foot(totals.line(self.asked.base, None)).encode()
+        return heat.page_foot(totals.line(self.asked.base)).encode()
 
 
 KINDS: dict[str, type[Format]] = {".tsv": Tsv, ".jsonl": Jsonl, ".npz": Npz}
 
 
-def format_of(path: Path, asked: Asked) -> Format:
-    """The format that a file's name asks for.
+def format_of(path: Path, asked: rows.Asked) -> Format:
+    """The file of the format that its name asks for.
 
     Raises:
-        ValueError: an ending that is none of those there are.
+        ValueError: an ending that is none of those there are; see `Output`.
     """
     kind = KINDS.get(path.suffix.lower())
     if kind is None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
 
 from genlm.bytes.cli.output import on_terminal, write_json_line
 from genlm.bytes.cli.scoring import heat, rows
-from genlm.bytes.cli.scoring.formats import Asked
 from genlm.bytes.cli.scoring.jsontext import dumps
+from genlm.bytes.cli.scoring.rows import Asked
 from genlm.bytes.cli.scoring.totals import Totals
 from genlm.bytes.show import draw_heat, draw_scale, safe_text
 
@@ -32,19 +32,36 @@ def show(results: Iterable[ScoredText], asked: Asked, as_json: bool) -> Totals:
         asked: what decides their form.
         as_json: whether documents are wanted.
     """
-    if as_json:
-        return _documents(results, asked)
     console = Console(highlight=False, emoji=False)
     coloured = on_terminal() and console.color_system is not None and not console.no_color
-    return _colours(results, asked, console) if coloured else _rows(results, asked)
+    each: Callable[[ScoredText, Totals], Any]
+    if as_json:
+
+        def each(result: ScoredText, _: Totals) -> None:
+            write_json_line(dumps({"event": "text", **rows.document(result, asked)}))
+
+    elif coloured:
+
+        def each(result: ScoredText, before: Totals) -> None:
+            _colours(result, asked, console, before.texts == 0)
+
+    else:
+        _put([asked.head])
+
+        def each(result: ScoredText, _: Totals) -> None:
+            _put(rows.rows(result, asked))
+
+    totals = Totals()
+    for result in results:
+        each(result, totals)
+        totals = totals.after(result)
+    if coloured and not as_json:
+        console.print(draw_scale(heat.scale_end(asked)), soft_wrap=True)
+    return totals
 
 
 def write(results: Iterable[ScoredText], files: Files) -> Totals:
-    """Write results to files; whatever ends it, what has come so far is kept.
-
-    Args:
-        results: the results.
-        files: the files.
+    """Write results to files.
 
     Raises:
         ValueError: a file cannot be written.
@@ -56,44 +73,22 @@ def write(results: Iterable[ScoredText], files: Files) -> Totals:
     return files.totals
 
 
-def _documents(results: Iterable[ScoredText], asked: Asked) -> Totals:
-    totals = Totals()
-    for result in results:
-        totals = totals.after(result)
-        write_json_line(dumps({"event": "text", **rows.document(result, asked.unit, asked.base)}))
-    return totals
-
-
-def _rows(results: Iterable[ScoredText], asked: Asked) -> Totals:
-    totals = Totals()
-    _put([rows.head(asked.unit, asked.fields, asked.end)])
-    for result in results:
-        totals = totals.after(result)
-        _put(list(rows.rows(result, asked.unit, asked.fields, asked.base, asked.end)))
-    return totals
-
-
-def _put(lines: list[list[object]] | list[list[str]]) -> None:
+def _put(lines: Iterable[list[Any]]) -> None:
     text = rows.tsv(lines).decode()
     sys.stdout.write(safe_text(text) if on_terminal() else text)
     sys.stdout.flush()
 
 
-def _colours(results: Iterable[ScoredText], asked: Asked, console: Console) -> Totals:
-    totals = Totals()
-    for result in results:
-        totals = totals.after(result)
-        if totals.texts > 1 or result.record.fields or not result.record.id.isdigit():
-            name = safe_text(rows.visible(result.record.id), keep="")
-            console.print(Text(name, "dim"), soft_wrap=True)
-        console.print(draw_heat(heat.pieces(result, asked.base)), soft_wrap=True)
-        if result.regions:
-            console.print(_figures(result, asked.base), soft_wrap=True)
-    console.print(draw_scale(heat.scale_end(asked.unit, asked.base)), soft_wrap=True)
-    return totals
+def _colours(result: ScoredText, asked: Asked, console: Console, first: bool) -> None:
+    if not first or result.record.fields or not result.record.id.isdigit():
+        name = safe_text(rows.visible(result.record.id), keep="")
+        console.print(Text(name, "dim"), soft_wrap=True)
+    console.print(draw_heat(heat.pieces(result, asked)), soft_wrap=True)
+    if result.regions:
+        console.print(_figures(result), soft_wrap=True)
 
 
-def _figures(result: ScoredText, base: float) -> Text:
+def _figures(result: ScoredText) -> Text:
     """The regions and their figures in a line: `The 19.80  chef 20.21`."""
     found = Text()
     for region in result.regions or ():
