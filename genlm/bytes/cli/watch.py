@@ -147,23 +147,19 @@ def _progress(views: Iterator[BeamView], number: int, shared: Shared) -> Iterato
 
 def _check_page(path: Path, overwrite: bool) -> None:
     """That the page can be written, and over nothing but another page: said before a model is loaded."""
-    from genlm.bytes.resumable import check_place, check_replaceable
+    from genlm.bytes.resumable import check_place
     from genlm.bytes.show import page_opening
 
-    check_place(path, "html")
-    if not overwrite:
-        check_replaceable(path, page_opening().encode(), "html")
+    check_place(path, "html", None if overwrite else page_opening().encode())
 
 
 def _write_page(path: Path, views: list[BeamView], text: bytes, shared: Shared) -> None:
-    from genlm.bytes.resumable import write_whole
+    from genlm.bytes.resumable import saying, write_whole
     from genlm.bytes.show import one_line, page_html
 
     page = page_html(views, one_line(text[:60]) + ("…" if len(text) > 60 else ""))
-    try:
+    with saying("cannot be written", lambda rule, _: bad_value("html", str(path), rule)):
         write_whole(path, page.encode())
-    except OSError as error:
-        raise bad_value("html", str(path), f"cannot be written: {error.strerror or error}") from None
     shared.remark(f"{path}: {len(views)} beams, {len(page) / 1024:.0f} kB")
 
 

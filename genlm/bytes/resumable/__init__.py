@@ -4,7 +4,7 @@ from genlm.bytes.resumable.growing import Growing
 from genlm.bytes.resumable.locks import Locks
 from genlm.bytes.resumable.manifest import Manifest
 from genlm.bytes.resumable.output import Output
-from genlm.bytes.resumable.whole import check_place, check_replaceable, write_whole
+from genlm.bytes.resumable.whole import check_place, saying, write_whole
 
 __all__ = [
     "Growing",
@@ -12,6 +12,6 @@ __all__ = [
     "Manifest",
     "Output",
     "check_place",
-    "check_replaceable",
+    "saying",
     "write_whole",
 ]

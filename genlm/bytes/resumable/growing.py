@@ -13,8 +13,8 @@ since, are refused; so are files that another run is writing (`locks.py`).
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from genlm.bytes.errors import GenlmBytesError, bad_value
 from genlm.bytes.resumable.locks import Locks
 from genlm.bytes.resumable.manifest import Manifest
 from genlm.bytes.resumable.output import Output
-from genlm.bytes.resumable.whole import check_replaceable, digest_of
+from genlm.bytes.resumable.whole import check_place, digest_of, saying
 
 __all__ = ["Growing"]
 
@@ -56,20 +56,21 @@ class Growing:
         self.outputs = list(outputs)
         self.entries: list[dict[str, Any]] = []
         """The checkpoints that the files can be cut to, the last with all that counts."""
+        self.complete = False
+        """Whether nothing is left to write."""
         self._settings = {**settings, "outputs": [output.path.name for output in self.outputs]}
         self._keep, self._anew, self._began = keep, overwrite or not keep, False
-        self._after: int | None = None  # where the entry ends in the manifest that the run goes on from
-        with self.saying("cannot be written"):
+        self._start: Mapping[str, Any] | None = None  # the entry that the run goes on from
+        with self._saying("cannot be written"):
             self._locks = Locks({output.path: output.option for output in self.outputs})
         try:
-            with self.saying("cannot be read"):
+            with self._saying("cannot be read"):
                 first = self.outputs[0].path
                 self._manifest = Manifest(first.with_name(first.name + ".manifest.jsonl"))
                 if not self._anew:
                     self._look(lenient)
-                elif not overwrite:
-                    for output in self.outputs:
-                        check_replaceable(output.path, output.opening(), output.option)
+                for output in self.outputs if not (keep or overwrite) else ():
+                    check_place(output.path, output.option, output.opening())
         except BaseException:
             self.close()
             raise
@@ -78,11 +79,6 @@ class Growing:
     def unlocked(self) -> Path | None:
         """An output on a file system that has no locks, if there is one."""
         return self._locks.missing
-
-    @property
-    def complete(self) -> bool:
-        """Whether nothing was left to write."""
-        return bool(self.entries) and bool(self.entries[-1].get("complete"))
 
     # -- what is there --------------------------------------------------------------------------------
 
@@ -99,6 +95,7 @@ class Growing:
         while self.entries and self._lacking(self.entries[-1]):
             self.entries.pop()
         if self.entries:
+            self.complete = bool(self.entries[-1].get("complete"))
             for output, record in zip(self.outputs, self.entries[-1]["files"], strict=True):
                 path = output.where(record)
                 if digest_of(path, record["bytes"]).hexdigest() != record["sha256"]:
@@ -124,16 +121,15 @@ class Growing:
         option = next((o.option for o in self.outputs if name in (str(o.path), str(o.growing))), "out")
         return bad_value(option, name, rule, instead)
 
-    @contextmanager
-    def saying(self, rule: str) -> Iterator[None]:
+    def _saying(self, rule: str) -> AbstractContextManager[None]:
         """What the disk says, as an error of ours: what failed, why, and what to do."""
-        try:
-            yield
-        except OSError as error:
+
+        def refusal(rule: str, error: OSError) -> GenlmBytesError:
             again = "when there is room" if error.errno in FULL else "from here"
             instead = f"The same command goes on {again}." if self._began and self._keep else ""
-            why = f"{rule}: {error.strerror or type(error).__name__}"
-            raise self.refusal(why, error.filename and Path(error.filename), instead) from None
+            return self.refusal(rule, error.filename and Path(error.filename), instead)
+
+        return saying(rule, refusal)
 
     # -- writing --------------------------------------------------------------------------------------
 
@@ -145,10 +141,7 @@ class Growing:
         """
         if not all(output.growing.exists() for output in self.outputs):
             raise self.refusal("is complete, and there is more now")
-        with self.saying("cannot be read"):
-            for output, record in zip(self.outputs, entry["files"], strict=True):
-                output.go_on(record["bytes"])
-        self._after = next(end for end, known in self._manifest.entries if known is entry)
+        self._start, self.complete = entry, False
 
     def begin(self, state: Mapping[str, Any]) -> None:
         """Open the files: cut what is beyond the checkpoint, or write the heads.
@@ -159,41 +152,37 @@ class Growing:
         if self._began:
             return
         self._began = True
-        with self.saying("cannot be written"):
+        with self._saying("cannot be written"):
             if self._anew:
                 self._manifest.path.unlink(missing_ok=True)
                 for output in self.outputs:
                     output.delete()
-            self._manifest.cut(self._after or 0)  # first: an entry must not outlive what it tells of
-            for output in self.outputs:
-                output.open()
-            if self._after is None:
+            # The manifest first: an entry must not outlive what it tells of.
+            self._manifest.cut(next((end for end, e in self._manifest.entries if e is self._start), 0))
+            for i, output in enumerate(self.outputs):
+                output.open(self._start["files"][i]["bytes"] if self._start else 0)
+            if self._start is None:
                 self._manifest.say(self._settings)
-                for output in self.outputs:
-                    output.append(output.head())
+                self.append(lambda output: output.head())
                 self.checkpoint(state)
 
     def append(self, piece: Callable[[Any], bytes]) -> None:
         """Add a piece to each file."""
-        with self.saying("cannot be written"):
+        with self._saying("cannot be written"):
             for output in self.outputs:
                 output.append(piece(output))
 
     def checkpoint(self, state: Mapping[str, Any]) -> None:
         """Bring to the disk what has been added, and say so in the manifest."""
-        with self.saying("cannot be written"):
+        with self._saying("cannot be written"):
             self._manifest.say({**state, "files": [output.sync() for output in self.outputs]})
 
     def finish(self, state: Mapping[str, Any]) -> None:
-        """Make those files that are made of others, and say that nothing is left."""
-        with self.saying("cannot be written"):
-            files = [output.seal() for output in self.outputs]
-            self._manifest.say({**state, "files": files, "complete": True})
-            self.tidy()
-
-    def tidy(self) -> None:
-        """Delete what has done its duty."""
-        with self.saying("cannot be written"):
+        """Make the files that are made of others, say that nothing is left, and tidy up."""
+        with self._saying("cannot be written"):
+            if not self.complete:
+                files = [output.seal() for output in self.outputs]
+                self._manifest.say({**state, "files": files, "complete": True})
             for output in self.outputs:
                 if output.part:
                     output.growing.unlink(missing_ok=True)
@@ -204,6 +193,6 @@ class Growing:
         """Let the files go, as they are, for others too."""
         with ExitStack() as closing:
             closing.callback(self._locks.release)
-            closing.enter_context(self.saying("cannot be written"))
+            closing.enter_context(self._saying("cannot be written"))
             for output in self.outputs:
                 closing.callback(output.close)

@@ -56,6 +56,7 @@ class Locks:
         lock = FileLock(file)
         try:
             lock.acquire(timeout=0)
+            self._held.append((file, lock))
         except Timeout:
             instead = f"Wait for it, or give another name. If no run is alive, delete {str(file)!r}."
             raise bad_value(option, str(path), "is being written by another run", instead) from None
@@ -65,8 +66,6 @@ class Locks:
             self.missing = path
             with suppress(OSError):
                 file.unlink()
-            return
-        self._held.append((file, lock))
 
     def release(self) -> None:
         """Let the locks go. The files go first: whoever opens one before finds it gone, and begins again."""

@@ -5,7 +5,6 @@ A file that cannot grow (`.npz`) is made, in the end, of one beside it that does
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,7 +31,8 @@ class Output:
         check_place(path, self.option)
         self.path, self.growing = path, path.with_name(path.name + self.part)
         check_place(self.growing, self.option)
-        self.length, self._digest = 0, hashlib.sha256()
+        self.length = 0
+        self._digest: Any = None
         self._file: Any = None
 
     def head(self) -> bytes:
@@ -62,20 +62,17 @@ class Output:
         there = self.growing.read_bytes() if self.growing.exists() else b""
         return self.head().startswith(there) and not (self.part and self.path.exists())
 
-    def go_on(self, length: int) -> None:
-        """Take so many bytes of what is there; the others are cut off by `open`."""
-        self.length, self._digest = length, digest_of(self.growing, length)
-
     def delete(self) -> None:
         """Delete what is there."""
         for path in (self.path, self.growing):
             path.unlink(missing_ok=True)
 
-    def open(self) -> None:
-        """Open the file that grows."""
+    def open(self, length: int) -> None:
+        """Open the file that grows, with so many bytes of what is there."""
         with naming(self.growing):
             self._file = self.growing.open("ab")
-            self._file.truncate(self.length)
+            self._file.truncate(length)
+        self.length, self._digest = length, digest_of(self.growing, length)
 
     def append(self, piece: bytes) -> None:
         """Add a piece."""

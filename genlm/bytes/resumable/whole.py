@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from genlm.bytes.errors import bad_value
 
-__all__ = ["check_place", "check_replaceable", "digest_of", "naming", "write_whole"]
+__all__ = ["check_place", "digest_of", "naming", "saying", "write_whole"]
 
 BLOCK = 1 << 20
 
@@ -43,55 +43,39 @@ def write_whole(path: Path, content: bytes | Callable[[BinaryIO], Any]) -> None:
             half.unlink(missing_ok=True)
 
 
-def check_place(path: Path, option: str) -> None:
+def check_place(path: Path, option: str, beginning: bytes | None = None) -> None:
     """That there can be a file of this name.
 
     Args:
         path: the file.
         option: the argument that asks for it.
+        beginning: how files of ours begin, where one is made anew: it goes over no other file. None for any.
 
     Raises:
-        ValueError: a folder, a device, a folder that is not there, a place that we may not write to.
+        ValueError: a folder, a device, a folder that is not there, a closed place, a file of the user's.
     """
-    rule = ""
-    try:
-        mode = os.stat(path).st_mode
-        if stat.S_ISDIR(mode):
-            rule = "is a folder"
-        elif not stat.S_ISREG(mode):
-            rule = "is a device or a pipe, and no file that can be gone on with"
-        elif not os.access(path, os.W_OK):
-            rule = "cannot be written: Permission denied"
-    except FileNotFoundError:
-        if not path.parent.is_dir():
-            rule = f"cannot be written: there is no folder {str(path.parent)!r}"
-    except OSError as error:
-        rule = f"cannot be written: {error.strerror}"
-    if rule:
-        raise bad_value(option, str(path), rule, "Give the name of a file.")
-
-
-def check_replaceable(path: Path, beginning: bytes, option: str) -> None:
-    """That what is made anew is a file of ours, which begins so, and none of the user's.
-
-    Args:
-        path: the file.
-        beginning: how ours begin.
-        option: the argument that asks for it.
-
-    Raises:
-        ValueError: another file, or one that cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            ours = beginning.startswith(file.read(len(beginning)))
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise bad_value(option, str(path), f"cannot be read: {error.strerror}") from None
-    if not ours:
-        rule = "is there already, and was not made by this command"
-        raise bad_value(option, str(path), rule, "Give another name, or --overwrite.")
+    refusal = ("is there already, and was not made by this command", "Give another name, or --overwrite.")
+    with saying("cannot be written", lambda rule, _: bad_value(option, str(path), rule)):
+        try:
+            mode = os.stat(path).st_mode
+            if stat.S_ISDIR(mode):
+                refusal = ("is a folder", "Give the name of a file.")
+            elif not stat.S_ISREG(mode):
+                rule = "is a device or a pipe, and no file that can be gone on with"
+                refusal = (rule, "Give the name of a file.")
+            elif not os.access(path, os.W_OK):
+                raise PermissionError(13, "Permission denied")
+            elif beginning is None:
+                return
+            else:
+                with path.open("rb") as file:
+                    if beginning.startswith(file.read(len(beginning))):
+                        return
+        except FileNotFoundError:
+            if path.parent.is_dir():
+                return
+            raise OSError(2, f"there is no folder {str(path.parent)!r}") from None
+    raise bad_value(option, str(path), *refusal)
 
 
 def digest_of(path: Path, length: int) -> Any:
@@ -109,11 +93,24 @@ def digest_of(path: Path, length: int) -> Any:
 
 
 @contextmanager
-def naming(path: Path | str) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Name the file in errors of the system, which know a file by its number where it is written."""
     try:
         yield
     except OSError as error:
-        if error.filename is None:
-            error.filename = str(path)
+        error.filename = error.filename or str(path)
         raise
+
+
+@contextmanager
+def saying(rule: str, refusal: Callable[[str, OSError], Exception]) -> Iterator[None]:
+    """What the system says, as an error of ours.
+
+    Args:
+        rule: what cannot be done.
+        refusal: makes the error, of that and why, and of the system's own.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise refusal(f"{rule}: {error.strerror or type(error).__name__}", error) from None

@@ -17,7 +17,7 @@ import io
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from genlm.bytes.errors import GenlmBytesError, bad_type, bad_value
+from genlm.bytes.errors import bad_type, bad_value
 from genlm.bytes.generate.options import whole_number
-from genlm.bytes.resumable import Locks, Manifest, write_whole
+from genlm.bytes.resumable import Locks, Manifest, saying, write_whole
 
 __all__ = ["FORMATS", "Shards", "read_shards"]
 
@@ -74,7 +74,6 @@ class Shards:
             raise bad_type("texts_per_shard", size, "must be an integer")
         self.folder, self.texts, self.kind = Path(folder), texts, kind
         self.size = whole_number("texts_per_shard", size, 1) or 1
-        refusal = partial(bad_value, "out", str(folder), instead="Give another folder, or delete this one.")
         digest = hashlib.sha256()
         for text in texts:
             digest.update(len(text).to_bytes(8, "little") + text)
@@ -87,9 +86,13 @@ class Shards:
             "sha256_of_texts": digest.hexdigest(),
             **settings,
         }
+        refusal = partial(bad_value, "out", str(folder), instead="Give another folder, or delete this one.")
         path = self.folder / MANIFEST
-        with _saying(str(folder)), ExitStack() as failing:
-            self.folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as failing, saying("cannot be a folder of ours", lambda rule, _: refusal(rule)):
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except ValueError as error:
+                raise refusal(f"is no name of a folder: {error}") from None
             self._locks = Locks({path: "out"})
             failing.callback(self.close)
             self._manifest = Manifest(path)
@@ -100,18 +103,10 @@ class Shards:
             else:
                 self._manifest.say(asked)
             failing.pop_all()
-        self._records = _records(self._manifest)
-
-    def __len__(self) -> int:
-        return -(-len(self.texts) // self.size)
 
     def close(self) -> None:
         """Let others write there."""
         self._locks.release()
-
-    def path(self, shard: int) -> Path:
-        """The file of a shard."""
-        return self.folder / _name(shard, self.kind)
 
     def members(self, shard: int) -> range:
         """The numbers of its texts."""
@@ -119,20 +114,16 @@ class Shards:
 
     def missing(self) -> Iterator[int]:
         """The shards that are still to be written; one that is damaged, or not ours, is taken for missing."""
-        for shard in range(len(self)):
-            path = self.path(shard)
-            if not path.exists():
-                yield shard
-            elif _content(path, self._records.get(path.name)) is None:
-                logger.warning("%s is damaged, or none of ours, and is made again", path)
+        written = _written(self._manifest)
+        for shard in range(-(-len(self.texts) // self.size)):
+            path = _path(self.folder, shard, self.kind)
+            if _content(path, written) is None:
+                if path.exists():
+                    logger.warning("%s is damaged, or none of ours, and is made again", path)
                 yield shard
 
-    def write(self, shard: int, arrays: Sequence[Distributions]) -> Path:
-        """Write a shard.
-
-        Args:
-            shard: its number.
-            arrays: one for each of its texts.
+    def write(self, shard: int, arrays: Sequence[Distributions]) -> None:
+        """Write a shard, of an array for each of its texts.
 
         Raises:
             ValueError: it cannot be written.
@@ -141,7 +132,6 @@ class Shards:
         for i, array in zip(self.members(shard), arrays, strict=True):
             content[f"logprobs_{i}"] = array
             content[f"text_{i}"] = np.frombuffer(self.texts[i], np.uint8)
-        path = self.path(shard)
         if self.kind == "safetensors":
             from safetensors.numpy import save
 
@@ -150,40 +140,27 @@ class Shards:
             out = io.BytesIO()
             np.savez_compressed(out, allow_pickle=False, **content)
             packed = out.getvalue()
+        path = _path(self.folder, shard, self.kind)
         record = {"name": path.name, "bytes": len(packed), "sha256": hashlib.sha256(packed).hexdigest()}
-        with _saying(str(path)):
+        again = "The same call goes on from here."
+        with saying("cannot be written", lambda rule, _: bad_value("out", str(path), rule, again)):
             write_whole(path, packed)
             self._manifest.say({"files": [record]})
-        return path
 
 
-@contextmanager
-def _saying(name: str) -> Iterator[None]:
-    """What the disk says, as an error of ours."""
-    try:
-        yield
-    except GenlmBytesError:
-        raise
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        why = (error.strerror if isinstance(error, OSError) else "") or error
-        rule = f"cannot be written, or is no folder: {why}"
-        raise bad_value("out", name, rule, "The same call goes on when it can.") from None
+def _path(folder: Path, shard: int, kind: str) -> Path:
+    return folder / f"shard-{shard:05d}.{kind}"
 
 
-def _name(shard: int, kind: str) -> str:
-    return f"shard-{shard:05d}.{kind}"
+def _written(manifest: Manifest) -> dict[str, str]:
+    """The digest of each shard, by its name."""
+    return {file["name"]: file["sha256"] for _, entry in manifest.entries for file in entry["files"]}
 
 
-def _records(manifest: Manifest) -> dict[str, Any]:
-    return {record["name"]: record for _, entry in manifest.entries for record in entry["files"]}
-
-
-def _content(path: Path, record: Mapping[str, Any] | None) -> bytes | None:
+def _content(path: Path, written: Mapping[str, str]) -> bytes | None:
     """What is in a file; None if it is not what was written."""
-    if record is None or not path.is_file():
-        return None
-    content = path.read_bytes()
-    return content if hashlib.sha256(content).hexdigest() == record["sha256"] else None
+    content = path.read_bytes() if path.is_file() else b""
+    return content if hashlib.sha256(content).hexdigest() == written.get(path.name) else None
 
 
 def read_shards(folder: str | os.PathLike[str]) -> Iterator[tuple[bytes, Distributions]]:
@@ -196,18 +173,17 @@ def read_shards(folder: str | os.PathLike[str]) -> Iterator[tuple[bytes, Distrib
         ValueError: it has no manifest; a shard is still missing, damaged, or none of ours.
     """
     manifest = Manifest(Path(folder) / MANIFEST)
-    asked = manifest.settings or {}
+    asked, written = manifest.settings or {}, _written(manifest)
     if asked.get("command") != "byte_logprobs":
         raise bad_value("folder", str(folder), f"has no {MANIFEST} of ours", "Write it with `byte_logprobs`.")
     kind, size, count = asked["format"], asked["texts_per_shard"], asked["texts"]
     for start in range(0, count, size):
-        path, records = Path(folder) / _name(start // size, kind), _records(manifest)
-        if not path.exists() or path.name not in records:
-            raise bad_value("folder", str(folder), f"lacks {path.name}", "Run the same call again.")
-        content = _content(path, records[path.name])
+        path = _path(Path(folder), start // size, kind)
+        content = _content(path, written)
         if content is None:
-            rule = f"holds {path.name}, which is damaged, or none of ours"
-            raise bad_value("folder", str(folder), rule, "Run the same call again: it makes that shard anew.")
+            there = path.exists() and path.name in written
+            rule = f"holds {path.name}, which is damaged, or none of ours" if there else f"lacks {path.name}"
+            raise bad_value("folder", str(folder), rule, "Run the same call again: it makes that shard.")
         if kind == "safetensors":
             from safetensors.numpy import load
 

@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from genlm.bytes.cli.scoring.formats import Format
@@ -108,19 +109,17 @@ class Files:
 
     def finish(self) -> None:
         """Write the ends of the files; a run that was complete is left as it was."""
-        if self._files.complete and self.totals.texts == self._files.entries[-1]["texts"]:
-            self._files.tidy()
-            return
-        self._files.begin(self._state())
-        self._files.checkpoint(self._state())
-        self._files.append(lambda output: output.foot(self.totals))
+        if not self._files.complete:
+            self._files.begin(self._state())
+            self._files.checkpoint(self._state())
+            self._files.append(lambda output: output.foot(self.totals))
         self._files.finish(self._state())
 
     def _state(self) -> dict[str, Any]:
         return {
             "texts": self.totals.texts,
             "sha256_of_texts": self._texts.hexdigest(),
-            "totals": self.totals.json(),
+            "totals": asdict(self.totals),
         }
 
 

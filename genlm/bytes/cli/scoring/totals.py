@@ -46,15 +46,11 @@ class Totals:
             self.above_one + score.above_one,
         )
 
-    def json(self) -> dict[str, Any]:
-        """The sums as they are kept; infinities are JSON's, as Python writes them."""
-        return asdict(self)
-
     def document(self, base: float, rate: float | None) -> dict[str, Any]:
         """The sums as an event; the log-probability to a base, the rate in bytes per second."""
         return {
             "event": "totals",
-            **self.json(),
+            **asdict(self),
             "logprob": number(self.logprob / math.log(base)),
             "bits_per_byte": number(self._bits_per(self.bytes)),
             "bits_per_char": number(self._bits_per(self.chars)),
