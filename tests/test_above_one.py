@@ -20,9 +20,10 @@ from toy import EOS_STRING, ToyLM, vocabularies
 
 from genlm.bytes import BeamParams, ByteLM
 from genlm.bytes.cli.scoring import heat, rows
-from genlm.bytes.cli.scoring.formats import Asked, format_of
+from genlm.bytes.cli.scoring.formats import format_of
 from genlm.bytes.cli.scoring.parts import Unit
 from genlm.bytes.cli.scoring.results import _figures
+from genlm.bytes.cli.scoring.rows import Asked
 from genlm.bytes.cli.scoring.totals import Totals
 from genlm.bytes.integrations.lm_eval import Answers
 from genlm.bytes.integrations.ray_workers import OF_TEXTS, OF_WORDS
@@ -88,20 +89,21 @@ class TestOutputs:
         [(Unit.text, [3]), (Unit.region, [0, 2]), (Unit.char, [0, 2, 0]), (Unit.byte, [0, 1, 1, 0])],
     )
     def test_tables(self, unit: Unit, counts: list[int]) -> None:
-        lines = [rows.head(unit, (), True), *rows.rows(result(), unit, (), math.e, True)]
+        asked = Asked(unit, (), math.e, True)
+        lines = [asked.head, *rows.rows(result(), asked)]
         table = list(csv.DictReader(io.StringIO(rows.tsv(lines).decode()), dialect="excel-tab"))
         assert [int(row["above_one"]) for row in table] == counts
 
     def test_documents(self) -> None:
-        found = json.loads(rows.line(rows.document(result(), Unit.region, 2.0)))
+        found = json.loads(rows.line(rows.document(result(), Asked(Unit.region, (), 2.0))))
         assert found["above_one"] == 3 and [row["above_one"] for row in found["regions"]] == [0, 2]
 
     def test_arrays(self, tmp_path: Path) -> None:
         asked = Asked(Unit.region, (), 2.0, False)
         kind = format_of(tmp_path / "x.npz", asked)
-        spool = tmp_path / "x.npz.part"
-        spool.write_bytes(kind.head() + kind.piece(result(), Totals()))
-        kind.seal(spool, tmp_path / "x.npz")
+        kind.growing.write_bytes(kind.head() + kind.piece(result(), Totals()))
+        with kind.path.open("wb") as file:
+            kind.made(file)
         with np.load(tmp_path / "x.npz") as arrays:
             assert arrays["above_one"].tolist() == [3] and arrays["region_above_one"].tolist() == [0, 2]
             assert arrays["above_one"].dtype == np.int64
@@ -113,10 +115,10 @@ class TestOutputs:
         assert "above" not in Totals().line(2.0, None)
 
     def test_colours(self) -> None:
-        notes = [piece.note for piece in heat.pieces(result(regions=False), math.e)]
+        notes = [piece.note for piece in heat.pieces(result(regions=False), Asked(Unit.char))]
         assert "-0.750 nats, above probability 1: found late" in notes[1] and "above" not in notes[0]
-        assert "é -0.75 (above probability 1)" in _figures(result(), 2.0).plain
-        assert "log-probability" in heat.page_text(result(), math.e)
+        assert "é -0.75 (above probability 1)" in _figures(result()).plain
+        assert "log-probability" in heat.page_text(result(), Asked(Unit.region))
 
     def test_the_harness(self, caplog: pytest.LogCaptureFixture) -> None:
         """An answer is a number and cannot say so itself: a warning does, and counts."""

@@ -18,12 +18,13 @@ from toy import TOY, ToyLM
 
 from genlm.bytes import ByteLM
 from genlm.bytes.cli.scoring import files
-from genlm.bytes.cli.scoring.files import Files, Output
-from genlm.bytes.cli.scoring.formats import Asked, Html, format_of
-from genlm.bytes.cli.scoring.locks import Locks
+from genlm.bytes.cli.scoring.files import Files
+from genlm.bytes.cli.scoring.formats import Format, Html, format_of
 from genlm.bytes.cli.scoring.parts import Unit
 from genlm.bytes.cli.scoring.results import write
+from genlm.bytes.cli.scoring.rows import Asked
 from genlm.bytes.errors import InvalidValueError
+from genlm.bytes.resumable import Locks
 from genlm.bytes.score import RegionOptions, ScoredText, Scoring, TextRecord
 
 RECORDS = tuple(TextRecord(str(i), t) for i, t in enumerate([b"ab", b"abc", b"", b"ca b", b"bb"], 1))
@@ -42,9 +43,9 @@ def results() -> list[ScoredText]:
         return Scoring(regions=RegionOptions()).of(lm, RECORDS)
 
 
-def made(names: tuple[str, ...]) -> list[Output]:
+def made(names: tuple[str, ...]) -> list[Format]:
     asked = Asked(Unit.region, (), 2.0, False)
-    return [Output(Path(n), Html(asked) if n.endswith("html") else format_of(Path(n), asked)) for n in names]
+    return [(Html if n.endswith("html") else format_of)(Path(n), asked) for n in names]
 
 
 def go(results: list[ScoredText], names: tuple[str, ...], settings: Any = None) -> Files:
@@ -212,7 +213,7 @@ class TestDamaged:
             assert arrays["id"].tolist() == list("12345")
 
     @pytest.mark.parametrize(
-        "line", [b"{}\n", b'{"texts": 3}\n', b'{"sealed": 7}\n', b"[" * 10**5 + b"\n", b"\xff\n", b"null\n"]
+        "line", [b"{}\n", b'{"texts": 3}\n', b'{"files": 7}\n', b"[" * 10**5 + b"\n", b"\xff\n", b"null\n"]
     )
     def test_a_manifest_that_goes_wrong(self, results: list[ScoredText], line: bytes) -> None:
         """What is before the line counts."""
@@ -248,8 +249,8 @@ class TestTwoRuns:
 
     def test_a_killed_run_locks_nothing(self, run: Run) -> None:
         program = (
-            "import os, sys; from pathlib import Path; from genlm.bytes.cli.scoring.locks import Locks\n"
-            "locks = Locks([Path('x.tsv')]); os.kill(os.getpid(), 9)"
+            "import os, sys; from pathlib import Path; from genlm.bytes.resumable import Locks\n"
+            "locks = Locks({Path('x.tsv'): 'out'}); os.kill(os.getpid(), 9)"
         )
         environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
         done = subprocess.run([sys.executable, "-c", program], env=environment)
@@ -271,10 +272,10 @@ class TestTwoRuns:
         assert fine(run("score", "ab", "--out", "y.tsv", "--quiet", model=toy))
 
     def test_all_or_none(self) -> None:
-        first = Locks([Path("b")])
-        with pytest.raises(Exception, match="b"):
-            Locks([Path("a"), Path("b")])
-        Locks([Path("a")]).release()
+        first = Locks({Path("b"): "out"})
+        with pytest.raises(InvalidValueError, match=r"`html` is .*b'.*another run"):
+            Locks({Path("a"): "out", Path("b"): "html"})
+        Locks({Path("a"): "out"}).release()
         first.release()
         assert not [*Path().iterdir()]
 

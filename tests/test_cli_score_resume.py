@@ -24,10 +24,11 @@ from toy import TOY, ToyLM
 
 from genlm.bytes import ByteLM
 from genlm.bytes.cli.scoring import files
-from genlm.bytes.cli.scoring.files import Files, Output
-from genlm.bytes.cli.scoring.formats import Asked, Html, format_of
+from genlm.bytes.cli.scoring.files import Files
+from genlm.bytes.cli.scoring.formats import Html, format_of
 from genlm.bytes.cli.scoring.parts import Unit
 from genlm.bytes.cli.scoring.results import write
+from genlm.bytes.cli.scoring.rows import Asked
 from genlm.bytes.errors import InvalidValueError
 from genlm.bytes.score import (
     Filling,
@@ -157,9 +158,7 @@ class TestCut:
     def write(self, results: list[ScoredText], names: list[str], most: int | None = None) -> int:
         """Go on as the command does; the number of texts that were left to score."""
         asked = Asked(Unit.region, (), 2.0, False)
-        outputs = [
-            Output(Path(n), Html(asked) if n.endswith("html") else format_of(Path(n), asked)) for n in names
-        ]
+        outputs = [(Html if n.endswith("html") else format_of)(Path(n), asked) for n in names]
         run = Files(outputs, {"on_impossible": "error"}, False)
         left = [int(record.id) for record in run.remaining(iter(self.RECORDS))]
         for number in left[:most]:
@@ -181,13 +180,13 @@ class TestCut:
         (grows,) = (path for path in kept if path.name.startswith(name) and "manifest" not in path.name)
         counted = [json.loads(line) for line in manifest().read_text().splitlines()[1:]]
         assert [checkpoint["texts"] for checkpoint in counted] == [0, 2, 4]
-        first, *_, last = (checkpoint["outputs"][0]["bytes"] for checkpoint in counted)
+        first, *_, last = (checkpoint["files"][0]["bytes"] for checkpoint in counted)
         for length in [*range(first, last, 61), *range(last - 1, len(kept[grows]) + 1)]:
             for path in Path().iterdir():
                 path.unlink()
             for path, content in kept.items():
                 path.write_bytes(content[:length] if path == grows else content)
-            fits = [c["texts"] for c in counted if c["outputs"][0]["bytes"] <= length]
+            fits = [c["texts"] for c in counted if c["files"][0]["bytes"] <= length]
             assert self.write(results, names) == 7 - max(fits, default=0)
             assert contents() == whole, length
 
@@ -217,9 +216,7 @@ class TestSameBytes:
     def go(self, records: list[TextRecord], names: list[str], cut: int | None, kill: bool) -> None:
         """A run that ends after so many of its texts, if there are so many: by Ctrl-C, or as a kill does."""
         asked = Asked(Unit.byte, (), 2.0, False)
-        outputs = [
-            Output(Path(n), Html(asked) if n.endswith("html") else format_of(Path(n), asked)) for n in names
-        ]
+        outputs = [(Html if n.endswith("html") else format_of)(Path(n), asked) for n in names]
         run = Files(outputs, {}, False)
         model = SimpleNamespace(forget=lambda **_: None)
         results = score_groups(model, run.remaining(iter(records)), Scoring(), files.EVERY, 40)
@@ -365,10 +362,7 @@ sys.path.insert(0, {tests!r})
 import genlm.bytes.models
 from genlm.bytes import ByteLM
 from genlm.bytes.cli.scoring import files
-from genlm.bytes.cli.scoring.files import Files, Output
-from genlm.bytes.cli.scoring.formats import Asked, Html, format_of
-from genlm.bytes.cli.scoring.parts import Unit
-from genlm.bytes.score import RegionOptions, ScoredText, Scoring, TextRecord
+from genlm.bytes.cli.scoring.files import Files
 from toy import TOY, ToyLM
 
 files.EVERY = 2
@@ -379,8 +373,7 @@ add = files.Files.add
 
 def slowly(self, result):
     if self.totals.texts == 5:
-        self._open[0].write(b"half a ro")
-        self._open[0].flush()
+        self.outputs[0].append(b"half a ro")
         print("now", flush=True)
         time.sleep(600)
     add(self, result)

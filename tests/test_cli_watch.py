@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,25 @@ class TestWatch:
         monkeypatch.setattr(sys, "stderr", errors)
         assert run("watch", "the", "--html", str(page)).code == 0
         assert f"{page}: 4 beams" in errors.written()
+
+    def test_a_page_is_not_made_over_something_else(self, run: Run, tmp_path: Path) -> None:
+        page = tmp_path / "notes.txt"
+        page.write_text("mine")
+        done = run("watch", "the", "--html", str(page))
+        assert (done.code, done.loaded, done.err.count("\n")) == (1, [], 1)
+        assert "`html` is" in done.err and "--overwrite" in done.err and page.read_text() == "mine"
+        assert fine(run("watch", "the", "--html", str(page), "--overwrite")) == b""
+        assert fine(run("watch", "a", "--html", str(page))) == b""  # one of ours is made anew
+        text = page.read_text(encoding="utf-8")
+        assert text.count("<section") == 2 and list(tmp_path.iterdir()) == [page]
+        assert run("watch", "a", "--overwrite").code == 2
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="named pipes")
+    def test_a_device_is_no_page(self, run: Run, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        done = run("watch", "a", "--html", str(tmp_path / "pipe"))
+        assert (done.code, done.loaded) == (1, []) and "is a device" in done.err
+        assert (tmp_path / "pipe").is_fifo()
 
     def test_a_page_that_cannot_be_written(self, run: Run, tmp_path: Path) -> None:
         done = run("watch", "a", "--html", str(tmp_path / "absent" / "page.html"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import errno
 import io
 import itertools
 import math
@@ -11,6 +12,7 @@ import sys
 
 import numpy as np
 import pytest
+import tiny
 from brute import Brute
 from budget import examples
 from hypothesis import given
@@ -24,8 +26,10 @@ from genlm.bytes.errors import (
     InvalidValueError,
     MissingDependencyError,
 )
+from genlm.bytes.resumable import Locks
 from genlm.bytes.score import read_shards
 from genlm.bytes.score.regions import find_regions
+from genlm.bytes.score.shards import Shards
 
 EXACT = BeamParams(exact=True)
 # Finer than the share of any token that these toys have: nothing waits. At 1e-12 one may that is worth 1e-6
@@ -419,7 +423,7 @@ class TestByteLogprobs:
         call = {"out": tmp_path / "o", "format": kind, "texts_per_shard": 2, "context": "a"}
         assert lm.byte_logprobs(texts, **call) == tmp_path / "o"
         names = sorted(p.name for p in (tmp_path / "o").iterdir())
-        assert names == ["manifest.json", *(f"shard-0000{i}.{kind}" for i in range(3))]
+        assert names == ["manifest.jsonl", *(f"shard-0000{i}.{kind}" for i in range(3))]
         back = list(read_shards(tmp_path / "o"))
         assert [text for text, _ in back] == [b"ab", b"", b"abc", b"ca", b"b"]
         for (_, rows), want in zip(back, lm.byte_logprobs(texts, "a"), strict=True):
@@ -446,11 +450,85 @@ class TestByteLogprobs:
         with pytest.raises(InvalidValueError, match="context"):
             lm.byte_logprobs(texts, context="a", **call)
 
+    def test_every_byte_is_that_of_a_run_without_an_end(self, tmp_path, monkeypatch):
+        """Wherever it was cut, and whatever the model has read in between: round-off included."""
+        texts = ["the man and the end", "in the", "an and", "the ant in", "and the man", "thin", "the the"]
+        call = {"context": "and ", "format": "safetensors", "texts_per_shard": 2}
+
+        def shards(folder):
+            return {path.name: path.read_bytes() for path in folder.glob("shard-*")}
+
+        llm = tiny.transformer("llama")
+        ByteLM(llm, BeamParams(K=4)).byte_logprobs(texts, out=tmp_path / "whole", **call)
+        whole = shards(tmp_path / "whole")
+        assert len(whole) == 4
+        written = Shards.write
+        for cut in (0, 1, 3):
+
+            def write(self, shard, arrays, cut=cut):
+                if shard == cut:
+                    raise RuntimeError("stopped")
+                return written(self, shard, arrays)
+
+            folder = tmp_path / str(cut)
+            with monkeypatch.context() as patch:
+                patch.setattr(Shards, "write", write)
+                with pytest.raises(RuntimeError, match="stopped"):
+                    ByteLM(llm, BeamParams(K=4)).byte_logprobs(texts, out=folder, **call)
+            assert len(shards(folder)) == cut
+            lm = ByteLM(tiny.transformer("llama") if cut % 2 else llm, BeamParams(K=4))
+            lm.score(["the man in", "thin and", "an"][:cut], "and ")
+            lm.byte_logprobs(texts, out=folder, **call)
+            assert shards(folder) == whole, cut
+
+    @pytest.mark.parametrize("kind", ["npz", "safetensors"])
+    def test_shards_that_are_not_what_was_written(self, tmp_path, kind, caplog):
+        """Damaged, cut, of another call, of another kind, or a folder: told by a digest, and made again."""
+        lm, texts = toy(seed=3), ["ab", "abc", "ca"]
+        call = {"format": kind, "texts_per_shard": 1}
+        lm.byte_logprobs(texts, out=tmp_path / "a", **call)
+        lm.byte_logprobs(texts, "b", out=tmp_path / "b", **call)
+        path = tmp_path / "a" / f"shard-00001.{kind}"
+        good = path.read_bytes()
+        other = (tmp_path / "b" / path.name).read_bytes()
+        flipped = (good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :] for at in range(0, len(good), 97))
+        for bad in (b"", good[:-1], good + b"\0", other, b"{}", *flipped):
+            path.write_bytes(bad)
+            with pytest.raises(InvalidValueError, match=f"holds {path.name}, which is damaged.*again"):
+                list(read_shards(tmp_path / "a"))
+            caplog.clear()
+            lm.byte_logprobs(texts, out=tmp_path / "a", **call)
+            assert path.name in caplog.text and path.read_bytes() == good
+        lines = (tmp_path / "a" / "manifest.jsonl").read_bytes().splitlines(keepends=True)
+        (tmp_path / "a" / "manifest.jsonl").write_bytes(b"".join(lines[:2]) + lines[2][:9])
+        with pytest.raises(InvalidValueError, match="lacks shard-00001"):
+            list(read_shards(tmp_path / "a"))  # whole, but nobody says so
+        lm.byte_logprobs(texts, out=tmp_path / "a", **call)
+        assert len(list(read_shards(tmp_path / "a"))) == 3
+
+    def test_two_runs_and_a_full_disk(self, tmp_path, monkeypatch):
+        lm = toy(seed=3)
+        (tmp_path / "o").mkdir()
+        held = Locks({tmp_path / "o" / "manifest.jsonl": "out"})
+        with pytest.raises(InvalidValueError, match=r"`out` .*another run"):
+            lm.byte_logprobs(["ab"], out=tmp_path / "o")
+        held.release()
+
+        def no_room(*_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("os.fsync", no_room)
+            with pytest.raises(InvalidValueError, match=r"`out` .*No space left"):
+                lm.byte_logprobs(["ab"], out=tmp_path / "o")
+        lm.byte_logprobs(["ab"], out=tmp_path / "o")
+        assert len(list(read_shards(tmp_path / "o"))) == 1
+
     def test_folders_of_others(self, tmp_path):
         (tmp_path / "mine.txt").write_text("x")
         with pytest.raises(InvalidValueError, match="without a manifest"):
             toy().byte_logprobs(["a"], out=tmp_path)
-        with pytest.raises(InvalidValueError, match=r"has no manifest\.json"):
+        with pytest.raises(InvalidValueError, match=r"has no manifest\.jsonl"):
             list(read_shards(tmp_path))
         with pytest.raises(InvalidValueError, match="`format`"):
             toy().byte_logprobs(["a"], out=tmp_path / "o", format="csv")

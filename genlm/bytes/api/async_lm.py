@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
@@ -293,7 +294,9 @@ class AsyncByteLM:
             texts: str or bytes; or a list of them.
             context: as for `score`.
             out: a folder to write to in shards, for what memory cannot hold; the same call again goes on
-                where an interrupted one stopped. `genlm.bytes.score.read_shards` reads it.
+                where an interrupted one stopped, and the files are those of a run without an end: before each
+                shard the model forgets what it has read (`forget(deterministic=True)`).
+                `genlm.bytes.score.read_shards` reads it.
             format: of the shards.
             texts_per_shard: how many texts go into one.
             **options: as for `score`.
@@ -302,7 +305,7 @@ class AsyncByteLM:
             A float32 array `[n, 257]`, or a list of them; with `out`, the folder.
 
         Raises:
-            ValueError: `out` holds the results of another call.
+            ValueError: `out` holds the results of another call, or is being written by one.
             ImpossibleByteError: a byte that the model cannot write, with its offset.
         """
         from genlm.bytes.prompt import is_batch
@@ -318,8 +321,9 @@ class AsyncByteLM:
         config = getattr(getattr(self.llm, "model", None), "config", None)
         model = str(getattr(config, "_name_or_path", "") or type(self.llm).__name__)
         settings = settings_of(self.params, model, context, dict(options))
+        forget = partial(self.forget, deterministic=True)
         with called(text="texts"):
-            return await scorer.write_arrays(found, contexts, out, format, texts_per_shard, settings)
+            return await scorer.write_arrays(found, contexts, out, format, texts_per_shard, settings, forget)
 
     # -- reading --------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from genlm.bytes.cli.source import argument_bytes
 
 if TYPE_CHECKING:
     from genlm.bytes.cli.scoring.files import Files
-    from genlm.bytes.cli.scoring.formats import Asked
+    from genlm.bytes.cli.scoring.rows import Asked
     from genlm.bytes.cli.scoring.source import Source
     from genlm.bytes.score import Scoring, TextRecord
 
@@ -90,7 +90,7 @@ def score(
         for source in sources:
             ending.callback(source.close)
         with shared.working("Starting"):  # mistakes are found before the seconds that a model takes to load
-            from genlm.bytes.cli.scoring.formats import Asked
+            from genlm.bytes.cli.scoring.rows import Asked
             from genlm.bytes.score import Scoring
 
             shared.params()
@@ -203,8 +203,6 @@ def _apart(sources: list[Source], out: Path | None, html: Path | None, parts: Pa
 
 def _settings(shared: Shared, scoring: Scoring, asked: Asked) -> dict[str, Any]:
     """What decides the figures and their form: files made by others are not gone on with."""
-    from genlm.bytes.cli.scoring.rows import head
-
     params = shared.params()
     return {
         "command": "genlm-bytes score",
@@ -222,19 +220,19 @@ def _settings(shared: Shared, scoring: Scoring, asked: Asked) -> dict[str, Any]:
         "overlap": scoring.overlap,
         "rows": str(asked.unit),
         "columns": list(asked.fields),
-        "figures": head(asked.unit, (), asked.end)[1:],
+        "figures": list(asked.figures),
     }
 
 
 def _files(
     asked: Asked, out: Path | None, html: Path | None, overwrite: bool, settings: dict[str, Any]
 ) -> Files | None:
-    from genlm.bytes.cli.scoring.files import Files, Output
+    from genlm.bytes.cli.scoring.files import Files
     from genlm.bytes.cli.scoring.formats import Html, format_of
 
-    outputs = [] if out is None else [Output(out, format_of(out, asked))]
+    outputs = [] if out is None else [format_of(out, asked)]
     if html is not None:
-        outputs.append(Output(html, Html(asked)))
+        outputs.append(Html(html, asked))
     # A page alone is made anew each time.
     return Files(outputs, settings, overwrite, keep=out is not None) if outputs else None
 

@@ -42,6 +42,9 @@ def watch(
     html: Annotated[
         Path | None, typer.Option(help="Write a page that needs nothing else, instead of showing anything.")
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Throw away what is there, if it is no such page.")
+    ] = False,
     step: Annotated[
         bool | None,
         typer.Option("--step/--all", help="Step through with the keys: the default on a terminal."),
@@ -60,6 +63,10 @@ def watch(
     genlm-bytes watch "The capital of Fra" --html beam.html
     genlm-bytes watch --all "An ap" --K 5 --threshold 0.05
     """
+    if html is not None:
+        _check_page(html, overwrite)
+    elif overwrite:
+        raise typer.BadParameter("needs --html", param_hint="--overwrite")
     source = text.read()
     with shared.model() as lm:
         with shared.working("Reading"):
@@ -138,14 +145,21 @@ def _progress(views: Iterator[BeamView], number: int, shared: Shared) -> Iterato
         yield from bar.track(views, total=number, description="Reading")
 
 
+def _check_page(path: Path, overwrite: bool) -> None:
+    """That the page can be written, and over nothing but another page: said before a model is loaded."""
+    from genlm.bytes.resumable import check_place
+    from genlm.bytes.viz import page_opening
+
+    check_place(path, "html", None if overwrite else page_opening().encode())
+
+
 def _write_page(path: Path, views: list[BeamView], text: bytes, shared: Shared) -> None:
+    from genlm.bytes.resumable import saying, write_whole
     from genlm.bytes.viz import one_line, page_html
 
     page = page_html(views, one_line(text[:60]) + ("…" if len(text) > 60 else ""))
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise bad_value("html", str(path), f"cannot be written: {error.strerror or error}") from None
+    with saying("cannot be written", lambda rule, _: bad_value("html", str(path), rule)):
+        write_whole(path, page.encode())
     shared.remark(f"{path}: {len(views)} beams, {len(page) / 1024:.0f} kB")
 
 

@@ -11,6 +11,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypedDict, TypeVar
@@ -221,14 +222,25 @@ class Scorer:
         kind: str,
         size: int,
         settings: dict[str, Any],
+        forget: Callable[[], Awaitable[None]],
     ) -> Path:
-        """Write the arrays to a folder, shard by shard; see `Shards`."""
+        """Write the arrays to a folder, shard by shard; see `Shards`.
+
+        Args:
+            texts: the texts.
+            contexts: one for all, or one for each.
+            out: the folder.
+            kind: see `Shards`, as for `size` and `settings`.
+            forget: has the model forget what it has read. A shard then depends on its texts alone.
+        """
         shards = Shards(out, texts, kind, size, settings)
-        for shard in shards.missing():
-            members = shards.members(shard)
-            ours = [contexts[i] for i in members] if len(contexts) == len(texts) else contexts
-            arrays = await self.arrays([texts[i] for i in members], ours)
-            await asyncio.to_thread(shards.write, shard, arrays)
+        with closing(shards):
+            for shard in shards.missing():
+                await forget()
+                members = shards.members(shard)
+                ours = [contexts[i] for i in members] if len(contexts) == len(texts) else contexts
+                arrays = await self.arrays([texts[i] for i in members], ours)
+                await asyncio.to_thread(shards.write, shard, arrays)
         return shards.folder
 
     # -- reading --------------------------------------------------------------------------------------

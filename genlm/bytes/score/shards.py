@@ -1,9 +1,10 @@
 """Distributions over next bytes on disk, in shards: for distillation, restartable.
 
-A folder holds `manifest.json`, which says what was asked of which texts, and one file for every so many
-texts. A file is written under another name and renamed when it is whole. So what is there after a crash is
-right, and the same call again goes on where the first one stopped. Another call into the same folder (other
-texts, other settings) is refused.
+A folder holds one file for every so many texts, and `manifest.jsonl` (`genlm.bytes.resumable`): what was
+asked of which texts, then length and digest of each shard that is there. The same call again makes the
+shards that are missing, damaged or not ours, and no others. Each is made by a model that has read nothing
+before, so it is the same, to the last byte, wherever a run was ended. A call for other texts, or with other
+settings, is refused.
 
 A shard has, for each of its texts, the `[n, 257]` float32 array `logprobs_<number>` and the bytes
 `text_<number>`.
@@ -13,11 +14,11 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import logging
 import os
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from genlm.bytes.errors import bad_type, bad_value
-from genlm.bytes.score.table import write_whole
+from genlm.bytes.resumable import Locks, Manifest, saying, write_whole
 from genlm.bytes.util.numbers import whole_number
 
 __all__ = ["FORMATS", "Shards", "read_shards"]
@@ -34,13 +35,15 @@ Distributions = Float32[np.ndarray, "_ 257"]
 """Natural log-probabilities of the next byte, or of the end, before each byte of a text."""
 
 FORMATS = ("npz", "safetensors")
-MANIFEST = "manifest.json"
+MANIFEST = "manifest.jsonl"
+FORM = 1
+"""Raise this where the same call would write other bytes: folders of other releases are not gone on with."""
 
 logger = logging.getLogger(__name__)
 
 
 class Shards:
-    """The folder that some texts' distributions go to.
+    """The folder that some texts' distributions go to. It is locked until `close`.
 
     Args:
         folder: the folder; made if it is not there.
@@ -50,7 +53,9 @@ class Shards:
         settings: what else decides the numbers; JSON values.
 
     Raises:
-        ValueError: the folder holds something else; a format that is none of the two.
+        ValueError: the folder holds something else, cannot be written, or is being written by another run; a
+            format that is none of the two.
+        TypeError: a folder that is no path, a size that is no number.
     """
 
     def __init__(
@@ -68,103 +73,94 @@ class Shards:
         if size is None:
             raise bad_type("texts_per_shard", size, "must be an integer")
         self.folder, self.texts, self.kind = Path(folder), texts, kind
-        self.size = size = whole_number("texts_per_shard", size, 1) or 1
+        self.size = whole_number("texts_per_shard", size, 1) or 1
         digest = hashlib.sha256()
         for text in texts:
             digest.update(len(text).to_bytes(8, "little") + text)
         asked = {
+            "command": "byte_logprobs",
+            "form": FORM,
             "format": kind,
             "texts": len(texts),
-            "texts_per_shard": size,
+            "texts_per_shard": self.size,
             "sha256_of_texts": digest.hexdigest(),
             **settings,
         }
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-            why = error.strerror if isinstance(error, OSError) else error
-            raise bad_value("out", str(folder), f"cannot be made a folder: {why}") from None
-        self._agree(asked)
-
-    def _agree(self, asked: dict[str, Any]) -> None:
+        refusal = partial(bad_value, "out", str(folder), instead="Give another folder, or delete this one.")
         path = self.folder / MANIFEST
-        if path.exists():
-            there = json.loads(path.read_text())
-            differ = sorted(key for key in {*there, *asked} if there.get(key) != asked.get(key))
-            if differ:
-                rule = f"holds the results of another call: {', '.join(differ)} differ"
-                raise bad_value("out", str(self.folder), rule, "Give another folder, or delete this one.")
-            return
-        if any(self.folder.iterdir()):
-            rule = "is a folder with other things in it, and without a manifest"
-            raise bad_value("out", str(self.folder), rule, "Give a new folder.")
-        write_whole(path, (json.dumps(asked, indent=1) + "\n").encode())
+        with ExitStack() as failing, saying("cannot be a folder of ours", lambda rule, _: refusal(rule)):
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except ValueError as error:
+                raise refusal(f"is no name of a folder: {error}") from None
+            self._locks = Locks({path: "out"})
+            failing.callback(self.close)
+            self._manifest = Manifest(path)
+            if self._manifest.settings is not None:
+                self._manifest.compare(asked, refusal)
+            elif any(not p.name.startswith(".") and p != path for p in self.folder.iterdir()):
+                raise refusal("is a folder with other things in it, and without a manifest")
+            else:
+                self._manifest.say(asked)
+            failing.pop_all()
 
-    def __len__(self) -> int:
-        return -(-len(self.texts) // self.size)
-
-    def path(self, shard: int) -> Path:
-        """The file of a shard."""
-        return self.folder / f"shard-{shard:05d}.{self.kind}"
+    def close(self) -> None:
+        """Let others write there."""
+        self._locks.release()
 
     def members(self, shard: int) -> range:
         """The numbers of its texts."""
         return range(shard * self.size, min((shard + 1) * self.size, len(self.texts)))
 
     def missing(self) -> Iterator[int]:
-        """The shards that are still to be written; one that cannot be read is taken for missing."""
-        for shard in range(len(self)):
-            path = self.path(shard)
-            if not path.exists():
-                yield shard
-            elif not _whole(path, [f"logprobs_{i}" for i in self.members(shard)]):
-                logger.warning("%s is damaged and is made again", path)
+        """The shards that are still to be written; one that is damaged, or not ours, is taken for missing."""
+        written = _written(self._manifest)
+        for shard in range(-(-len(self.texts) // self.size)):
+            path = _path(self.folder, shard, self.kind)
+            if _content(path, written) is None:
+                if path.exists():
+                    logger.warning("%s is damaged, or none of ours, and is made again", path)
                 yield shard
 
-    def write(self, shard: int, arrays: Sequence[Distributions]) -> Path:
-        """Write a shard.
+    def write(self, shard: int, arrays: Sequence[Distributions]) -> None:
+        """Write a shard, of an array for each of its texts.
 
-        Args:
-            shard: its number.
-            arrays: one for each of its texts.
+        Raises:
+            ValueError: it cannot be written.
         """
         content: dict[str, Any] = {}
         for i, array in zip(self.members(shard), arrays, strict=True):
             content[f"logprobs_{i}"] = array
             content[f"text_{i}"] = np.frombuffer(self.texts[i], np.uint8)
-        path = self.path(shard)
         if self.kind == "safetensors":
             from safetensors.numpy import save
 
-            write_whole(path, save(content))
+            packed = save(content)
         else:
             out = io.BytesIO()
             np.savez_compressed(out, allow_pickle=False, **content)
-            write_whole(path, out.getvalue())
-        return path
+            packed = out.getvalue()
+        path = _path(self.folder, shard, self.kind)
+        record = {"name": path.name, "bytes": len(packed), "sha256": hashlib.sha256(packed).hexdigest()}
+        again = "The same call goes on from here."
+        with saying("cannot be written", lambda rule, _: bad_value("out", str(path), rule, again)):
+            write_whole(path, packed)
+            self._manifest.say({"files": [record]})
 
 
-def _whole(path: Path, names: Sequence[str]) -> bool:
-    try:
-        return set(names) <= set(_load(path))
-    except (OSError, ValueError, zipfile.BadZipFile, _safetensors_error()):
-        return False
+def _path(folder: Path, shard: int, kind: str) -> Path:
+    return folder / f"shard-{shard:05d}.{kind}"
 
 
-def _safetensors_error() -> type[Exception]:
-    from safetensors import SafetensorError
-
-    error: type[Exception] = SafetensorError
-    return error
+def _written(manifest: Manifest) -> dict[str, str]:
+    """The digest of each shard, by its name."""
+    return {file["name"]: file["sha256"] for _, entry in manifest.entries for file in entry["files"]}
 
 
-def _load(path: Path) -> dict[str, Any]:
-    if path.suffix == ".safetensors":
-        from safetensors.numpy import load_file
-
-        return dict(load_file(path))
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as shard:
-        return {name: shard[name] for name in shard.files}
+def _content(path: Path, written: Mapping[str, str]) -> bytes | None:
+    """What is in a file; None if it is not what was written."""
+    content = path.read_bytes() if path.is_file() else b""
+    return content if hashlib.sha256(content).hexdigest() == written.get(path.name) else None
 
 
 def read_shards(folder: str | os.PathLike[str]) -> Iterator[tuple[bytes, Distributions]]:
@@ -174,17 +170,25 @@ def read_shards(folder: str | os.PathLike[str]) -> Iterator[tuple[bytes, Distrib
         folder: the folder.
 
     Raises:
-        ValueError: it has no manifest, or a shard is still missing.
+        ValueError: it has no manifest; a shard is still missing, damaged, or none of ours.
     """
-    path = Path(folder) / MANIFEST
-    if not path.exists():
-        raise bad_value("folder", str(folder), f"has no {MANIFEST}", "Write it with `byte_logprobs`.")
-    asked = json.loads(path.read_text())
+    manifest = Manifest(Path(folder) / MANIFEST)
+    asked, written = manifest.settings or {}, _written(manifest)
+    if asked.get("command") != "byte_logprobs":
+        raise bad_value("folder", str(folder), f"has no {MANIFEST} of ours", "Write it with `byte_logprobs`.")
     kind, size, count = asked["format"], asked["texts_per_shard"], asked["texts"]
     for start in range(0, count, size):
-        shard = Path(folder) / f"shard-{start // size:05d}.{kind}"
-        if not shard.exists():
-            raise bad_value("folder", str(folder), f"lacks {shard.name}", "Run the same call again.")
-        arrays = _load(shard)
+        path = _path(Path(folder), start // size, kind)
+        content = _content(path, written)
+        if content is None:
+            there = path.exists() and path.name in written
+            rule = f"holds {path.name}, which is damaged, or none of ours" if there else f"lacks {path.name}"
+            raise bad_value("folder", str(folder), rule, "Run the same call again: it makes that shard.")
+        if kind == "safetensors":
+            from safetensors.numpy import load
+
+            arrays: Mapping[str, Any] = load(content)
+        else:
+            arrays = np.load(io.BytesIO(content), allow_pickle=False)
         for i in range(start, min(start + size, count)):
             yield arrays[f"text_{i}"].tobytes(), arrays[f"logprobs_{i}"]

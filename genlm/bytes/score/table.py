@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, overload
 
 from genlm.bytes.errors import MissingDependencyError
+from genlm.bytes.resumable import write_whole
 from genlm.bytes.score.byte_scores import Score
 
-__all__ = ["WordSurprisal", "WordSurprisals", "write_whole"]
+__all__ = ["WordSurprisal", "WordSurprisals"]
 
 
 @dataclass(frozen=True)
@@ -117,13 +118,3 @@ class WordSurprisals(Sequence[WordSurprisal]):
     def __repr__(self) -> str:
         head = [f"{row.word!r} {row.shown}" for row in self._rows[:8]]
         return f"WordSurprisals({', '.join(head)}{', …' if len(self) > 8 else ''})"
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is either whole or not there: under another name first, then renamed."""
-    half = path.with_name(f".{path.name}.{os.getpid()}.half")
-    try:
-        half.write_bytes(content)
-        os.replace(half, path)
-    finally:
-        half.unlink(missing_ok=True)

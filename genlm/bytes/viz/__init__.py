@@ -8,7 +8,7 @@ from genlm.bytes.viz.heat import (
     heat_head,
     heat_section,
 )
-from genlm.bytes.viz.html import beam_html, page_html
+from genlm.bytes.viz.html import beam_html, page_html, page_opening
 from genlm.bytes.viz.terminal import draw_beam, share_text
 from genlm.bytes.viz.text import one_line, safe_text
 from genlm.bytes.viz.view import BeamView, NextByte, Row, view_beam
@@ -28,6 +28,7 @@ __all__ = [
     "heat_section",
     "one_line",
     "page_html",
+    "page_opening",
     "safe_text",
     "share_text",
     "view_beam",

@@ -15,7 +15,7 @@ from genlm.bytes.viz.terminal import next_byte_name, notes, share_text, tail
 from genlm.bytes.viz.text import one_line, safe_text
 from genlm.bytes.viz.view import BeamView
 
-__all__ = ["beam_html", "page_html", "templates"]
+__all__ = ["beam_html", "page_html", "page_opening", "templates"]
 
 
 def beam_html(view: BeamView) -> str:
@@ -32,6 +32,11 @@ def page_html(views: Sequence[BeamView], title: str) -> str:
     """
     shown = safe_text(title, keep="")
     return str(templates().get_template("page.html").render(views=[_plain(v) for v in views], title=shown))
+
+
+def page_opening() -> str:
+    """How all our pages begin, and no others."""
+    return str(templates().get_template("head.html").render(title="")).partition("<title>")[0]
 
 
 @cache

@@ -1,95 +1,58 @@
-"""The kinds of file that results go to. Each is a head, a piece for every text, a foot: files only grow.
-
-Where a file cannot grow (`.npz`), the pieces go to another, `x.npz.part`, and the file is made of it in the
-end.
-"""
+"""The kinds of file that results go to. Each is a head, a piece for every text, a foot: files only grow."""
 
 from __future__ import annotations
 
-import os
-from abc import ABC, abstractmethod
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from genlm.bytes.cli.scoring import heat, npz, rows
-from genlm.bytes.cli.scoring.parts import Unit
 from genlm.bytes.cli.scoring.totals import Totals
 from genlm.bytes.errors import bad_value
+from genlm.bytes.resumable import Output
+from genlm.bytes.viz import page_opening
 
 if TYPE_CHECKING:
     from genlm.bytes.score import ScoredText
 
-__all__ = ["Asked", "Format", "Html", "format_of"]
+__all__ = ["Format", "Html", "format_of"]
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What decides the form of results.
-
-    Attributes:
-        unit: what a row is about.
-        fields: the columns carried along.
-        base: of the logarithms.
-        end: whether the ends of texts count.
-    """
-
-    unit: Unit
-    fields: tuple[str, ...]
-    base: float
-    end: bool
-
-
-class Format(ABC):
+class Format(Output):
     """A kind of file.
 
     Args:
+        path: the file.
         asked: what decides the form.
     """
 
-    part = ""
-    """What is after the name of the file that grows; nothing if it is the file itself."""
-    option = "out"
-    """The option that asks for such a file."""
-
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, path: Path, asked: rows.Asked) -> None:
+        super().__init__(path)
         self.asked = asked
 
-    def head(self) -> bytes:
-        """What it begins with."""
-        return b""
-
-    @abstractmethod
     def piece(self, result: ScoredText, before: Totals) -> bytes:
         """What a text adds, after others with these sums."""
+        raise NotImplementedError
 
     def foot(self, totals: Totals) -> bytes:
         """What it ends with."""
         return b""
-
-    def seal(self, part: Path, path: Path) -> None:
-        """Make the file of the one that grew, if that is another, which stays."""
-        assert part == path
 
 
 class Tsv(Format):
     """Tab-separated values with a head line."""
 
     def head(self) -> bytes:
-        asked = self.asked
-        return rows.tsv([rows.head(asked.unit, asked.fields, asked.end)])
+        return rows.tsv([self.asked.head])
 
     def piece(self, result: ScoredText, before: Totals) -> bytes:
-        asked = self.asked
-        return rows.tsv(list(rows.rows(result, asked.unit, asked.fields, asked.base, asked.end)))
+        return rows.tsv(rows.rows(result, self.asked))
 
 
 class Jsonl(Format):
     """A JSON document a line, one for each text."""
 
     def piece(self, result: ScoredText, before: Totals) -> bytes:
-        return rows.line(rows.document(result, self.asked.unit, self.asked.base))
+        return rows.line(rows.document(result, self.asked))
 
 
 class Npz(Format):
@@ -103,15 +66,8 @@ class Npz(Format):
     def piece(self, result: ScoredText, before: Totals) -> bytes:
         return npz.spooled(result, before, self.asked.fields)
 
-    def seal(self, part: Path, path: Path) -> None:
-        whole = Path(os.path.realpath(path))  # a link stays one
-        half = whole.with_name(f".{whole.name}.{os.getpid()}.half")
-        try:
-            npz.write(part, half)
-            os.replace(half, whole)
-        finally:
-            with suppress(OSError):  # a disk that fails must not hide how it failed first
-                half.unlink(missing_ok=True)
+    def made(self, file: BinaryIO) -> None:
+        npz.write(self.growing, file)
 
 
 class Html(Format):
@@ -120,25 +76,28 @@ class Html(Format):
     option = "html"
 
     def head(self) -> bytes:
-        return heat.page_head(self.asked.unit, self.asked.base).encode()
+        return heat.page_head(self.asked).encode()
+
+    def opening(self) -> bytes:
+        return page_opening().encode()
 
     def piece(self, result: ScoredText, before: Totals) -> bytes:
-        return heat.page_text(result, self.asked.base).encode()
+        return heat.page_text(result, self.asked).encode()
 
     def foot(self, totals: Totals) -> bytes:
-        return heat.page_foot(totals.line(self.asked.base, None)).encode()
+        return heat.page_foot(totals.line(self.asked.base)).encode()
 
 
 KINDS: dict[str, type[Format]] = {".tsv": Tsv, ".jsonl": Jsonl, ".npz": Npz}
 
 
-def format_of(path: Path, asked: Asked) -> Format:
-    """The format that a file's name asks for.
+def format_of(path: Path, asked: rows.Asked) -> Format:
+    """The file of the format that its name asks for.
 
     Raises:
-        ValueError: an ending that is none of those there are.
+        ValueError: an ending that is none of those there are; see `Output`.
     """
     kind = KINDS.get(path.suffix.lower())
     if kind is None:
         raise bad_value("out", str(path), f"must end with {', '.join(KINDS)}", "The ending says the format.")
-    return kind(asked)
+    return kind(path, asked)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from genlm.bytes.cli.scoring.parts import Unit
-from genlm.bytes.cli.scoring.rows import char_surprisals, figures, visible
+from genlm.bytes.cli.scoring.rows import Asked, char_surprisals, figures, visible
 from genlm.bytes.cli.scoring.totals import unit_name
 from genlm.bytes.viz import HeatPiece, heat_foot, heat_head, heat_section, one_line
 
@@ -20,34 +20,29 @@ HOTTEST = {Unit.region: 20.0}
 """Bits of the hottest colour; 8 for characters: as many as a byte holds."""
 
 
-def scale_end(unit: Unit, base: float) -> str:
+def scale_end(asked: Asked) -> str:
     """What the hottest colour stands for."""
-    return f"{_most(unit) * math.log(2) / math.log(base):.3g} {unit_name(base)}"
+    return f"{HOTTEST.get(asked.unit, 8.0) * math.log(2) / math.log(asked.base):.3g} {unit_name(asked.base)}"
 
 
-def pieces(result: ScoredText, base: float) -> Iterator[HeatPiece]:
-    """The parts of a text in order.
-
-    Args:
-        result: the text.
-        base: of the logarithms.
-    """
-    return _chars(result, base) if result.regions is None else _regions(result, base)
+def pieces(result: ScoredText, asked: Asked) -> Iterator[HeatPiece]:
+    """The parts of a text in order."""
+    return _chars(result, asked) if result.regions is None else _regions(result, asked)
 
 
-def page_head(unit: Unit, base: float) -> str:
+def page_head(asked: Asked) -> str:
     """The beginning of a page."""
-    return heat_head("Surprisal", scale_end(unit, base)) + "\n"
+    return heat_head("Surprisal", scale_end(asked)) + "\n"
 
 
-def page_text(result: ScoredText, base: float) -> str:
+def page_text(result: ScoredText, asked: Asked) -> str:
     """A text of a page."""
-    length, chars, logp, per_byte, per_char, _, _ = figures(result, base)
+    length, chars, logp, per_byte, per_char, _, _ = figures(result, asked)
     said = (
-        f"{length:,} bytes, {chars:,} characters, log-probability {logp:.3f} {unit_name(base)}, "
+        f"{length:,} bytes, {chars:,} characters, log-probability {logp:.3f} {unit_name(asked.base)}, "
         f"{per_byte:.4f} bits per byte, {per_char:.4f} per character"
     )
-    return heat_section(visible(result.record.id), said, list(pieces(result, base))) + "\n"
+    return heat_section(visible(result.record.id), said, list(pieces(result, asked))) + "\n"
 
 
 def page_foot(said: str) -> str:
@@ -55,40 +50,35 @@ def page_foot(said: str) -> str:
     return heat_foot(said) + "\n"
 
 
-def _chars(result: ScoredText, base: float) -> Iterator[HeatPiece]:
+def _chars(result: ScoredText, asked: Asked) -> Iterator[HeatPiece]:
     chars = result.score.chars
-    costs = char_surprisals(result, base).tolist()
+    costs = char_surprisals(result, asked).tolist()
     for char, offset, cost in zip(chars.text, chars.offsets, costs, strict=False):
         where = f"{one_line(char.encode(errors='surrogateescape'))} at byte {offset:,}"
-        yield HeatPiece(char, _heat(cost, Unit.char, base), f"{where}: {_said(cost, base)}")
+        yield HeatPiece(char, _heat(cost, asked, 8.0), f"{where}: {_said(cost, asked)}")
 
 
-def _regions(result: ScoredText, base: float) -> Iterator[HeatPiece]:
+def _regions(result: ScoredText, asked: Asked) -> Iterator[HeatPiece]:
     text, at = result.score.chars.text, 0
     for region in result.regions or ():
         if at < region.start:
             yield HeatPiece(text[at : region.start], None)
         by_tokens = f"; by tokens {region.naive:.3f}" if math.isfinite(region.naive) else ""
-        said = f"{_said(region.surprisal, base)}{by_tokens}"
-        heat = _heat(region.surprisal, Unit.region, base)
-        yield HeatPiece(text[region.start : region.end], heat, said)
+        heat = _heat(region.surprisal, asked, HOTTEST[Unit.region])
+        yield HeatPiece(text[region.start : region.end], heat, f"{_said(region.surprisal, asked)}{by_tokens}")
         at = region.end
     if at < len(text):
         yield HeatPiece(text[at:], None)
 
 
-def _said(cost: float, base: float) -> str:
+def _said(cost: float, asked: Asked) -> str:
     if math.isnan(cost):
         return "unknown: it follows the impossible"
     if math.isinf(cost):
         return "impossible"
-    said = "above probability 1: found late" if cost < 0.0 else f"probability {base**-cost:.3g}"
-    return f"{cost:.3f} {unit_name(base)}, {said}"
+    said = "above probability 1: found late" if cost < 0.0 else f"probability {asked.base**-cost:.3g}"
+    return f"{cost:.3f} {unit_name(asked.base)}, {said}"
 
 
-def _heat(cost: float, unit: Unit, base: float) -> float:
-    return cost * math.log(base) / math.log(2) / _most(unit)
-
-
-def _most(unit: Unit) -> float:
-    return HOTTEST.get(unit, 8.0)
+def _heat(cost: float, asked: Asked, most: float) -> float:
+    return cost * math.log(asked.base) / math.log(2) / most

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from json.decoder import JSONDecoder, scanstring  # type: ignore[attr-defined]
 from typing import Any
 
 __all__ = ["JsonText", "dumps", "members"]
 
-SPACE = re.compile(r"[ \t\n\r]*")
 # Numbers are not looked into: Python refuses whole ones of more than 4,300 digits.
-DECODER = JSONDecoder(parse_int=str, parse_float=str, parse_constant=str)
+DECODER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str)
+KEY = re.compile(r'[\s,{]*("(?:[^"\\]|\\.)*")\s*:\s*')
 
 
 class JsonText(str):
@@ -41,33 +40,16 @@ def members(line: str) -> dict[str, JsonText]:
         ValueError: no JSON; or a key that is there twice.
         TypeError: JSON, and no object.
     """
-    at = _skip(line, 0)
-    if line[at : at + 1] != "{":
-        DECODER.decode(line)
+    if not isinstance(DECODER.decode(line), dict):
         raise TypeError("no object")
     found: dict[str, JsonText] = {}
-    at = _skip(line, at + 1)
-    ended = line[at : at + 1] == "}"
-    while not ended:
-        if line[at : at + 1] != '"':
-            raise json.JSONDecodeError("Expecting property name enclosed in double quotes", line, at)
-        key, at = scanstring(line, at + 1, True)
-        at = _skip(line, at)
-        if line[at : at + 1] != ":":
-            raise json.JSONDecodeError("Expecting ':' delimiter", line, at)
-        start = _skip(line, at + 1)
-        _, end = DECODER.raw_decode(line, start)
+    at = 0
+    while match := KEY.match(line, at):
+        key = json.loads(match[1])
         if key in found:
             raise ValueError(f"the key {key!r} is there twice")
-        found[key] = JsonText(line[start:end])
-        at = _skip(line, end)
-        ended = line[at : at + 1] == "}"
-        if not ended:
-            if line[at : at + 1] != ",":
-                raise json.JSONDecodeError("Expecting ',' delimiter", line, at)
-            at = _skip(line, at + 1)
-    if _skip(line, at + 1) < len(line):
-        raise json.JSONDecodeError("Extra data", line, at + 1)
+        _, at = DECODER.raw_decode(line, match.end())
+        found[key] = JsonText(line[match.end() : at])
     return found
 
 
@@ -77,17 +59,9 @@ def dumps(document: dict[str, Any]) -> str:
     Raises:
         ValueError: a number of ours that JSON has no word for.
     """
-    pairs = (f"{json.dumps(key, ensure_ascii=False)}: {_dumped(value)}" for key, value in document.items())
-    return f"{{{', '.join(pairs)}}}"
+    return "{" + ", ".join(f"{_dumped(key)}: {_dumped(value)}" for key, value in document.items()) + "}"
 
 
 def _dumped(value: Any) -> str:
-    return (
-        str(value) if isinstance(value, JsonText) else json.dumps(value, ensure_ascii=False, allow_nan=False)
-    )
-
-
-def _skip(line: str, at: int) -> int:
-    match = SPACE.match(line, at)
-    assert match is not None
-    return match.end()
+    written = isinstance(value, JsonText)
+    return str(value) if written else json.dumps(value, ensure_ascii=False, allow_nan=False)

@@ -23,11 +23,10 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Shaped
@@ -78,12 +77,12 @@ def spooled(result: ScoredText, before: Totals, fields: Sequence[str]) -> bytes:
     return _packed(found)
 
 
-def write(spool: Path, out: Path) -> None:
+def write(spool: Path, file: BinaryIO) -> None:
     """Make the `.npz`.
 
     Args:
         spool: the file beside.
-        out: the file to make.
+        file: the file to make.
     """
     lengths: dict[str, int] = {}
     kinds: dict[str, np.dtype[Any]] = {}
@@ -92,20 +91,17 @@ def write(spool: Path, out: Path) -> None:
             part = _part(row, name)
             lengths[name] = lengths.get(name, 0) + len(part)
             kinds[name] = np.promote_types(kinds.get(name, part.dtype), part.dtype)
-    with out.open("wb") as file:
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
-            for name, kind in kinds.items():
-                # Not the time of day: the same run makes the same bytes.
-                entry = zipfile.ZipInfo(f"{name}.npy")
-                entry.compress_type = zipfile.ZIP_DEFLATED
-                header = {"descr": kind.str, "fortran_order": False, "shape": (lengths[name],)}
-                with archive.open(entry, "w", force_zip64=True) as member:
-                    np.lib.format.write_array_header_1_0(member, header)  # type: ignore[no-untyped-call, unused-ignore]
-                    for row in _rows(spool):
-                        if name in row:
-                            member.write(_part(row, name).astype(kind).tobytes())
-        file.flush()
-        os.fsync(file.fileno())
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
+        for name, kind in kinds.items():
+            # Not the time of day: the same run makes the same bytes.
+            entry = zipfile.ZipInfo(f"{name}.npy")
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            header = {"descr": kind.str, "fortran_order": False, "shape": (lengths[name],)}
+            with archive.open(entry, "w", force_zip64=True) as member:
+                np.lib.format.write_array_header_1_0(member, header)  # type: ignore[no-untyped-call, unused-ignore]
+                for row in _rows(spool):
+                    if name in row:
+                        member.write(_part(row, name).astype(kind).tobytes())
 
 
 def _packed(found: dict[str, Any]) -> bytes:

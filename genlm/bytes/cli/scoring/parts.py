@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Boundary", "Given", "Parts", "Unit"]
 
-PANEL = "Rows"
-
 
 class Boundary(StrEnum):
     """What of a word's surroundings counts; see `genlm.bytes.score.words`."""
@@ -40,47 +38,30 @@ class Unit(StrEnum):
     byte = "byte"
 
 
+def _option(*names: str, **more: Any) -> Any:
+    return typer.Option(*names, rich_help_panel="Rows", **more)
+
+
 @dataclass(frozen=True)
 class Parts:
     """Which parts of a text get rows."""
 
-    words: Annotated[
-        bool, typer.Option("--words", "-w", rich_help_panel=PANEL, help="A row for each word.")
-    ] = False
-    chars: Annotated[
-        bool, typer.Option("--chars", rich_help_panel=PANEL, help="A row for each character.")
-    ] = False
-    byte_rows: Annotated[
-        bool, typer.Option("--bytes", rich_help_panel=PANEL, help="A row for each byte.")
-    ] = False
+    words: Annotated[bool, _option("--words", "-w", help="A row for each word.")] = False
+    chars: Annotated[bool, _option("--chars", help="A row for each character.")] = False
+    byte_rows: Annotated[bool, _option("--bytes", help="A row for each byte.")] = False
     spans: Annotated[
-        Path | None,
-        typer.Option(
-            rich_help_panel=PANEL, help="A row for each span of a file: text's id, tab, start, tab, end."
-        ),
+        Path | None, _option(help="A row for each span of a file: text's id, tab, start, tab, end.")
     ] = None
     word_list: Annotated[
-        Path | None,
-        typer.Option(rich_help_panel=PANEL, help="A row for each word of a file: text's id, tab, word."),
+        Path | None, _option(help="A row for each word of a file: text's id, tab, word.")
     ] = None
-    sep: Annotated[
-        str, typer.Option(rich_help_panel=PANEL, help="What stands between words.", show_default="one space")
-    ] = " "
-    any_space: Annotated[
-        bool, typer.Option("--any-space", rich_help_panel=PANEL, help="Any white space does, line ends too.")
-    ] = False
+    sep: Annotated[str, _option(help="What stands between words.", show_default="one space")] = " "
+    any_space: Annotated[bool, _option("--any-space", help="Any white space does, line ends too.")] = False
     boundary: Annotated[
-        Boundary | None,
-        typer.Option(
-            rich_help_panel=PANEL, help="Which of a word's ends count; trailing for words, none for spans."
-        ),
+        Boundary | None, _option(help="Which of a word's ends count; trailing for words, none for spans.")
     ] = None
-    punctuation: Annotated[
-        bool, typer.Option("--punctuation", rich_help_panel=PANEL, help="Marks have rows of their own.")
-    ] = False
-    marks: Annotated[
-        str | None, typer.Option(rich_help_panel=PANEL, help="So have these characters.", show_default=False)
-    ] = None
+    punctuation: Annotated[bool, _option("--punctuation", help="Marks have rows of their own.")] = False
+    marks: Annotated[str | None, _option(help="So have these characters.", show_default=False)] = None
 
     @property
     def unit(self) -> Unit:
@@ -89,29 +70,24 @@ class Parts:
         Raises:
             typer.BadParameter: two answers; an option about words without words.
         """
-        asked = {
-            "--words": self.words,
-            "--chars": self.chars,
-            "--bytes": self.byte_rows,
-            "--spans": self.spans is not None,
-            "--word-list": self.word_list is not None,
+        units = {
+            "--words": Unit.region,
+            "--chars": Unit.char,
+            "--bytes": Unit.byte,
+            "--spans": Unit.region,
+            "--word-list": Unit.region,
         }
-        named = [name for name, given in asked.items() if given]
+        asked = (self.words, self.chars, self.byte_rows, self.spans is not None, self.word_list is not None)
+        named = [name for name, given in zip(units, asked, strict=True) if given]
         if len(named) > 1:
             raise typer.BadParameter(f"not together with {named[1]}", param_hint=named[0])
-        if named and named[0] in ("--words", "--spans", "--word-list"):
-            return Unit.region
-        others = {
-            "--sep": self.sep != " ",
-            "--any-space": self.any_space,
-            "--boundary": self.boundary is not None,
-            "--punctuation": self.punctuation,
-            "--marks": self.marks is not None,
-        }
-        for name, given in others.items():
-            if given:
-                raise typer.BadParameter("needs --words, --word-list or --spans", param_hint=name)
-        return Unit.char if self.chars else Unit.byte if self.byte_rows else Unit.text
+        unit = units[named[0]] if named else Unit.text
+        defaults = Parts()
+        for name in ("sep", "any_space", "boundary", "punctuation", "marks"):
+            if unit is not Unit.region and getattr(self, name) != getattr(defaults, name):
+                hint = f"--{name.replace('_', '-')}"
+                raise typer.BadParameter("needs --words, --word-list or --spans", param_hint=hint)
+        return unit
 
     def options(self) -> RegionOptions | None:
         """What `Scoring` is told about regions."""
@@ -147,12 +123,11 @@ class Given:
         self.name, self.kind = source.name, kind
         self._regions: dict[str, list[Any]] = {}
         self._met: set[str] = set()
-        width = 3 if kind == "spans" else 2
+        fields = ("id", "start", "end") if kind == "spans" else ("id", "word")
         for number, (line, row) in enumerate(plain_rows(source)):
-            if len(row) != width:
-                fields = "id, start and end" if kind == "spans" else "id and word"
-                rule = f"has {len(row)} fields in line {line}, and should have {width}: {fields}"
-                raise self._bad(rule)
+            if len(row) != len(fields):
+                rule = f"has {len(row)} fields in line {line}, and should have {len(fields)}: "
+                raise self._bad(f"{rule}{', '.join(fields[:-1])} and {fields[-1]}")
             try:
                 region = (int(row[1]), int(row[2])) if kind == "spans" else row[1]
             except ValueError:
@@ -160,15 +135,15 @@ class Given:
                     continue
                 raise self._bad(f"has no offsets in characters in line {line}: {row[1]}, {row[2]}") from None
             self._regions.setdefault(row[0], []).append(region)
-        if kind == "words":
-            self._leave_out_head()
+        if self._regions.get("id") == ["word"]:  # a head line
+            del self._regions["id"]
 
     def attach(self, records: Iterable[TextRecord]) -> Iterator[TextRecord]:
         """The texts with their regions."""
         for record in records:
             self._met.add(record.id)
-            found = tuple(self._regions.get(record.id, ()))
-            yield replace(record, spans=found) if self.kind == "spans" else replace(record, words=found)
+            given: dict[str, Any] = {self.kind: tuple(self._regions.get(record.id, ()))}
+            yield replace(record, **given)
 
     def check_all_met(self) -> None:
         """That every id was that of a text.
@@ -180,10 +155,6 @@ class Given:
         if missing:
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             raise self._bad(f"names texts that are not there: {', '.join(map(repr, missing[:3]))}{more}")
-
-    def _leave_out_head(self) -> None:
-        if self._regions.get("id") == ["word"]:
-            del self._regions["id"]
 
     def _bad(self, rule: str) -> Exception:
         return bad_value("spans" if self.kind == "spans" else "word_list", self.name, rule)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
 
 from genlm.bytes.cli.output import on_terminal, write_json_line
 from genlm.bytes.cli.scoring import heat, rows
-from genlm.bytes.cli.scoring.formats import Asked
 from genlm.bytes.cli.scoring.jsontext import dumps
+from genlm.bytes.cli.scoring.rows import Asked
 from genlm.bytes.cli.scoring.totals import Totals
-from genlm.bytes.errors import bad_value
 from genlm.bytes.viz import draw_heat, draw_scale, safe_text
 
 if TYPE_CHECKING:
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
     from genlm.bytes.score import ScoredText
 
 __all__ = ["show", "write"]
-
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def show(results: Iterable[ScoredText], asked: Asked, as_json: bool) -> Totals:
@@ -36,92 +32,63 @@ def show(results: Iterable[ScoredText], asked: Asked, as_json: bool) -> Totals:
         asked: what decides their form.
         as_json: whether documents are wanted.
     """
-    if as_json:
-        return _documents(results, asked)
     console = Console(highlight=False, emoji=False)
     coloured = on_terminal() and console.color_system is not None and not console.no_color
-    return _colours(results, asked, console) if coloured else _rows(results, asked)
+    each: Callable[[ScoredText, Totals], Any]
+    if as_json:
+
+        def each(result: ScoredText, _: Totals) -> None:
+            write_json_line(dumps({"event": "text", **rows.document(result, asked)}))
+
+    elif coloured:
+
+        def each(result: ScoredText, before: Totals) -> None:
+            _colours(result, asked, console, before.texts == 0)
+
+    else:
+        _put([asked.head])
+
+        def each(result: ScoredText, _: Totals) -> None:
+            _put(rows.rows(result, asked))
+
+    totals = Totals()
+    for result in results:
+        each(result, totals)
+        totals = totals.after(result)
+    if coloured and not as_json:
+        console.print(draw_scale(heat.scale_end(asked)), soft_wrap=True)
+    return totals
 
 
 def write(results: Iterable[ScoredText], files: Files) -> Totals:
-    """Write results to files; whatever ends it, what has come so far is kept.
-
-    Args:
-        results: the results.
-        files: the files.
+    """Write results to files.
 
     Raises:
         ValueError: a file cannot be written.
     """
-    try:
+    with closing(files):
         for result in results:
-            with _writing(files):
-                files.add(result)
-        with _writing(files):
-            files.finish()
-    finally:
-        try:
-            with _writing(files):
-                files.keep_what_came()
-        finally:
-            with _writing(files):
-                files.close()
+            files.add(result)
+        files.finish()
     return files.totals
 
 
-@contextmanager
-def _writing(files: Files) -> Iterator[None]:
-    """What the disk says, as an error of ours: what failed, why, and what to do."""
-    try:
-        yield
-    except OSError as error:
-        name = str(error.filename or files.outputs[0].path)
-        why = f"cannot be written: {error.strerror or type(error).__name__}"
-        full = error.errno in FULL
-        again = (
-            "The same command goes on when there is room." if full else "The same command goes on from here."
-        )
-        raise bad_value(files.option(name), name, why, again if files.keep else "") from None
-
-
-def _documents(results: Iterable[ScoredText], asked: Asked) -> Totals:
-    totals = Totals()
-    for result in results:
-        totals = totals.after(result)
-        write_json_line(dumps({"event": "text", **rows.document(result, asked.unit, asked.base)}))
-    return totals
-
-
-def _rows(results: Iterable[ScoredText], asked: Asked) -> Totals:
-    totals = Totals()
-    _put([rows.head(asked.unit, asked.fields, asked.end)])
-    for result in results:
-        totals = totals.after(result)
-        _put(list(rows.rows(result, asked.unit, asked.fields, asked.base, asked.end)))
-    return totals
-
-
-def _put(lines: list[list[object]] | list[list[str]]) -> None:
+def _put(lines: Iterable[list[Any]]) -> None:
     text = rows.tsv(lines).decode()
     sys.stdout.write(safe_text(text) if on_terminal() else text)
     sys.stdout.flush()
 
 
-def _colours(results: Iterable[ScoredText], asked: Asked, console: Console) -> Totals:
-    totals = Totals()
-    for result in results:
-        totals = totals.after(result)
-        if totals.texts > 1 or result.record.fields or not result.record.id.isdigit():
-            name = safe_text(rows.visible(result.record.id), keep="")
-            console.print(Text(name, "dim"), soft_wrap=True)
-        console.print(draw_heat(heat.pieces(result, asked.base)), soft_wrap=True)
-        if result.regions:
-            console.print(_figures(result, asked.base), soft_wrap=True)
-    console.print(draw_scale(heat.scale_end(asked.unit, asked.base)), soft_wrap=True)
-    return totals
+def _colours(result: ScoredText, asked: Asked, console: Console, first: bool) -> None:
+    if not first or result.record.fields or not result.record.id.isdigit():
+        name = safe_text(rows.visible(result.record.id), keep="")
+        console.print(Text(name, "dim"), soft_wrap=True)
+    console.print(draw_heat(heat.pieces(result, asked)), soft_wrap=True)
+    if result.regions:
+        console.print(_figures(result), soft_wrap=True)
 
 
-def _figures(result: ScoredText, base: float) -> Text:
+def _figures(result: ScoredText) -> Text:
     """The regions and their figures in a line: `The 19.80  chef 20.21`."""
     found = Text()
     for region in result.regions or ():

@@ -11,10 +11,12 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,47 +30,66 @@ from genlm.bytes.errors import InvalidValueError
 if TYPE_CHECKING:
     from genlm.bytes.score import ScoredText, TextRecord
 
-__all__ = ["cell", "char_surprisals", "check_fields", "document", "figures", "head", "rows", "tsv", "visible"]
+__all__ = [
+    "Asked",
+    "cell",
+    "char_surprisals",
+    "check_fields",
+    "document",
+    "figures",
+    "line",
+    "rows",
+    "tsv",
+    "visible",
+]
 
-TEXT = ("bytes", "chars", "logprob", "bits_per_byte", "bits_per_char", "slack", "above_one")
-REGION = ("index", "kind", "word", "start", "end", "surprisal", "naive", "difference", "above_one")
-CHAR = ("index", "char", "offset", "surprisal", "above_one")
-BYTE = ("offset", "byte", "surprisal", "above_one")
-JSON = (*TEXT, "end", "text", "bytes_base64", "surprisals", "regions", "event")
+FIGURES = {
+    Unit.text: ("bytes", "chars", "logprob", "bits_per_byte", "bits_per_char", "slack", "above_one"),
+    Unit.region: ("index", "kind", "word", "start", "end", "surprisal", "naive", "difference", "above_one"),
+    Unit.char: ("index", "char", "offset", "surprisal", "above_one"),
+    Unit.byte: ("offset", "byte", "surprisal", "above_one"),
+}
+JSON = (*FIGURES[Unit.text], "end", "text", "bytes_base64", "surprisals", "regions", "event")
 
 
-def head(unit: Unit, fields: Sequence[str], end: bool) -> list[str]:
-    """The head line: id, carried columns, figures.
+@dataclass(frozen=True)
+class Asked:
+    """What decides the form of results.
 
-    Args:
-        unit: what a row is about.
-        fields: the columns carried along.
-        end: whether the end of each text counts.
-    """
-    own = _columns(unit, end)
-    return ["id", *(_carried(name, own) for name in fields), *own]
-
-
-def rows(
-    result: ScoredText, unit: Unit, fields: Sequence[str], base: float, end: bool
-) -> Iterator[list[Any]]:
-    """The rows of a text.
-
-    Args:
-        result: the text.
+    Attributes:
         unit: what a row is about.
         fields: the columns carried along.
         base: of the logarithms.
-        end: whether the end of each text counts.
+        end: whether the ends of texts count.
+    """
+
+    unit: Unit
+    fields: tuple[str, ...] = ()
+    base: float = math.e
+    end: bool = False
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """The names of a row's figures."""
+        own = FIGURES[self.unit]
+        return (*own, "end") if self.end and self.unit is Unit.text else own
+
+    @property
+    def head(self) -> list[str]:
+        """The head line: id, carried columns, figures."""
+        return ["id", *(_carried(name, self.figures) for name in self.fields), *self.figures]
+
+
+def rows(result: ScoredText, asked: Asked) -> list[list[Any]]:
+    """The rows of a text.
 
     Raises:
         ValueError: the text has a field that the head line has not.
     """
-    check_fields(result.record, fields)
+    check_fields(result.record, asked.fields)
     given = result.record.fields
-    front = [result.record.id, *(cell(given.get(name)) for name in fields)]
-    for row in _ROWS[unit](result, base, end):
-        yield [*front, *row]
+    front = [result.record.id, *(cell(given.get(name)) for name in asked.fields)]
+    return [[*front, *row] for row in _ROWS[asked.unit](result, asked)]
 
 
 def check_fields(record: TextRecord, fields: Sequence[str]) -> None:
@@ -82,56 +103,50 @@ def check_fields(record: TextRecord, fields: Sequence[str]) -> None:
         raise InvalidValueError(f"{message} Write .jsonl instead.")
 
 
-def tsv(lines: Sequence[Sequence[Any]]) -> bytes:
+def tsv(lines: Iterable[Sequence[Any]]) -> bytes:
     """Rows as tab-separated values; fields with tabs, quotes or line ends are quoted."""
     found = []
     for cells in lines:
         out = io.StringIO()
         # With this line end a lone \r is quoted by every version of Python.
-        writer = csv.writer(out, "excel-tab", lineterminator="\r\n")
-        writer.writerow(map(_shown, cells))
+        csv.writer(out, "excel-tab", lineterminator="\r\n").writerow(map(_shown, cells))
         found.append(out.getvalue().removesuffix("\r\n") + "\n")
     return "".join(found).encode()
 
 
-def document(result: ScoredText, unit: Unit, base: float) -> dict[str, Any]:
-    """A text as one document: its figures, its text, and the surprisal of each part.
-
-    Args:
-        result: the text.
-        unit: what the parts are; for whole texts bytes.
-        base: of the logarithms.
-    """
+def document(result: ScoredText, asked: Asked) -> dict[str, Any]:
+    """A text as one document: its figures, its text, and the surprisal of each part, or else byte."""
     record, score = result.record, result.score
     text = record.text.decode(errors="replace")
     found: dict[str, Any] = {"id": visible(record.id)}
     found |= {_carried(name, JSON): value for name, value in record.fields.items()}
-    found |= {k: _json(v) for k, v in zip(TEXT, figures(result, base), strict=True)}
+    found |= _named(FIGURES[Unit.text], figures(result, asked))
     if score.end is not None:
-        found["end"] = number(_log(score.end, base))
+        found["end"] = number(score.end / math.log(asked.base))
     found["text"] = text
     if text.encode() != record.text:
         found["bytes_base64"] = base64.b64encode(record.text).decode()
     if result.regions is not None:
-        found["regions"] = [
-            {k: _json(v) for k, v in zip(REGION, row, strict=True)}
-            for row in _region_rows(result, base, False)
-        ]
+        found["regions"] = [_named(FIGURES[Unit.region], row) for row in _region_rows(result, asked)]
     else:
-        parts = char_surprisals(result, base) if unit is Unit.char else _surprisals(result, base)
-        found["surprisals"] = [number(x) for x in parts.tolist()]
+        parts = char_surprisals if asked.unit is Unit.char else _surprisals
+        found["surprisals"] = [number(x) for x in parts(result, asked).tolist()]
     return found
 
 
-def figures(result: ScoredText, base: float) -> list[Any]:
-    """The figures of a whole text, as `TEXT` names them."""
+def line(found: dict[str, Any]) -> bytes:
+    """A document as a line."""
+    return dumps(found).encode(errors="backslashreplace") + b"\n"
+
+
+def figures(result: ScoredText, asked: Asked) -> list[Any]:
+    """The figures of a whole text, without its end."""
     score = result.score
-    sizes = [len(score.text), len(score.chars)]
-    per = [score.bits_per_byte, score.bits_per_char]
-    return [*sizes, _log(score.logprob, base), *per, score.slack, score.above_one]
+    per = [score.bits_per_byte, score.bits_per_char, score.slack, score.above_one]
+    return [len(score.text), len(score.chars), score.logprob / math.log(asked.base), *per]
 
 
-def char_surprisals(result: ScoredText, base: float) -> Float64[np.ndarray, " chars"]:
+def char_surprisals(result: ScoredText, asked: Asked) -> Float64[np.ndarray, " chars"]:
     """The surprisal of each character, `[chars]`."""
     score = result.score
     if not score.text:
@@ -140,48 +155,13 @@ def char_surprisals(result: ScoredText, base: float) -> Float64[np.ndarray, " ch
         sums = np.add.reduceat(score.logprobs, score.chars.offsets[:-1])
     # A character with an impossible byte is impossible, whatever stands after that byte.
     impossible = np.add.reduceat(np.isneginf(score.logprobs), score.chars.offsets[:-1])
-    costs: Float64[np.ndarray, " chars"] = np.where(impossible, np.inf, -sums / math.log(base)) + 0.0
+    costs: Float64[np.ndarray, " chars"] = np.where(impossible, np.inf, -sums / math.log(asked.base)) + 0.0
     return costs
 
 
 def visible(text: str) -> str:
     r"""Text that can be encoded: bytes that were no UTF-8 as `\xff`, lone surrogates as `\ud800`."""
     return re.sub("[\ud800-\udfff]", _half, text)
-
-
-def _half(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    return f"\\x{code & 0xFF:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
-
-
-def line(found: dict[str, Any]) -> bytes:
-    """A document as a line."""
-    return dumps(found).encode(errors="backslashreplace") + b"\n"
-
-
-def _shown(x: Any) -> Any:
-    """A cell. Eight digits of a figure are more than a model's own rounding leaves."""
-    return visible(x) if isinstance(x, str) else f"{x:.8g}" if isinstance(x, float) else x
-
-
-def _log(x: Any, base: float) -> Any:
-    return x / math.log(base)
-
-
-def _json(x: Any) -> Any:
-    return number(x) if isinstance(x, float) else visible(x) if isinstance(x, str) else x
-
-
-def _columns(unit: Unit, end: bool) -> tuple[str, ...]:
-    own = {Unit.text: TEXT, Unit.region: REGION, Unit.char: CHAR, Unit.byte: BYTE}[unit]
-    return (*own, "end") if end and unit is Unit.text else own
-
-
-def _carried(name: str, own: Sequence[str]) -> str:
-    known = name
-    while known != "id" and known not in own and known.endswith("_input"):
-        known = known.removesuffix("_input")
-    return f"{name}_input" if known == "id" or known in own else name
 
 
 def cell(value: Any) -> str:
@@ -193,36 +173,52 @@ def cell(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _surprisals(result: ScoredText, base: float) -> Float64[np.ndarray, " bytes"]:
-    return -result.score.logprobs / math.log(base) + 0.0
+def _half(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code & 0xFF:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
 
 
-def _text_rows(result: ScoredText, base: float, end: bool) -> Iterator[list[Any]]:
-    score = result.score
-    yield [*figures(result, base), *([_log(score.end or 0.0, base)] if end else [])]
+def _shown(x: Any) -> Any:
+    """A cell. Eight digits of a figure are more than a model's own rounding leaves."""
+    return visible(x) if isinstance(x, str) else f"{x:.8g}" if isinstance(x, float) else x
 
 
-def _region_rows(result: ScoredText, base: float, end: bool) -> Iterator[list[Any]]:
-    for row in result.regions or ():
-        yield [getattr(row, name) for name in REGION]
+def _named(names: Sequence[str], values: Iterable[Any]) -> dict[str, Any]:
+    """Figures by their names, as JSON has them."""
+    shown = (number(x) if isinstance(x, float) else visible(x) if isinstance(x, str) else x for x in values)
+    return dict(zip(names, shown, strict=True))
 
 
-def _char_rows(result: ScoredText, base: float, end: bool) -> Iterator[list[Any]]:
-    chars = result.score.chars
-    offsets = chars.offsets[:-1]
-    costs = char_surprisals(result, base).tolist()
-    for i, (char, offset, cost) in enumerate(zip(chars.text, offsets, costs, strict=True)):
-        yield [i, char, offset, cost, int((result.score.logprobs[offset : chars.offsets[i + 1]] > 0.0).sum())]
+def _carried(name: str, own: Sequence[str]) -> str:
+    known = name
+    while known != "id" and known not in own and known.endswith("_input"):
+        known = known.removesuffix("_input")
+    return f"{name}_input" if known == "id" or known in own else name
 
 
-def _byte_rows(result: ScoredText, base: float, end: bool) -> Iterator[list[Any]]:
-    for i, (byte, cost) in enumerate(zip(result.score.text, _surprisals(result, base).tolist(), strict=True)):
-        yield [i, f"{byte:02x}", cost, int(cost < 0.0)]
+def _surprisals(result: ScoredText, asked: Asked) -> Float64[np.ndarray, " bytes"]:
+    return -result.score.logprobs / math.log(asked.base) + 0.0
 
 
-_ROWS = {
-    Unit.text: _text_rows,
-    Unit.region: _region_rows,
-    Unit.char: _char_rows,
-    Unit.byte: _byte_rows,
-}
+def _text_rows(result: ScoredText, asked: Asked) -> list[list[Any]]:
+    end = [(result.score.end or 0.0) / math.log(asked.base)] if asked.end else []
+    return [[*figures(result, asked), *end]]
+
+
+def _region_rows(result: ScoredText, asked: Asked) -> list[list[Any]]:
+    return [[getattr(row, name) for name in FIGURES[Unit.region]] for row in result.regions or ()]
+
+
+def _char_rows(result: ScoredText, asked: Asked) -> list[list[Any]]:
+    text, offsets = result.score.chars.text, result.score.chars.offsets
+    costs = char_surprisals(result, asked).tolist()
+    above = [int((result.score.logprobs[i:j] > 0.0).sum()) for i, j in itertools.pairwise(offsets)]
+    return [[*row] for row in zip(itertools.count(), text, offsets, costs, above, strict=False)]
+
+
+def _byte_rows(result: ScoredText, asked: Asked) -> list[list[Any]]:
+    costs = zip(result.score.text, _surprisals(result, asked).tolist(), strict=True)
+    return [[i, f"{byte:02x}", cost, int(cost < 0.0)] for i, (byte, cost) in enumerate(costs)]
+
+
+_ROWS = {Unit.text: _text_rows, Unit.region: _region_rows, Unit.char: _char_rows, Unit.byte: _byte_rows}

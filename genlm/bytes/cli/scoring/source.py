@@ -10,7 +10,7 @@ import sys
 import tempfile
 from codecs import BOM_UTF8
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,8 +18,9 @@ from typing import Any, BinaryIO
 import typer
 
 from genlm.bytes.cli.source import argument_bytes
-from genlm.bytes.errors import GenlmBytesError, bad_value
+from genlm.bytes.errors import bad_value
 from genlm.bytes.escaping import safe_text
+from genlm.bytes.resumable import saying
 
 __all__ = ["Source", "open_sources"]
 
@@ -98,19 +99,16 @@ class Source:
 
     @contextmanager
     def _open(self) -> Iterator[BinaryIO]:
-        if self.typed is not None:
-            yield io.BytesIO(self.typed)
-        elif self._kept is not None:
+        if self._kept is not None:
             self._kept.seek(0)
             yield self._kept
+        elif self.typed is not None:
+            yield io.BytesIO(self.typed)
         elif self.path is None:
             yield sys.stdin.buffer
         else:
-            try:
-                with self.path.open("rb") as file:
-                    yield file
-            except OSError as error:
-                raise unreadable(self.path, error) from None
+            with _reading(self.path), self.path.open("rb") as file:
+                yield file
 
 
 def open_sources(texts: list[str], files: list[Path]) -> list[Source]:
@@ -131,32 +129,27 @@ def open_sources(texts: list[str], files: list[Path]) -> list[Source]:
         texts = ["-"]
     if [*texts, *map(str, files)].count("-") > 1:
         raise typer.BadParameter("stdin (-) can be read once", param_hint="TEXT")
-    if not files:
-        return [_typed(str(i), text) for i, text in enumerate(texts, 1)]
-    return [_file(path) for path in [*files, *map(Path, texts)]]
-
-
-def _typed(name: str, text: str) -> Source:
-    if text == "-":
-        return Source("-")
-    exact = argument_bytes(text)
-    return Source(name, typed=exact, size=len(exact))
+    if files:
+        return [_file(path) for path in [*files, *map(Path, texts)]]
+    exact = [argument_bytes(text) for text in texts]
+    return [
+        Source("-") if text == b"-" else Source(str(i), typed=text, size=len(text))
+        for i, text in enumerate(exact, 1)
+    ]
 
 
 def _file(path: Path) -> Source:
     if str(path) == "-":
         return Source("-")
-    try:
+    with _reading(path):
         found = path.stat()
         if stat.S_ISDIR(found.st_mode):
             raise IsADirectoryError(None, "Is a directory")
         if not os.access(path, os.R_OK):
             raise PermissionError(None, "Permission denied")
-    except OSError as error:
-        raise unreadable(path, error) from None
     return Source(str(path), path, size=found.st_size if stat.S_ISREG(found.st_mode) else None)
 
 
-def unreadable(path: Path, error: OSError) -> GenlmBytesError:
-    """The error for a file that cannot be read."""
-    return bad_value("file", str(path), f"cannot be read: {error.strerror or type(error).__name__}")
+def _reading(path: Path) -> AbstractContextManager[None]:
+    """What the system says of a file that cannot be read, as an error of ours."""
+    return saying("cannot be read", lambda rule, _: bad_value("file", str(path), rule))

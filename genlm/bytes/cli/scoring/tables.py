@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from genlm.bytes.cli.scoring.jsontext import members
 from genlm.bytes.cli.scoring.source import Source
-from genlm.bytes.errors import GenlmBytesError, InvalidValueError, bad_type, bad_value
+from genlm.bytes.errors import InvalidValueError, bad_type, bad_value
 
 if TYPE_CHECKING:
     from genlm.bytes.score import TextRecord
@@ -30,6 +30,11 @@ __all__ = ["Quotes", "json_rows", "plain_rows", "table_rows"]
 LONGEST_FIELD = 2**31 - 1
 """Bytes; the reader's own limit, 128 kB, is less than a chapter."""
 MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PK\x03\x04": "a spreadsheet's own format, or a zip"}
+REASONS = {
+    "unexpected end of data": "a quote opens a cell and is never closed",
+    "expected after": "a quoted cell goes on after its closing quote",
+}
+"""What the reader says, and what that means."""
 NONE = "`--quotes none` takes quotes for letters."
 
 
@@ -62,19 +67,15 @@ def table_rows(
     Raises:
         ValueError: no such column; a row with more or fewer fields than the head line; no UTF-8.
     """
-    from genlm.bytes.score import TextRecord
-
     commas = source.name.lower().endswith(".csv")
-    if quotes is Quotes.auto and commas:
-        quotes = Quotes.csv
     separator = "," if commas else "\t"
-    rows = (
-        _unquoted(source, separator) if quotes is Quotes.none else _quoted(source, separator, quotes, remark)
-    )
+    if quotes is Quotes.none:
+        rows = _unquoted(source, separator)
+    else:
+        rows = _quoted(source, separator, Quotes.csv if commas else quotes, remark)
     _, head = next((found for found in rows if found[1] != [""]), (0, []))
-    names = [column] if id_column is None else [column, id_column]
-    for name, option in zip(names, ("column", "id"), strict=False):
-        if name not in head:
+    for name, option in ((column, "column"), (id_column, "id")):
+        if name is not None and name not in head:
             there = ", ".join(map(repr, head)) or "nothing"
             rule = f"is not in the head line of {source.shown}, which has {there}"
             raise bad_value(option, name, rule)
@@ -92,24 +93,16 @@ def table_rows(
             raise bad_value("file", source.name, rule, instead)
         fields = dict(zip(head, row, strict=True))
         name = f"{prefix}{number}" if id_column is None else fields[id_column]
-        yield _record(TextRecord, name, fields[column], fields, (column, id_column))
+        yield _record(name, fields[column], fields, (column, id_column))
 
 
 def json_rows(source: Source, key: str, id_key: str | None, prefix: str) -> Iterator[TextRecord]:
-    """The texts of JSON objects, one a line.
-
-    Args:
-        source: the lines.
-        key: the texts' key.
-        id_key: the key of what names them; None for the number of the line.
-        prefix: goes before the number.
+    """The texts of JSON objects, one a line; as for `table_rows`, with keys for columns.
 
     Raises:
         ValueError: a line that is no object, or lacks a key; no UTF-8.
         TypeError: a text that is no string.
     """
-    from genlm.bytes.score import TextRecord
-
     for number, line in _decoded(source):
         if not line.strip():
             continue
@@ -127,7 +120,7 @@ def json_rows(source: Source, key: str, id_key: str | None, prefix: str) -> Iter
         if not text.startswith('"'):
             raise bad_type(f"{key} in line {number} of {source.shown}", str(text), "must be a string")
         name = f"{prefix}{number}" if id_key is None else fields[id_key].name()
-        yield _record(TextRecord, name, text.cell(), fields, (key, id_key))
+        yield _record(name, text.cell(), fields, (key, id_key))
 
 
 def plain_rows(source: Source) -> Iterator[tuple[int, list[str]]]:
@@ -162,7 +155,8 @@ def _quoted(
         try:
             row = next(reader, None)
         except csv.Error as error:
-            rule = f"is no table in the row that begins in line {begins}: {_why(error)}"
+            why = next((why for said, why in REASONS.items() if said in str(error)), str(error))
+            rule = f"is no table in the row that begins in line {begins}: {why}"
             doubled = 'A quote inside quotes is written twice (in R: qmethod = "double").'
             raise bad_value("file", source.name, rule, f"{doubled} {NONE}") from None
         if row is None:
@@ -185,15 +179,6 @@ def _quoted(
         lines.clear()
 
 
-def _why(error: csv.Error) -> str:
-    said = str(error)
-    if "unexpected end of data" in said:
-        return "a quote opens a cell and is never closed"
-    if "expected after" in said:
-        return "a quoted cell goes on after its closing quote"
-    return said
-
-
 def _decoded(source: Source) -> Iterator[tuple[int, str]]:
     """Lines and their numbers."""
     for number, line in enumerate(source.lines(), 1):
@@ -206,15 +191,11 @@ def _decoded(source: Source) -> Iterator[tuple[int, str]]:
             raise bad_value("file", source.name, rule, instead) from None
 
 
-def _record(
-    kind: type[TextRecord], name: str, text: str, fields: Mapping[str, Any], used: tuple[str | None, ...]
-) -> TextRecord:
-    others = {k: v for k, v in fields.items() if k not in used}
+def _record(name: str, text: str, fields: Mapping[str, Any], used: tuple[str | None, ...]) -> TextRecord:
+    from genlm.bytes.score import TextRecord
+
     try:
-        return kind(name, text.encode(), others)
+        return TextRecord(name, text.encode(), {k: v for k, v in fields.items() if k not in used})
     except UnicodeEncodeError:
-        raise _half_a_character(name) from None
-
-
-def _half_a_character(name: str) -> GenlmBytesError:
-    return InvalidValueError(f"text {name!r}: it holds half a character, a lone surrogate. Remove it.")
+        message = f"text {name!r}: it holds half a character, a lone surrogate. Remove it."
+        raise InvalidValueError(message) from None

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Texts", "not_empty"]
 
-PANEL = "Texts"
+
+def _option(*names: str, **more: Any) -> Any:
+    return typer.Option(*names, rich_help_panel="Texts", **more)
 
 
 @dataclass(frozen=True)
@@ -43,42 +45,21 @@ class Texts:
     ] = None
     file: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--file",
-            "-f",
-            rich_help_panel=PANEL,
-            help="Read a file, as its bytes stand; what else is given are files too.",
-        ),
+        _option("--file", "-f", help="Read a file, as its bytes stand; what else is given are files too."),
     ] = None
     lines: Annotated[
-        bool,
-        typer.Option(
-            "--lines", "-l", rich_help_panel=PANEL, help="Each line is a text; a byte order mark is none."
-        ),
+        bool, _option("--lines", "-l", help="Each line is a text; a byte order mark is none.")
     ] = False
     column: Annotated[
-        str | None,
-        typer.Option(rich_help_panel=PANEL, help="Each row of a .tsv or .csv is a text: the column's name."),
+        str | None, _option(help="Each row of a .tsv or .csv is a text: the column's name.")
     ] = None
-    key: Annotated[
-        str | None,
-        typer.Option("--field", rich_help_panel=PANEL, help="Each line is a JSON object: the text's key."),
-    ] = None
-    id_column: Annotated[
-        str | None,
-        typer.Option("--id", rich_help_panel=PANEL, help="The column or key that names the texts."),
-    ] = None
+    key: Annotated[str | None, _option("--field", help="Each line is a JSON object: the text's key.")] = None
+    id_column: Annotated[str | None, _option("--id", help="The column or key that names the texts.")] = None
     quotes: Annotated[
         Quotes,
-        typer.Option(
-            rich_help_panel=PANEL,
-            help="Quotes around cells: as spreadsheets do, nothing doubtful; RFC 4180; or letters.",
-        ),
+        _option(help="Quotes around cells: as spreadsheets do, nothing doubtful; RFC 4180; or letters."),
     ] = Quotes.auto
-    chomp: Annotated[
-        bool,
-        typer.Option("--chomp", rich_help_panel=PANEL, help="Leave out one newline at the end of a text."),
-    ] = False
+    chomp: Annotated[bool, _option("--chomp", help="Leave out one newline at the end of a text.")] = False
 
     @property
     def in_tables(self) -> bool:
@@ -116,28 +97,20 @@ class Texts:
         Raises:
             ValueError: a table that is none, lacks the column, or is no UTF-8.
         """
-        return chain.from_iterable(
-            self._of(source, f"{source.name}:" if len(sources) > 1 else "", remark) for source in sources
-        )
-
-    def _of(self, source: Source, prefix: str, remark: Callable[[str], None]) -> Iterator[TextRecord]:
-        if self.column is not None:
-            return table_rows(source, self.column, self.id_column, prefix, self.quotes, remark)
-        if self.key is not None:
-            return json_rows(source, self.key, self.id_column, prefix)
-        return self._lines(source, prefix) if self.lines else self._whole(source)
-
-    def _whole(self, source: Source) -> Iterator[TextRecord]:
         from genlm.bytes.score import TextRecord
 
-        text = source.read()
-        yield TextRecord(source.name, _chomped(text) if self.chomp else text)
-
-    def _lines(self, source: Source, prefix: str) -> Iterator[TextRecord]:
-        from genlm.bytes.score import TextRecord
-
-        for number, line in enumerate(source.lines(), 1):
-            yield TextRecord(f"{prefix}{number}", _chomped(line))
+        for source in sources:
+            prefix = f"{source.name}:" if len(sources) > 1 else ""
+            if self.column is not None:
+                yield from table_rows(source, self.column, self.id_column, prefix, self.quotes, remark)
+            elif self.key is not None:
+                yield from json_rows(source, self.key, self.id_column, prefix)
+            elif self.lines:
+                for number, line in enumerate(source.lines(), 1):
+                    yield TextRecord(f"{prefix}{number}", _chomped(line))
+            else:
+                text = source.read()
+                yield TextRecord(source.name, _chomped(text) if self.chomp else text)
 
 
 def not_empty(records: Iterable[TextRecord], end: bool) -> tuple[TextRecord, Iterator[TextRecord]]:

@@ -46,33 +46,19 @@ class Totals:
             self.above_one + score.above_one,
         )
 
-    def json(self) -> dict[str, Any]:
-        """The sums as they are kept; infinities are JSON's, as Python writes them."""
-        return asdict(self)
-
     def document(self, base: float, rate: float | None) -> dict[str, Any]:
-        """The sums as an event.
-
-        Args:
-            base: of the log-probability.
-            rate: bytes per second.
-        """
+        """The sums as an event; the log-probability to a base, the rate in bytes per second."""
         return {
             "event": "totals",
-            **self.json(),
+            **asdict(self),
             "logprob": number(self.logprob / math.log(base)),
             "bits_per_byte": number(self._bits_per(self.bytes)),
             "bits_per_char": number(self._bits_per(self.chars)),
             "bytes_per_second": rate,
         }
 
-    def line(self, base: float, rate: float | None) -> str:
-        """The sums in a line.
-
-        Args:
-            base: of the log-probability.
-            rate: bytes per second; None if nothing was scored.
-        """
+    def line(self, base: float, rate: float | None = None) -> str:
+        """The sums in a line; likewise."""
         sizes = [_some(self.texts, "text"), _some(self.bytes, "byte"), _some(self.chars, "character")]
         if self.impossible:
             sizes.append(f"{self.impossible:,} impossible")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,29 +16,24 @@ if TYPE_CHECKING:
 
 __all__ = ["Where"]
 
-PANEL = "Many machines"
+
+def _option(*names: str, **more: Any) -> Any:
+    return typer.Option(*names, rich_help_panel="Many machines", **more)
 
 
 @dataclass(frozen=True)
 class Where:
     """A cluster, and how much of it."""
 
-    ray: Annotated[
-        bool,
-        typer.Option(
-            "--ray", rich_help_panel=PANEL, help="Over a Ray cluster: the one at hand, or this machine."
-        ),
-    ] = False
+    ray: Annotated[bool, _option("--ray", help="Over a Ray cluster: the one at hand, or this machine.")] = (
+        False
+    )
     workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1, rich_help_panel=PANEL, help="How many models; one a GPU, or a few CPUs, if not given."
-        ),
+        int | None, _option(min=1, help="How many models; one a GPU, or a few CPUs, if not given.")
     ] = None
-    ray_address: Annotated[
-        str | None,
-        typer.Option(rich_help_panel=PANEL, help="The cluster's address; RAY_ADDRESS if not given."),
-    ] = None
+    ray_address: Annotated[str | None, _option(help="The cluster's address; RAY_ADDRESS if not given.")] = (
+        None
+    )
 
     def check(self) -> None:
         """That what is for a cluster comes with `--ray`."""
@@ -58,12 +53,18 @@ class Where:
             first = next(records, None)
             if first is None:
                 return
+            from genlm.bytes.cli.scoring.files import EVERY
+
             records = chain([first], records)
             if self.ray:
+                from genlm.bytes.integrations.ray import Pretrained, score_corpus
+
                 ready()
-                yield from self._over_cluster(records, shared, scoring)
+                shared.remark("Ray starts a model on each worker.")
+                model = Pretrained(shared.name, shared.params(), shared.device, shared.dtype)
+                over = {"workers": self.workers, "address": self.ray_address, "texts_per_group": EVERY}
+                yield from score_corpus(records, model, scoring, **over)  # type: ignore[arg-type]
                 return
-            from genlm.bytes.cli.scoring.files import EVERY
             from genlm.bytes.score import score_groups
 
             with shared.model() as lm:
@@ -71,15 +72,3 @@ class Where:
                 yield from score_groups(lm, records, scoring, EVERY)
 
         return score
-
-    def _over_cluster(
-        self, records: Iterator[TextRecord], shared: Shared, scoring: Scoring
-    ) -> Iterator[ScoredText]:
-        from genlm.bytes.cli.scoring.files import EVERY
-        from genlm.bytes.integrations.ray import Pretrained, score_corpus
-
-        model = Pretrained(shared.name, shared.params(), shared.device, shared.dtype)
-        shared.remark("Ray starts a model on each worker.")
-        return score_corpus(
-            records, model, scoring, workers=self.workers, address=self.ray_address, texts_per_group=EVERY
-        )

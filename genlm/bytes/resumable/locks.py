@@ -13,68 +13,59 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from filelock import BaseFileLock, FileLock, Timeout
+from genlm.bytes.errors import bad_value
 
-__all__ = ["HeldError", "Locks"]
+__all__ = ["Locks"]
 
 UNKNOWN = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, None}
 """What systems say that cannot lock; None is of `NotImplementedError`, which older filelocks raise."""
-
-
-class HeldError(Exception):
-    """Another run holds the lock of an output.
-
-    Attributes:
-        path: the output.
-        lock: the file that carries the lock.
-    """
-
-    def __init__(self, path: Path, lock: Path) -> None:
-        super().__init__(str(path))
-        self.path, self.lock = path, lock
 
 
 class Locks:
     """Locks on some outputs, all or none.
 
     Args:
-        paths: the outputs; links are followed, so that two names of one file are one.
+        paths: the outputs, each with the argument that asks for it; links are followed, so that two names of
+            one file are one.
 
     Raises:
-        HeldError: another run has one of them.
+        ValueError: another run has one of them.
         OSError: the file for a lock cannot be made.
     """
 
-    def __init__(self, paths: Iterable[Path]) -> None:
-        self._held: list[tuple[Path, BaseFileLock]] = []
+    def __init__(self, paths: Mapping[Path, str]) -> None:
+        self._held: list[tuple[Path, Any]] = []
         self.missing: Path | None = None
         """An output on a file system without locks, if there is one."""
         try:
-            for path in dict.fromkeys(Path(os.path.realpath(path)) for path in paths):
-                self._take(path)
+            for path, option in {Path(os.path.realpath(path)): name for path, name in paths.items()}.items():
+                self._take(path, option)
         except BaseException:
             self.release()
             raise
 
-    def _take(self, path: Path) -> None:
+    def _take(self, path: Path, option: str) -> None:
+        from filelock import FileLock, Timeout
+
         file = path.with_name(f".{path.name}.lock")
         lock = FileLock(file)
         try:
             lock.acquire(timeout=0)
+            self._held.append((file, lock))
         except Timeout:
-            raise HeldError(path, file) from None
+            instead = f"Wait for it, or give another name. If no run is alive, delete {str(file)!r}."
+            raise bad_value(option, str(path), "is being written by another run", instead) from None
         except (OSError, NotImplementedError) as error:
             if getattr(error, "errno", None) not in UNKNOWN:
                 raise
             self.missing = path
             with suppress(OSError):
                 file.unlink()
-            return
-        self._held.append((file, lock))
 
     def release(self) -> None:
         """Let the locks go. The files go first: whoever opens one before finds it gone, and begins again."""
