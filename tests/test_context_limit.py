@@ -46,9 +46,9 @@ async def test_up_to_the_limit_and_one_token_more(tokens):
 
 async def test_a_guess_beyond_the_limit_is_no_error(monkeypatch):
     """Guesses are longer than what turns out to be needed: that is no fault of the text."""
-    from genlm.bytes.byte_lm import prefill
+    from genlm.bytes.byte_lm import draft
 
-    monkeypatch.setattr(prefill, "draft_tokens", lambda llm, trie, text: [2] * (LONGEST + 5))
+    monkeypatch.setattr(draft, "draft_tokens", lambda llm, trie, text: [2] * (LONGEST + 5))
     start = await ByteBeamState.initial(LLAMA, PARAMS)
     same(await start.prefill(TEXT[:9]), await by_bytes(start, TEXT[:9]))
 

@@ -55,7 +55,7 @@ async def run(page: Path, llm: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str
 async def test_examples_print_what_they_say(page, monkeypatch, capsys):
     await run(page, None, monkeypatch)
     said = [
-        line for block in blocks(page, "python") for line in re.findall(r"^#> (.*)$", block, re.MULTILINE)
+        line for block in blocks(page, "python") for line in re.findall(r"^# -> (.*)$", block, re.MULTILINE)
     ]
     assert capsys.readouterr().out.splitlines() == said
 

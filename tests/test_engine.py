@@ -472,19 +472,19 @@ class TestReadingKnownBytes:
     @examples(25)
     def test_whatever_is_guessed(self, seed, text):
         """Random guesses, wrong ones included, change what is computed and nothing else."""
-        from genlm.bytes.byte_lm import prefill
+        from genlm.bytes.byte_lm import draft
 
         rng = np.random.default_rng(seed)
 
         def random_tokens(llm, trie, ahead):
             return rng.integers(2, TOKENS, rng.integers(0, 6)).tolist()
 
-        real = prefill.draft_tokens
-        prefill.draft_tokens = random_tokens
+        real = draft.draft_tokens
+        draft.draft_tokens = random_tokens
         try:
             self.same(*asyncio.run(self.both(_shared("llama"), text, 4, 0.02)))
         finally:
-            prefill.draft_tokens = real
+            draft.draft_tokens = real
 
     async def test_with_almost_no_memory(self, llama, monkeypatch):
         small = Engine(llama, max_cache_bytes=20_000)

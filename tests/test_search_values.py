@@ -143,6 +143,31 @@ async def test_both_kinds_of_deferred_hypotheses_are_bounded() -> None:
     assert {w.weight for w in gone} == {min(w.weight for w in queue)} == {math.log(0.3)}
 
 
+@given(
+    st.lists(st.floats(0.01, 1.0), min_size=1, max_size=6),
+    st.lists(st.booleans(), max_size=4),
+    st.integers(0, 8),
+    st.floats(-6.0, 0.0),
+)
+@examples(60)
+async def test_a_queue_loses_nobody(weights, boundaries, most, bar):
+    """Whatever is taken, probed or dropped: each is in what was taken or in what is left."""
+    lm = FixedLM(
+        [b"a"] * len(weights) + [b"ab"], rule=lambda _: [w / sum(weights) / 2 for w in weights] + [0.5]
+    )
+    (state,) = await ByteBeamState.initial(lm, BeamParams())
+    extensions = (state << 97).extend_all()
+    queue = DeferredQueue(constants=ToleranceConstants(max_deferred=4))
+    for boundary in boundaries:
+        queue = queue.push(extensions, boundary).read(97, state.mode, -1.0)
+    taken, left = queue.pop_above(bar - 2.0, 0.5, most)
+    assert sorted([d.weight for d in taken] + left.weights) == sorted(queue.weights) and len(taken) <= most
+    probed, left = queue.probe(most)
+    assert sorted([d.weight for d in probed] + left.weights) == sorted(queue.weights)
+    gone, kept = queue.prune(bar)
+    assert sorted(gone.weights + kept.weights) == sorted(queue.weights)
+
+
 def test_brute_agrees_where_nothing_waits():
     """The values above are those of the definition when the tolerance is fine enough."""
     lm = ToyLM([b"a", b"b", b"ab", b"bab"], seed=3)

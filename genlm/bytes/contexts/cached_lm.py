@@ -27,7 +27,7 @@ from genlm.bytes.contexts.backend import Backend, Outcome, Statistics
 from genlm.bytes.contexts.batcher import QUIET_PASSES, UNTIL_IDLE, Batcher
 from genlm.bytes.contexts.logprob_cache import LogProbCache
 from genlm.bytes.contexts.tree import ContextNode, ContextTree
-from genlm.bytes.errors import bad_value
+from genlm.bytes.errors import bad_type, bad_value
 
 __all__ = ["CachedLM", "free_bytes", "raised"]
 
@@ -113,6 +113,10 @@ class CachedLM(Generic[_B]):
 
     def node(self, token_ids: Sequence[int], lora_name: str | None = None) -> ContextNode:
         """The node of a context. `node.child(token)` is the context with one more token."""
+        if lora_name is not None and not isinstance(lora_name, str):
+            raise bad_type(
+                "lora_name", lora_name, "must be a string, or None for the model without an adapter"
+            )
         with self._lock:
             tree = self._trees.get(lora_name)
             adapter = self.backend.adapter(lora_name)
