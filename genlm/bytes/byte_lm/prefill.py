@@ -1,13 +1,14 @@
 """Reading a known context, and saying clearly where that is impossible.
 
 Byte by byte, the model would be asked for a few contexts at each token's end, and mostly wait for the
-next question. But the bytes are known, so the questions can be drafted. A model that evaluates
-contexts in batches is first asked for the whole tokenization that its tokenizer would choose, in one
-batch. Then the beam reads on with the candidates whose contexts are known, noting each context that it
-needs and lacks, at whatever offset, with the tokens that would come next after it; all these are asked
-for together; and the reading is taken up again at the first offset where one was lacking. What comes out is the beam that reading byte by byte gives: drafts only decide which contexts
-are computed early. Where the first byte of a pass lacks something the step is taken in full, so each
-pass reads at least one byte, however small the model's memory.
+next question. But the bytes are known, so the questions can be drafted. A model that evaluates contexts
+in batches is first asked for the whole tokenization that its tokenizer would choose, in one batch. Then
+the beam reads on with the candidates whose contexts are known, noting each context that it needs and
+lacks, at whatever offset, with the tokens that would come next after it; all these are asked for
+together; and the reading is taken up again at the first offset where one was lacking. What comes out is
+the beam that reading byte by byte gives: drafts only decide which contexts are computed early. Where the
+first byte of a pass lacks something the step is taken in full, so each pass reads at least one byte,
+however small the model's memory.
 """
 
 from __future__ import annotations
