@@ -20,7 +20,7 @@ from toy import EOS_STRING, ToyLM, vocabularies
 
 from genlm.bytes import BeamParams, ByteLM
 from genlm.bytes.cli.scoring import heat, rows
-from genlm.bytes.cli.scoring.formats import format_of
+from genlm.bytes.cli.scoring.formats import Html, format_of
 from genlm.bytes.cli.scoring.parts import Unit
 from genlm.bytes.cli.scoring.results import _figures
 from genlm.bytes.cli.scoring.rows import Asked
@@ -118,7 +118,8 @@ class TestOutputs:
         notes = [piece.note for piece in heat.pieces(result(regions=False), Asked(Unit.char))]
         assert "-0.750 nats, above probability 1: found late" in notes[1] and "above" not in notes[0]
         assert "é -0.75 (above probability 1)" in _figures(result()).plain
-        assert "log-probability" in heat.page_text(result(), Asked(Unit.region))
+        page = Html(Path("x.html"), Asked(Unit.region)).piece(result(), Totals())
+        assert b"log-probability" in page
 
     def test_the_harness(self, caplog: pytest.LogCaptureFixture) -> None:
         """An answer is a number and cannot say so itself: a warning does, and counts."""

@@ -219,6 +219,7 @@ class TestWindow:
         full, slid = lm.score(text), lm.score(text, window=24, overlap=8)
         assert max(len(ids) for ids in lm.llm.asked) > 24
         np.testing.assert_allclose(slid.logprobs, full.logprobs, atol=1e-8)
+        lm.forget()
         lm.llm.asked.clear()
         lm.score(text, window=24, overlap=8)
         assert max(len(ids) for ids in lm.llm.asked) <= 24

@@ -63,6 +63,8 @@ class Growing:
         self._start: Mapping[str, Any] | None = None  # the entry that the run goes on from
         with self._saying("cannot be written"):
             self._locks = Locks({output.path: output.option for output in self.outputs})
+        self.unlocked = self._locks.missing
+        """An output on a file system that has no locks, if there is one."""
         try:
             with self._saying("cannot be read"):
                 first = self.outputs[0].path
@@ -74,11 +76,6 @@ class Growing:
         except BaseException:
             self.close()
             raise
-
-    @property
-    def unlocked(self) -> Path | None:
-        """An output on a file system that has no locks, if there is one."""
-        return self._locks.missing
 
     # -- what is there --------------------------------------------------------------------------------
 

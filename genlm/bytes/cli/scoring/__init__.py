@@ -1,4 +1,4 @@
-"""What `genlm-bytes score` is made of: texts in, rows out, files that can be gone on with."""
+"""What `genlm-bytes score` is made of: texts in, rows out."""
 
 from genlm.bytes.cli.scoring.parts import Parts, Unit
 from genlm.bytes.cli.scoring.texts import Texts

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from genlm.bytes.cli.scoring import heat, npz, rows
-from genlm.bytes.cli.scoring.totals import Totals
+from genlm.bytes.cli.scoring.totals import Totals, unit_name
 from genlm.bytes.errors import bad_value
 from genlm.bytes.resumable import Output
-from genlm.bytes.viz import page_opening
+from genlm.bytes.viz import heat_foot, heat_head, heat_section, page_opening
 
 if TYPE_CHECKING:
     from genlm.bytes.score import ScoredText
@@ -76,16 +76,23 @@ class Html(Format):
     option = "html"
 
     def head(self) -> bytes:
-        return heat.page_head(self.asked).encode()
+        return f"{heat_head('Surprisal', heat.scale_end(self.asked))}\n".encode()
 
     def opening(self) -> bytes:
         return page_opening().encode()
 
     def piece(self, result: ScoredText, before: Totals) -> bytes:
-        return heat.page_text(result, self.asked).encode()
+        length, chars, logp, per_byte, per_char, _, _ = rows.figures(result, self.asked)
+        unit = unit_name(self.asked.base)
+        said = (
+            f"{length:,} bytes, {chars:,} characters, log-probability {logp:.3f} {unit}, "
+            f"{per_byte:.4f} bits per byte, {per_char:.4f} per character"
+        )
+        pieces = list(heat.pieces(result, self.asked))
+        return f"{heat_section(rows.visible(result.record.id), said, pieces)}\n".encode()
 
     def foot(self, totals: Totals) -> bytes:
-        return heat.page_foot(totals.line(self.asked.base)).encode()
+        return f"{heat_foot(totals.line(self.asked.base))}\n".encode()
 
 
 KINDS: dict[str, type[Format]] = {".tsv": Tsv, ".jsonl": Jsonl, ".npz": Npz}

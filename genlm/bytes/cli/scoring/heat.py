@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from genlm.bytes.cli.scoring.parts import Unit
-from genlm.bytes.cli.scoring.rows import Asked, char_surprisals, figures, visible
+from genlm.bytes.cli.scoring.rows import Asked, char_surprisals
 from genlm.bytes.cli.scoring.totals import unit_name
-from genlm.bytes.viz import HeatPiece, heat_foot, heat_head, heat_section, one_line
+from genlm.bytes.viz import HeatPiece, one_line
 
 if TYPE_CHECKING:
     from genlm.bytes.score import ScoredText
 
-__all__ = ["page_foot", "page_head", "page_text", "pieces", "scale_end"]
+__all__ = ["pieces", "scale_end"]
 
 HOTTEST = {Unit.region: 20.0}
 """Bits of the hottest colour; 8 for characters: as many as a byte holds."""
@@ -28,26 +28,6 @@ def scale_end(asked: Asked) -> str:
 def pieces(result: ScoredText, asked: Asked) -> Iterator[HeatPiece]:
     """The parts of a text in order."""
     return _chars(result, asked) if result.regions is None else _regions(result, asked)
-
-
-def page_head(asked: Asked) -> str:
-    """The beginning of a page."""
-    return heat_head("Surprisal", scale_end(asked)) + "\n"
-
-
-def page_text(result: ScoredText, asked: Asked) -> str:
-    """A text of a page."""
-    length, chars, logp, per_byte, per_char, _, _ = figures(result, asked)
-    said = (
-        f"{length:,} bytes, {chars:,} characters, log-probability {logp:.3f} {unit_name(asked.base)}, "
-        f"{per_byte:.4f} bits per byte, {per_char:.4f} per character"
-    )
-    return heat_section(visible(result.record.id), said, list(pieces(result, asked))) + "\n"
-
-
-def page_foot(said: str) -> str:
-    """The end of a page."""
-    return heat_foot(said) + "\n"
 
 
 def _chars(result: ScoredText, asked: Asked) -> Iterator[HeatPiece]:

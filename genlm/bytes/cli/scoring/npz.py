@@ -52,13 +52,7 @@ def begun() -> bytes:
 
 
 def spooled(result: ScoredText, before: Totals, fields: Sequence[str]) -> bytes:
-    """A text's line of the file beside.
-
-    Args:
-        result: the text.
-        before: sums over the texts before it.
-        fields: the columns carried along.
-    """
+    """A text's line of the file beside, with the columns carried along, after others with these sums."""
     record, score = result.record, result.score
     found: dict[str, Any] = {
         "id": [visible(record.id)],
@@ -78,12 +72,7 @@ def spooled(result: ScoredText, before: Totals, fields: Sequence[str]) -> bytes:
 
 
 def write(spool: Path, file: BinaryIO) -> None:
-    """Make the `.npz`.
-
-    Args:
-        spool: the file beside.
-        file: the file to make.
-    """
+    """Make the `.npz` of the file beside."""
     lengths: dict[str, int] = {}
     kinds: dict[str, np.dtype[Any]] = {}
     for row in _rows(spool):
@@ -105,15 +94,13 @@ def write(spool: Path, file: BinaryIO) -> None:
 
 
 def _packed(found: dict[str, Any]) -> bytes:
-    arrays = {name: _array(name, values) for name, values in found.items()}
-    return line({k: [a.dtype.str, base64.b64encode(a.tobytes()).decode()] for k, a in arrays.items()})
-
-
-def _array(name: str, values: Any) -> Array:
-    """Of a type that every machine writes in the same way, also where there are no values."""
-    if name == "text" or name == "id" or name.startswith("column_"):
-        return np.asarray(values)
-    return np.asarray(values, "<i8" if name in INTEGERS else "<f8")
+    """Arrays of types that every machine writes in the same way, also where there are no values."""
+    packed = {}
+    for name, values in found.items():
+        own = name in ("id", "text") or name.startswith("column_")
+        array = np.asarray(values, None if own else "<i8" if name in INTEGERS else "<f8")
+        packed[name] = [array.dtype.str, base64.b64encode(array.tobytes()).decode()]
+    return line(packed)
 
 
 def _rows(spool: Path) -> Iterator[dict[str, Any]]:

@@ -80,19 +80,17 @@ class Texts:
         if self.quotes is not Quotes.auto and self.column is None:
             raise typer.BadParameter("needs --column", param_hint="--quotes")
         found = open_sources(self.texts or [], self.file or [])
-        if not self.file:
-            for text in self.texts or []:
-                _no_file(text)
+        for text in () if self.file else self.texts or ():
+            # The score of a file's name would look like a result.
+            if text != "-" and os.path.isfile(argument_bytes(text)):
+                said = f"{text!r} is a file: --file {text} scores what it holds"
+                raise typer.BadParameter(said, param_hint="TEXT")
         return found
 
     def records(
         self, sources: list[Source], remark: Callable[[str], None] = lambda _: None
     ) -> Iterator[TextRecord]:
-        """The texts, read as they are taken.
-
-        Args:
-            sources: from `sources`.
-            remark: takes what the user should know of them.
+        """The texts, read as they are taken; `remark` takes what the user should know of them.
 
         Raises:
             ValueError: a table that is none, lacks the column, or is no UTF-8.
@@ -114,11 +112,7 @@ class Texts:
 
 
 def not_empty(records: Iterable[TextRecord], end: bool) -> tuple[TextRecord, Iterator[TextRecord]]:
-    """The first of some texts, and all of them, if there is anything to score.
-
-    Args:
-        records: the texts.
-        end: whether the end counts: then an empty text is one.
+    """The first of some texts, and all of them, if there is anything to score; the end is, if it counts.
 
     Raises:
         ValueError: there is no text, or one, which is empty. Among others an empty text has its row.
@@ -134,9 +128,3 @@ def not_empty(records: Iterable[TextRecord], end: bool) -> tuple[TextRecord, Ite
 
 def _chomped(text: bytes) -> bytes:
     return text.removesuffix(b"\n").removesuffix(b"\r")
-
-
-def _no_file(text: str) -> None:
-    """That what was typed is a text: the score of a file's name would look like a result."""
-    if text != "-" and os.path.isfile(argument_bytes(text)):
-        raise typer.BadParameter(f"{text!r} is a file: --file {text} scores what it holds", param_hint="TEXT")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Generator, Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ class Pace:
     def __init__(self, sources: Sequence[Source], shown: bool) -> None:
         self._sources = sources
         self._texts = self._bytes = 0
-        self._began: float | None = None
+        self._began = math.nan
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
         self._bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown)
 
@@ -43,9 +44,7 @@ class Pace:
     @property
     def rate(self) -> float | None:
         """Bytes per second since the start; None if nothing was scored."""
-        if not self._bytes or self._began is None:
-            return None
-        return self._bytes / max(time.monotonic() - self._began, 1e-9)
+        return self._bytes / max(time.monotonic() - self._began, 1e-9) if self._bytes else None
 
     def follow(self, results: Iterable[ScoredText]) -> Generator[ScoredText, None, None]:
         """The results as they come, counted; they call `start` before the first."""
