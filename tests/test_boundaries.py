@@ -96,6 +96,7 @@ def test_a_prompt_that_stops_inside_an_end(prompt, unit, params):
     assert only_so.complete("a<", unit=unit).finish_reason == "dead_end"
 
 
+@pytest.mark.thorough
 @pytest.mark.real_model
 def test_the_page_runs_as_written(default_llm, monkeypatch, capsys):
     monkeypatch.setattr("genlm.bytes.models.load_model", lambda *_, **__: default_llm)

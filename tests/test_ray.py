@@ -257,6 +257,7 @@ def mortal(load, marks: Path, deaths: int):
     return made
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings(r"ignore:.*deprecated:DeprecationWarning:ray\.data\.")
 class TestCluster:
     def test_a_worker_dies_and_nothing_is_lost(self, cluster, load, tmp_path):

@@ -139,10 +139,12 @@ class Batcher:
         try:
             return await answers
         except asyncio.CancelledError:
-            for task, part in list(mine.running.items()):
-                if not any(_live(requests) for requests in part.values()):
-                    del mine.running[task]  # who asks from now on asks anew
-                    task.cancel()
+            forsaken = [task for task, part in mine.running.items() if not any(map(_live, part.values()))]
+            for task in forsaken:
+                del mine.running[task]  # who asks from now on asks anew
+                task.cancel()
+            if forsaken:
+                await asyncio.wait(forsaken)  # whoever cancels finds the model let go of
             raise
 
     def ask_and_wait(self, nodes: Sequence[ContextNode]) -> list[Outcome]:
