@@ -507,6 +507,15 @@ class TestByteLogprobs:
         lm.byte_logprobs(texts, out=tmp_path / "a", **call)
         assert len(list(read_shards(tmp_path / "a"))) == 3
 
+    @pytest.mark.parametrize(
+        "other", [{"engine": False}, {"max_context_length": 2}, {"trie_opts": {"device": "cpu"}}]
+    )
+    def test_another_model_of_the_same_name(self, tmp_path, other):
+        llm = ToyLM(TOY, seed=3)
+        ByteLM(llm, EXACT, eos=[EOS_STRING]).byte_logprobs(["ab"], out=tmp_path)
+        with pytest.raises(InvalidValueError, match=f"another call: {next(iter(other))} differ"):
+            ByteLM(llm, EXACT, eos=[EOS_STRING], **other).byte_logprobs(["ab"], out=tmp_path)
+
     def test_two_runs_and_a_full_disk(self, tmp_path, monkeypatch):
         lm = toy(seed=3)
         (tmp_path / "o").mkdir()

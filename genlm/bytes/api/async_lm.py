@@ -320,7 +320,9 @@ class AsyncByteLM:
             return arrays[0] if single else arrays
         config = getattr(getattr(self.llm, "model", None), "config", None)
         model = str(getattr(config, "_name_or_path", "") or type(self.llm).__name__)
-        settings = settings_of(self.params, model, context, dict(options))
+        kind = str(getattr(getattr(self.llm, "model", None), "dtype", None))
+        own = {"dtype": kind, "trie_opts": repr(self._trie_opts), **self._initial_opts}
+        settings = settings_of(self.params, model, context, dict(options)) | own
         forget = partial(self.forget, deterministic=True)
         with called(text="texts"):
             return await scorer.write_arrays(found, contexts, out, format, texts_per_shard, settings, forget)
