@@ -17,6 +17,7 @@ NEEDS := Makefile pyproject.toml constraints.txt $(STALE)
 STAGES := lint types docs pytest
 # Two processes; tests that share something slow to make (`xdist_group`) share one of them.
 PARALLEL := -n 2 --dist loadgroup
+COVERAGE := --cov --cov-report=term-missing:skip-covered
 
 .PHONY: help demo test thorough lint format types docs pytest bench clean no-venv
 
@@ -55,14 +56,14 @@ docs: $(VENV)/.stamp-test
 
 # QUICK: fewer examples of each property, and annotations unchecked (tests/budget.py).
 pytest: $(VENV)/.stamp-test
-	@QUICK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) --durations=10
+	@QUICK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) --durations=10 $(if $(CI),$(COVERAGE))
 
-# Every test with all its examples, under checked annotations, and what they cover; then what takes longer. The release's
+# Every test with all its examples, under checked annotations; then what takes longer. The release's
 # environment is made beforehand, outside of any test's time limit; where it cannot be, its tests are skipped and say why.
 thorough: $(VENV)/.stamp-test
 	-@$(BIN)/python benchmarks/common/peers.py release
-	@$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term-missing:skip-covered
-	@$(BIN)/python -m pytest $(PARALLEL) -m "thorough or release"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m "thorough or release"
 
 bench: $(VENV)/.stamp-demo
 	@$(BIN)/python benchmarks/run.py

@@ -163,6 +163,7 @@ class Latent(BatchingToy):
         try:
             await self.let_go.wait()
         except asyncio.CancelledError:
+            await quiet()  # it takes its time
             self.cancelled += 1
             raise
         return await super().batch_next_token_logprobs(token_ids_list)
