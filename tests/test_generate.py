@@ -344,7 +344,7 @@ class TestRepetitionPenalty:
 
         scores = torch.tensor([logits], dtype=torch.float64)
         want = RepetitionPenaltyLogitsProcessor(penalty)(torch.tensor([tokens], dtype=torch.long), scores)
-        got = process(processors(Options(repetition_penalty=penalty)), np.array(logits), tokens)
+        got = process(processors(Options(repetition_penalty=penalty)), np.array(logits, np.float64), tokens)
         np.testing.assert_array_equal(got, want[0].numpy())
 
     @examples(40)
