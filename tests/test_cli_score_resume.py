@@ -290,8 +290,10 @@ class TestSameBytes:
 
 
 class TestOthers:
-    def test_more_texts_at_the_end(self, run: Run, toy: Any) -> None:
-        fine(run(*line("words"), stdin=TEXTS[:7], model=toy))
+    @pytest.mark.parametrize("count", [2, 5])
+    def test_more_texts_at_the_end(self, run: Run, toy: Any, count: int) -> None:
+        """After whole batches; and after a part of one, which is scored again with what makes it whole."""
+        fine(run(*line("words"), stdin=b"".join(TEXTS.splitlines(True)[:count]), model=toy))
         assert fine(run(*line("words"), stdin=TEXTS, model=toy)).startswith(TOTALS)
         found = contents()
         fine(run(*line("words"), "--overwrite", stdin=TEXTS, model=toy))
