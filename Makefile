@@ -58,11 +58,11 @@ docs: $(VENV)/.stamp-test
 pytest: $(VENV)/.stamp-test
 	@QUICK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) --durations=10 $(if $(CI),$(COVERAGE))
 
-# Every test with all its examples, under checked annotations; then what takes longer. The release's
+# Tests without the real model with all their examples, under checked annotations; then what takes longer. The release's
 # environment is made beforehand, outside of any test's time limit; where it cannot be, its tests are skipped and say why.
 thorough: $(VENV)/.stamp-test
 	-@$(BIN)/python benchmarks/common/peers.py release
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m "not (real_model or thorough or release)"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m "thorough or release"
 
 bench: $(VENV)/.stamp-demo
