@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from toy import EOS_STRING, TOY, ToyLM, vocabularies
 
 from genlm.bytes import BeamParams, ByteBeamState
+from genlm.bytes.backends.async_lm import cached
 from genlm.bytes.errors import ImpossibleByteError
 from genlm.bytes.trie import EOS, TrieMode
 
@@ -381,6 +382,7 @@ def test_what_pruning_discards_is_not_evaluated(model, text, K, threshold):
     lm, eos = model
 
     async def read(told):
+        cached(lm).clear_cache()
         lm.asked.clear()
         beam = await start(lm, K=K, threshold=threshold, eos=eos)
         for symbol in text:
@@ -392,12 +394,11 @@ def test_what_pruning_discards_is_not_evaluated(model, text, K, threshold):
 
 
 def test_it_does_save_contexts():
-    lm = ToyLM([b"a", b"b", b"ab", b"ba", b"aba"], seed=3)
     asked = []
     for told in (False, True):
+        lm = ToyLM([b"a", b"b", b"ab", b"ba", b"aba"], seed=3)
 
-        async def read(told=told):
-            lm.asked.clear()
+        async def read(lm=lm, told=told):
             beam = await start(lm, K=2)
             for symbol in b"abababab":
                 beam = (await beam.advance(symbol, pruned=told)).prune()
