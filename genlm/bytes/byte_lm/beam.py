@@ -27,7 +27,7 @@ from typing import Any, Self
 import numpy as np
 from jaxtyping import Float64
 
-from genlm.bytes.byte_lm.data import BeamData
+from genlm.bytes.byte_lm.data import BeamData, log_sum
 from genlm.bytes.byte_lm.deferred import DeferredQueue
 from genlm.bytes.byte_lm.error_bounds import Bounds, DroppedMass, Slack
 from genlm.bytes.byte_lm.heal import TokenHealer
@@ -452,7 +452,7 @@ class ByteBeamState(StatefulByteLM):
 
     def _without_deferred(self, states: Sequence[LazyTrieState]) -> Self:
         """Healed candidates, or none, in place of all deferred ones."""
-        return self._with(self.data.without_deferred(states, logsumexp([state.weight for state in states])))
+        return self._with(self.data.without_deferred(states, log_sum(states)))
 
     def _with(self, data: BeamData) -> Self:
         after = makeable(type(self), 2)(data.hypotheses, self.params)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -14,7 +14,17 @@ from genlm.bytes.byte_lm.trie_state import LazyTrieState
 from genlm.bytes.trie.modes import TrieMode
 from genlm.bytes.util import logsumexp
 
-__all__ = ["BeamData", "Expansion"]
+__all__ = ["BeamData", "Expansion", "log_sum", "read_on"]
+
+
+def log_sum(hypotheses: Iterable[LazyTrieState]) -> float:
+    """Natural log of the total weight of some hypotheses."""
+    return logsumexp([state.weight for state in hypotheses])
+
+
+def read_on(hypotheses: Iterable[LazyTrieState], symbol: int | bytes) -> list[LazyTrieState]:
+    """Those that can read a symbol, after it."""
+    return [after for state in hypotheses if (after := state << symbol) is not None]
 
 
 class Expansion(NamedTuple):
@@ -64,7 +74,7 @@ class BeamData:
     @cached_property
     def log_weight(self) -> float:
         """Natural log of the hypotheses' total weight."""
-        return logsumexp([state.weight for state in self.hypotheses])
+        return log_sum(self.hypotheses)
 
     @property
     def log_total(self) -> float:
@@ -96,7 +106,7 @@ class BeamData:
         """
         total = self.log_total
         found = [state for state in self.hypotheses if state.weight - total > log_least_share][:most]
-        held = logsumexp([state.weight for state in found]) + self.log_missing_factor
+        held = log_sum(found) + self.log_missing_factor
         lost = [weight_upper_bound(state) for state in self.hypotheses[len(found) :]]
         return self.after(found, dropped=self.dropped.more(lost, held)), held
 

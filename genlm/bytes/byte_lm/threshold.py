@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from genlm.bytes.byte_lm.data import BeamData, Expansion
+from genlm.bytes.byte_lm.data import BeamData, Expansion, log_sum, read_on
 from genlm.bytes.byte_lm.rule import Evaluate, SearchRule, SearchStep
 from genlm.bytes.byte_lm.trie_state import LazyTrieState
 from genlm.bytes.errors import BudgetExceededError
@@ -45,8 +45,8 @@ class ThresholdRule(SearchRule):
         return replace(data, expansion=Expansion(hypotheses, data.deferred, dropped, data.log_missing_factor))
 
     def read(self, data: BeamData, symbol: int | bytes, *, pruned: bool = False) -> SearchStep[BeamData]:
-        read = [after for state in data.hypotheses if (after := state << symbol) is not None]
-        total = logsumexp([state.weight for state in read])
+        read = read_on(data.hypotheses, symbol)
+        total = log_sum(read)
         kept = extensions_above(data.hypotheses, total, self.log_threshold)
         able, unable = list[LazyTrieState](), list[LazyTrieState]()  # the latter have probability 0
         for extension in kept:
@@ -54,7 +54,7 @@ class ThresholdRule(SearchRule):
         if pruned and self.K is not None and self.log_threshold == -math.inf:
             kept = [*unable, *(yield from self._extend_in_reach(able, read, symbol, self.K))]
         else:
-            read += _read_on((yield Evaluate(able)), symbol)
+            read += read_on((yield Evaluate(able)), symbol)
         if self.max_candidates is not None and len(read) > self.max_candidates:
             raise BudgetExceededError(
                 f"{len(read)} candidates after {symbol!r}; `max_candidates` is {self.max_candidates}. "
@@ -78,12 +78,12 @@ class ThresholdRule(SearchRule):
         """
         first = sorted(_in_reach(extensions, read, K), key=lambda state: -state.weight)[:K]
         got = yield Evaluate(first)
-        read += _read_on(got, symbol)
+        read += read_on(got, symbol)
         if len(got) < len(first):
             return first
         asked = {id(state) for state in first}
         rest = [e for e in _in_reach(extensions, read, K) if id(e) not in asked]
-        read += _read_on((yield Evaluate(rest)), symbol)
+        read += read_on((yield Evaluate(rest)), symbol)
         return [*first, *rest]
 
     def _others(self, data: BeamData, kept: Sequence[LazyTrieState]) -> list[float]:
@@ -101,10 +101,6 @@ def extensions_above(
     found = [extension for state in hypotheses for extension in state.extend_all()]
     total = logsumexp([log_weight, *(extension.weight for extension in found)])
     return [extension for extension in found if extension.weight - total > log_threshold]
-
-
-def _read_on(states: Sequence[LazyTrieState], symbol: int | bytes) -> list[LazyTrieState]:
-    return [after for state in states if (after := state << symbol) is not None]
 
 
 def _in_reach(

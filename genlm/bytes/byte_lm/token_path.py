@@ -1,9 +1,10 @@
-"""Guessing the tokens of known bytes, to have their contexts evaluated together.
+"""Drafting the tokens of known bytes, to have their contexts evaluated together.
 
-A guess decides how fast a context is read and never what comes out, so any answer will do: the model's
-own tokenizer where the bytes are text and its tokens spell them, the longest matching tokens otherwise
-(invalid UTF-8, tokenizers that normalise, models without a tokenizer). Only where a context is read along one
-tokenization (`shortcut.py`) is it this one, so it is never one with special tokens in it: see `encoder.py`.
+A draft decides how fast a context is read and never what comes out, so any answer will do: the model's own
+tokenizer where the bytes are text and its tokens spell them, the longest matching tokens otherwise (invalid
+UTF-8, tokenizers that normalise, models without a tokenizer). Only where a context is read along one
+tokenization (`tokenized_prefill.py`) is it this one, so it is never one with special tokens in it: see
+`encoder.py`.
 """
 
 from __future__ import annotations

@@ -5,8 +5,7 @@ An extension whose share of the beam is above the tolerance is evaluated at once
 as that is above the tolerance. What is worth a millionth of it is dropped.
 
 While a known text is read, extensions that end inside a token of the others are left for later unless they
-are
-heavy: most die within a few bytes, and the text that is read on will tell which. Where somebody asks what
+are heavy: most die within a few bytes, and the text that is read on tells which. Where somebody asks what
 comes next, everything above the tolerance is evaluated.
 """
 
@@ -17,12 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from genlm.bytes.byte_lm.constants import USUAL, ToleranceConstants
-from genlm.bytes.byte_lm.data import BeamData, Expansion
+from genlm.bytes.byte_lm.data import BeamData, Expansion, log_sum, read_on
 from genlm.bytes.byte_lm.deferred import DeferredQueue
 from genlm.bytes.byte_lm.rule import Evaluate, SearchRule, SearchStep
 from genlm.bytes.byte_lm.trie_state import LazyTrieState
 from genlm.bytes.trie.modes import TrieMode
-from genlm.bytes.util import logsumexp
 
 __all__ = ["ToleranceRule"]
 
@@ -54,10 +52,10 @@ class ToleranceRule(SearchRule):
     def expand(self, data: BeamData, symbol: int | bytes | None) -> SearchStep[BeamData]:
         numbers, deferred = self.constants, data.deferred
         hypotheses: Sequence[LazyTrieState] = data.hypotheses
-        margin = 0.0 if symbol is None else math.log(numbers.unaligned_margin)
+        total, margin = data.log_total, math.log(numbers.unaligned_margin)
         if symbol is None:
             hypotheses, deferred = yield from self._evaluate_deferred(data, hypotheses, deferred)
-        total = logsumexp([state.weight for state in hypotheses]) + data.log_missing_factor
+            total, margin = log_sum(hypotheses) + data.log_missing_factor, 0.0
         extensions = [extension for state in hypotheses for extension in state.extend_all()]
         if symbol is not None:  # what the rules of canonical tokenizations rule out has probability 0
             extensions = [extension for extension in extensions if extension.may_read([symbol])]
@@ -73,7 +71,7 @@ class ToleranceRule(SearchRule):
         missing_factor = data.log_missing_factor
         if wanted:
             got = yield Evaluate(wanted)
-            missing = logsumexp([e.weight for e in wanted if e not in got]) - total
+            missing = log_sum(e for e in wanted if e not in got) - total
             # What is missing is taken to do as well as the rest.
             missing_factor -= math.log1p(-math.exp(min(missing, -1e-3)))
             hypotheses = [*hypotheses, *got]
@@ -84,13 +82,13 @@ class ToleranceRule(SearchRule):
             data = yield from self.expand(data, symbol)
         assert data.expansion is not None
         hypotheses, deferred, dropped, missing_factor = data.expansion
-        read = [after for state in hypotheses if (after := state << symbol) is not None]
-        log_prob = _log_sum(read) + missing_factor - data.log_total
+        read = read_on(hypotheses, symbol)
+        log_prob = log_sum(read) + missing_factor - data.log_total
         found = data.after(read, deferred.read(symbol, data.mode, log_prob), dropped.aged(), missing_factor)
         margin = math.log(self.constants.unaligned_margin)
         probes = self._probes(log_prob)
         more, left = yield from self._evaluate_deferred(found, read, found.deferred, margin, probes)
-        log_prob = _log_sum(more) + missing_factor - data.log_total
+        log_prob = log_sum(more) + missing_factor - data.log_total
         # Nothing has been deferred at the present place yet: what caught up was at places before it.
         history = deferred.read(symbol, data.mode, log_prob).history
         return found.after(more, replace(left, history=history))
@@ -121,8 +119,7 @@ class ToleranceRule(SearchRule):
         margin: float = 0.0,
         probes: int = 0,
     ) -> SearchStep[tuple[Sequence[LazyTrieState], DeferredQueue]]:
-        """Evaluate what was deferred and is above the tolerance now, until nothing is, or
-        `max_late_contexts`.
+        """Evaluate what was deferred and is above the tolerance now: all of it, or `max_late_contexts`.
 
         Each that is evaluated defers more, where tokens end on its way, and where no hypothesis is left to
         measure them by, all are above: without that limit every way to cut the text would be tried.
@@ -136,7 +133,7 @@ class ToleranceRule(SearchRule):
         """
         batch, left = self.constants.first_batch, self.max_late_contexts
         while True:
-            total = _log_sum(hypotheses) + data.log_missing_factor
+            total = log_sum(hypotheses) + data.log_missing_factor
             # Where no hypothesis could read the symbol, the deferred are all there is: a few at a time.
             most = left if total > -math.inf else min(left, batch)
             wanted, deferred = deferred.pop_above(total + self.log_tolerance, margin, most)
@@ -158,7 +155,3 @@ class ToleranceRule(SearchRule):
                     deferred = deferred.push_late(found)
                     if after is not None:
                         hypotheses = [*hypotheses, after.with_mode(data.mode)]
-
-
-def _log_sum(hypotheses: Sequence[LazyTrieState]) -> float:
-    return logsumexp([state.weight for state in hypotheses])

@@ -6,8 +6,8 @@ everything up to the last special token becomes token ids, the text in it by the
 the beam starts after them. Nothing that the beam does can then reach back over a special token.
 
 Text is text: special tokens that it spells out do not become special tokens (`encoder.py`). Who wants them
-gives their ids, or has a text parsed for them (`special.py`). The open text may still be spelled by any
-tokens, special ones too, each with the probability that the model gives it: that is what a beam is.
+gives their ids, or has a text parsed for them (`special_tokens.py`). The open text may still be spelled by
+any tokens, special ones too, each with the probability that the model gives it: that is what a beam is.
 
 Where does a context begin? Text alone after the usual beginning of a sequence (`start_context`). A context
 that begins with a token id is taken as it stands. Text that itself begins with the beginning-of-sequence
