@@ -69,7 +69,7 @@ def instrumented(llm: Any) -> Iterator[Stopwatch]:
     """A stopwatch fed by the model, the engine, the masses and the tokenizer. Undone at the end."""
     from genlm.bytes import contexts
     from genlm.bytes.backends import hf_tree
-    from genlm.bytes.byte_lm import guess, prefill
+    from genlm.bytes.byte_lm import draft, tokenized_prefill
     from genlm.bytes.trie import masses
 
     stopwatch = Stopwatch()
@@ -97,7 +97,7 @@ def instrumented(llm: Any) -> Iterator[Stopwatch]:
             _wrap(stopwatch, ENGINE, owner, replace)
     for owner in _classes(masses):
         _wrap(stopwatch, MASSES, owner, replace)
-    for module in (guess, prefill):
+    for module in (draft, tokenized_prefill):
         if hasattr(module, "draft_tokens"):
             replace(module, "draft_tokens", stopwatch.around(GUESS, module.draft_tokens))
     replace(torch, "log_softmax", stopwatch.around(SOFTMAX, torch.log_softmax))
