@@ -121,17 +121,15 @@ def checked(fn: Callable[..., Any], owner: type | None = None) -> Callable[..., 
         except TypeError:
             return None  # the call itself will say so
         for name, value in bound.items():
-            if name not in hints:
-                continue
+            values = [(name, value)]
             kind = signature.parameters[name].kind
-            values = [value]
             if kind is inspect.Parameter.VAR_POSITIONAL:
-                values = list(value)
-            elif kind is inspect.Parameter.VAR_KEYWORD:
-                values = list(value.values())
-            for one in values:
-                if not _fits(one, hints[name], where):
-                    return _complaint(where, f"argument `{name}`", one, hints[name])
+                values = [(name, one) for one in value]
+            elif kind is inspect.Parameter.VAR_KEYWORD:  # all of one kind, or each by its name (`Unpack`)
+                values = [(name if name in hints else key, one) for key, one in value.items()]
+            for key, one in values:
+                if key in hints and not _fits(one, hints[key], where):
+                    return _complaint(where, f"argument `{key}`", one, hints[key])
         return None
 
     def check_result(result: Any) -> None:
@@ -175,11 +173,12 @@ def _axes() -> AbstractContextManager[None]:
 
 def _hints(fn: Callable[..., Any], owner: type | None) -> dict[str, Any]:
     """The annotations of `fn` as objects that can be checked."""
-    found = {}
+    found: dict[str, Any] = {}
     names = {"Self": owner, owner.__name__: owner} if owner else {}
     # The constructor of a named tuple is made in a module of its own, where no name means anything.
     scope = vars(sys.modules[owner.__module__]) if owner else fn.__globals__
-    for name, hint in fn.__annotations__.items():
+    hints = [(name, hint, scope) for name, hint in fn.__annotations__.items()]
+    for name, hint, scope in hints:  # which grows by the options that are unpacked
         where = f"{fn.__module__}.{fn.__qualname__}({name})"
         if name == "return" and (hasattr(fn, "__wrapped__") or inspect.isasyncgenfunction(fn)):
             continue  # a context manager's annotation is that of the generator inside
@@ -187,11 +186,18 @@ def _hints(fn: Callable[..., Any], owner: type | None) -> dict[str, Any]:
             hint = hint.__forward_arg__
         try:
             value = eval(hint, scope, names) if isinstance(hint, str) else hint
-        except (NameError, TypeError, AttributeError) as error:
-            unchecked.append(f"{where}: {hint}: {error}")
-            continue
-        value = type(None) if value is None else value
-        if value is Any or value in (typing.NoReturn, typing.Never):
+            if typing.get_origin(value) is typing.Unpack:
+                options = typing.get_args(value)[0]
+                inner = vars(sys.modules[options.__module__])
+                hints += [(key, option, inner) for key, option in options.__annotations__.items()]
+                continue
+            value = type(None) if value is None else value
+            if value is Any or value in (typing.NoReturn, typing.Never):
+                continue
+            is_bearable(None, value, conf=CONF)  # what cannot be judged is found here, not at some call
+        except (NameError, TypeError, AttributeError, BeartypeException) as error:
+            reason = str(error) if isinstance(error, NameError) else f"{type(error).__name__}: {error}"
+            unchecked.append(f"{where}: {hint}: {reason}")
             continue
         found[name] = value
     return found

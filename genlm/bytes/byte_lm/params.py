@@ -115,7 +115,7 @@ class BeamParams:
             "exact": self.exact,
         }
         if self.rule is not None:
-            if not all(hasattr(self.rule, method) for method in ("begin", "expand", "read", "prune")):
+            if not isinstance(self.rule, SearchRule):
                 way = "Pass e.g. ToleranceRule(1e-3)."
                 raise bad_type("rule", self.rule, "must be a SearchRule", way)
             for name, value in chosen.items():

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from genlm.bytes.byte_lm.data import BeamData
 from genlm.bytes.byte_lm.deferred import DeferredQueue
@@ -45,6 +45,7 @@ class Evaluate(NamedTuple):
 SearchStep = Generator[Evaluate, Sequence[LazyTrieState], T]
 
 
+@runtime_checkable
 class SearchRule(Protocol):
     """What a beam asks of a rule. A rule is immutable, and serves any number of beams.
 
