@@ -82,7 +82,7 @@ class Manifest:
             self._add(b"")
 
     def say(self, what: Mapping[str, Any]) -> None:
-        """Add a line, on the disk when this returns; all of it, or nothing.
+        """Add a line, on the disk when this returns. A part of it counts for nothing.
 
         Raises:
             OSError: it cannot be written.
@@ -91,15 +91,10 @@ class Manifest:
 
     def _add(self, line: bytes) -> None:
         with naming(self.path), self.path.open("ab") as file:
-            try:
-                file.truncate(self._kept)
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
-            except OSError:
-                with suppress(OSError):
-                    file.truncate(self._kept)
-                raise
+            file.truncate(self._kept)  # with what is left of a line that found no room
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
         self._kept += len(line)
 
 
