@@ -88,6 +88,12 @@ def test_the_page_on_scoring_runs(monkeypatch, tmp_path):
         assert [row.word for row in rows] == ["do", "n't"]
 
 
+@pytest.mark.real_model
+async def test_the_page_on_ensembles_runs(default_llm, monkeypatch):
+    found = await run(DOCS / "ensembles.md", default_llm, monkeypatch)
+    assert sum(found["drawn"].posterior.values()) == pytest.approx(1.0)
+
+
 def test_the_home_page_begins_as_the_readme():
     """The same line first, and the same settings: none, before any word about cheaper ones."""
     (line,) = re.findall(r"^\*\*(.*?)\*\*", text_of(REPOSITORY / "README.md"), re.MULTILINE)[:1]

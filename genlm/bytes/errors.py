@@ -16,6 +16,7 @@ from typing import Any
 __all__ = [
     "AssertedValueError",
     "BudgetExceededError",
+    "DeadEndError",
     "EmptyBeamError",
     "GenlmBytesError",
     "ImpossibleByteError",
@@ -52,6 +53,21 @@ class NotMaterializedError(GenlmBytesError, ValueError):
 
 class EmptyBeamError(GenlmBytesError, ValueError, AssertionError):
     """A question was asked of a beam in which no candidate is left."""
+
+
+class DeadEndError(GenlmBytesError, ValueError):
+    """Every particle has met a byte after which its mask, or its models, permit nothing.
+
+    Attributes:
+        offset: after how many new bytes the last one did.
+    """
+
+    def __init__(self, message: str, offset: int = 0) -> None:
+        super().__init__(message)
+        self.offset = offset
+
+    def __reduce__(self) -> Any:
+        return type(self), (str(self), self.offset)
 
 
 class BudgetExceededError(GenlmBytesError, RuntimeError):

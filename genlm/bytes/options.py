@@ -102,6 +102,8 @@ class Options:
     Args:
         n: how many completions of each prompt.
         best_of: draw this many and give the `n` of the highest log-probability a byte.
+        particles: draw so many together, by sequential Monte Carlo.
+        ess_threshold: the share of `particles` below which their effective number has them resampled.
 
     The others are `GenerationOptions`.
 
@@ -129,12 +131,14 @@ class Options:
     fim: Sequence[str | int | None] | None = None
     n: int = 1
     best_of: int | None = None
+    particles: int | None = None
+    ess_threshold: float = 0.5
 
     def __post_init__(self) -> None:
         from genlm.bytes.util.numbers import whole_number
 
         put = object.__setattr__
-        for name in ("max_bytes", "max_tokens", "top_k", "n", "best_of"):
+        for name in ("max_bytes", "max_tokens", "top_k", "n", "best_of", "particles"):
             put(self, name, whole_number(name, getattr(self, name), 1))
         if self.n is None:
             raise bad_type("n", None, "must be an integer")
@@ -149,11 +153,16 @@ class Options:
         put(self, "min_p", _number("min_p", self.min_p, most=1.0))
         put(self, "repetition_penalty", _number("repetition_penalty", self.repetition_penalty, above=True))
         if self.temperature is None:
-            drawing = self.count > 1 or any(getattr(self, name) is not None for name in DRAWING)
+            drawing = (
+                self.count > 1 or self.particles or any(getattr(self, name) is not None for name in DRAWING)
+            )
             put(self, "temperature", 1.0 if drawing else 0.0)
         _one_of("method", self.method, Method)
         if self.unit is not None:
             _one_of("unit", self.unit, Unit)
+        put(self, "ess_threshold", _number("ess_threshold", self.ess_threshold, most=1.0))
+        if self.particles is not None:
+            self._check_particles()
         if self.unit == "token" and self.mask is not None:
             raise bad_value("unit", self.unit, "a mask works byte by byte", "Leave `unit` out.")
         if self.by_byte and self.max_tokens is not None:
@@ -164,8 +173,21 @@ class Options:
             way = "Leave it out, or leave out `mask` and `unit='byte'`."
             raise bad_value("repetition_penalty", self.repetition_penalty, rule, way)
 
+    def _check_particles(self) -> None:
+        """They are drawn from the distribution as it is, a byte at a time."""
+        rule = "particles are drawn from the distribution over strings as it is"
+        for name, nothing in (("temperature", 1.0), ("top_k", None), ("top_p", None), ("min_p", None)):
+            if getattr(self, name) not in (nothing, None):
+                raise bad_value(name, getattr(self, name), rule, "Leave it out.")
+        if self.count > 1:
+            raise bad_value(
+                "n", self.n, "`particles` says how many there are", "Leave out `n` and `best_of`."
+            )
+        if self.unit == "token":
+            raise bad_value("unit", self.unit, "particles are drawn byte by byte", "Leave `unit` out.")
+
     @classmethod
-    def of(cls, given: Mapping[str, Any], n: Any = 1, best_of: Any = None) -> Self:
+    def of(cls, given: Mapping[str, Any], **counts: Any) -> Self:
         """The options that a caller has given by name.
 
         Raises:
@@ -173,7 +195,7 @@ class Options:
             TypeError: likewise; or there is no option of a name.
         """
         check_names(given, GenerationOptions.__annotations__)
-        return cls(n=n, best_of=best_of, **given)
+        return cls(**counts, **given)
 
     @property
     def count(self) -> int:
@@ -189,7 +211,7 @@ class Options:
     @property
     def by_byte(self) -> bool:
         """Whether bytes, not tokens, are drawn."""
-        return self.unit == "byte" or (self.unit is None and self.mask is not None)
+        return self.unit == "byte" or (self.unit is None and (self.mask is not None or bool(self.particles)))
 
     @property
     def greedy(self) -> bool:

@@ -10,6 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
+from genlm.bytes.api.ensembles import Ensembles
 from genlm.bytes.byte_lm import BeamParams, ByteBeamState
 from genlm.bytes.errors import GenlmBytesError, UnsupportedModelError, bad_type, bad_value, called
 from genlm.bytes.options import GenerationOptions, Options, spelled_out
@@ -19,6 +20,7 @@ from genlm.bytes.vocab import byte_vocab, end_strings, shared_trie, start_contex
 if TYPE_CHECKING:
     import torch
 
+    from genlm.bytes.ensemble import Operation
     from genlm.bytes.generate import Completion, Read, Stream
     from genlm.bytes.generate.next_bytes import AsyncNextBytes
     from genlm.bytes.prompt import Prompt
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncByteLM"]
 
 
-class AsyncByteLM:
+class AsyncByteLM(Ensembles):
     """A byte-level language model, ready to be asked. Its methods are coroutines; `ByteLM` has plain ones.
 
     Args:
@@ -120,6 +122,12 @@ class AsyncByteLM:
         )
         return cls(llm, params, eos=eos)
 
+    @classmethod
+    def _together(cls, members: Sequence[Self], rule: Operation, contexts: Any, floor: float) -> AsyncByteLM:
+        from genlm.bytes.api.async_ensemble import AsyncEnsemble
+
+        return AsyncEnsemble(members, rule, contexts, floor)
+
     # -- asking ---------------------------------------------------------------------------------------
 
     async def beam(self, context: Any = b"", *, method: str = "beam") -> ByteBeamState:
@@ -146,7 +154,14 @@ class AsyncByteLM:
 
     @spelled_out
     async def complete(
-        self, prompt: Any, *, n: int = 1, best_of: int | None = None, **options: Unpack[GenerationOptions]
+        self,
+        prompt: Any,
+        *,
+        n: int = 1,
+        best_of: int | None = None,
+        particles: int | None = None,
+        ess_threshold: float = 0.5,
+        **options: Unpack[GenerationOptions],
     ) -> Completion | list[Any]:
         """Continue a text from wherever it stops; or each of a list of texts, as one batch.
 
@@ -156,23 +171,31 @@ class AsyncByteLM:
                 list of prompts (a list without ids and messages).
             n: how many completions of each prompt.
             best_of: draw this many and give the `n` of the highest log-probability a byte.
+            particles: draw so many together, by sequential Monte Carlo over bytes: from the distribution over
+                strings that a mask, or the product of several models, leaves.
+            ess_threshold: the particles are resampled where their effective number is a smaller share.
             **options: see `GenerationOptions`.
 
         Returns:
-            A `Completion`; a list of them if `n` is above 1; and for a list of prompts a list of these.
+            A `Completion`; a list of them if `n` is above 1; `WeightedCompletions` with `particles`; and for
+            a list of prompts a list of these.
 
         Raises:
             ValueError: an option out of range, a prompt that the model cannot read.
             TypeError: an option or a prompt of the wrong type, or an option that does not exist.
+            DeadEndError: all particles have met a dead end.
         """
-        from genlm.bytes.generate import complete
+        from genlm.bytes.generate import complete, draw_particles
         from genlm.bytes.prompt import is_batch
         from genlm.bytes.util.gather import gather
 
-        checked = Options.of(options, n, best_of)
+        counts = {"n": n, "best_of": best_of, "particles": particles, "ess_threshold": ess_threshold}
+        checked = self._checked(options, **counts)
 
         async def one(single: Any) -> Completion | list[Completion]:
             read = await self._read(single, name="prompt", **checked.reading)
+            if checked.particles is not None:
+                return await draw_particles(read, checked)
             found = await complete(read, checked)
             return found if checked.n > 1 else found[0]
 
@@ -193,7 +216,7 @@ class AsyncByteLM:
         """
         from genlm.bytes.generate import Stream
 
-        checked = Options.of(options)
+        checked = self._checked(options)
         return Stream(lambda: self._read(prompt, name="prompt", **checked.reading), checked)
 
     # -- scoring --------------------------------------------------------------------------------------
@@ -364,6 +387,9 @@ class AsyncByteLM:
         if not isinstance(text, str):
             raise bad_type("text", text, "must be a str")
         return parse_special(self.llm, self._open_trie(), text)
+
+    def _checked(self, options: Mapping[str, Any], **counts: Any) -> Options:
+        return Options.of(options, **counts)
 
     async def _read(
         self,

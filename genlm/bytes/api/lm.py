@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 from genlm.bytes.api.async_lm import AsyncByteLM
+from genlm.bytes.api.ensembles import Ensembles
 from genlm.bytes.api.loop import run
 from genlm.bytes.byte_lm import BeamParams
 from genlm.bytes.options import GenerationOptions, spelled_out
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from genlm.bytes.api.sync_results import NextBytes, SyncStream
+    from genlm.bytes.ensemble import Operation
 
 __all__ = ["ByteLM"]
 
@@ -37,7 +39,7 @@ def _plain(
     return call
 
 
-class ByteLM:
+class ByteLM(Ensembles):
     """A byte-level language model, ready to be asked, in plain calls.
 
     The work is done on one background event loop a process, so the methods can be called from scripts, from
@@ -100,6 +102,13 @@ class ByteLM:
             name_or_path, device=device, dtype=dtype, backend=backend, progress=progress, **llm_opts
         )
         return cls(llm, params, eos=eos)
+
+    @classmethod
+    def _together(cls, members: Sequence[Self], rule: Operation, contexts: Any, floor: float) -> Self:
+        made = cls.__new__(cls)
+        together = [member.asynchronous for member in members]
+        made.asynchronous = AsyncByteLM._together(together, rule, contexts, floor)
+        return made
 
     @property
     def llm(self) -> Any:

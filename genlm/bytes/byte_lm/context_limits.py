@@ -32,6 +32,8 @@ def depth(lm_state: Any) -> int:
 
 def context_is_full(beam: Any) -> bool:
     """Whether the next token of a candidate might not fit into the model's context."""
+    if hasattr(beam, "context_is_full"):  # several models know for themselves
+        return bool(beam.context_is_full)
     states = getattr(beam, "states", ())
     if not states:
         return False

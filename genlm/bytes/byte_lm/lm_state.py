@@ -203,6 +203,11 @@ class StatefulByteLM(ABC):
     async def logp_next(self) -> LazyByteProbs:
         """Natural log-probabilities of the next byte and of the end."""
 
+    async def log_potentials(self) -> LazyByteProbs:
+        """The same, not normalised where a string's weight is a product of factors that need not be
+        (`genlm.bytes.ensemble`)."""
+        return await self.logp_next()
+
     def prune(self) -> Self:
         """The model with its unlikely hypotheses dropped; the model itself where it has none to drop."""
         return self

@@ -96,7 +96,9 @@ def complete(
     if stream and not single:
         raise typer.BadParameter("only one completion can be streamed", param_hint="--stream")
     with shared.working("Starting"):
-        Options.of(options, n, best_of)  # mistakes are found before the seconds that a model takes to load
+        Options.of(
+            options, n=n, best_of=best_of
+        )  # mistakes are found before the seconds that a model takes to load
     with shared.model() as lm:
         given = lm.parse_special(spelled) if parse_special else prompt
         if single and (not shared.as_json if stream is None else stream):

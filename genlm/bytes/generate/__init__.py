@@ -2,6 +2,7 @@
 
 from genlm.bytes.generate.completion import Chunk, Completion, FinishReason, Usage
 from genlm.bytes.generate.constraint import Mask
+from genlm.bytes.generate.particles import WeightedCompletions, draw_particles
 from genlm.bytes.generate.run import Read, Stream, complete
 from genlm.bytes.options import GenerationOptions, Options
 
@@ -15,5 +16,7 @@ __all__ = [
     "Read",
     "Stream",
     "Usage",
+    "WeightedCompletions",
     "complete",
+    "draw_particles",
 ]

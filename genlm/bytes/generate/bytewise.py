@@ -11,15 +11,14 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from genlm.bytes.byte_lm.context_limits import context_is_full
 from genlm.bytes.errors import EmptyBeamError
 from genlm.bytes.generate.completion import FinishReason
-from genlm.bytes.generate.constraint import Constraint, as_constraint
+from genlm.bytes.generate.permitted import Permitted
 from genlm.bytes.generate.sampling import process, sample, warpers
 from genlm.bytes.options import Options
-from genlm.bytes.util import utf8
 from genlm.bytes.util.symbols import EOS
 
 __all__ = ["ByteDecoder", "Step"]
@@ -48,8 +47,7 @@ class ByteDecoder:
         self._beam = beam
         self._unread: int | bytes | None = None
         self._warpers = warpers(options)
-        self._constraint: Constraint | None = as_constraint(options.mask)
-        self._utf8 = utf8.state_after(prompt) if options.valid_utf8 else None
+        self._permitted = Permitted.of(options, prompt)
         self._rng = None if options.greedy else rng
         self._logps: list[float] = [0.0]  # after 0, 1, 2 … new bytes
 
@@ -67,8 +65,8 @@ class ByteDecoder:
             return Step(b"", "dead_end")
         units = list(found.units)
         logps = np.concatenate([found.ps, list(found.units.values())]) if units else found.ps
-        permitted = self._permitted(units)
-        if permitted[EOS] and permitted.sum() == 1 and self._constraint is not None:
+        permitted = self._permitted.symbols(units)
+        if self._permitted.only_the_end(permitted):
             return Step(b"", "stop")
         logps_left = np.where(permitted, logps, -np.inf)
         if not logps_left.max() > -math.inf:
@@ -88,32 +86,5 @@ class ByteDecoder:
         text = units[index - 258] if index > EOS else bytes([index])
         # Of a unit's bytes only the last has a probability of its own: those before it come with it.
         self._logps += [logp] * len(text)
-        if self._utf8 is not None:
-            self._utf8 = utf8.advance(self._utf8, text)
-        for byte in text:
-            self._constraint = self._constraint and self._constraint.advance(byte)
+        self._permitted = self._permitted.after(text)
         return Step(text)
-
-    def _permitted(self, units: list[bytes]) -> Bool[np.ndarray, " symbols"]:
-        permitted = np.ones(258 + len(units), np.bool_)
-        permitted[256] = False
-        if self._utf8 is not None:
-            permitted[:256] &= utf8.allowed(self._utf8)
-            permitted[EOS] = self._utf8 == utf8.START
-        if self._constraint is not None:
-            permitted[:258] &= self._constraint.allowed()
-        for i, unit in enumerate(units, start=258):
-            permitted[i] = self._permits(unit)
-        return permitted
-
-    def _permits(self, unit: bytes) -> bool:
-        if self._utf8 is not None and utf8.advance(self._utf8, unit) == utf8.BROKEN:
-            return False
-        constraint = self._constraint
-        for byte in unit:
-            if constraint is None:
-                return True
-            if not constraint.allowed()[byte]:
-                return False
-            constraint = constraint.advance(byte)
-        return True

@@ -49,6 +49,7 @@ class Completion:
         finish_reason: `"stop"`, `"length"`, `"eos"` or `"dead_end"`.
         usage: lengths in bytes and tokens.
         stop: the stop string that was met, or None.
+        log_weight: natural log of its weight among the particles that it was drawn with; else None.
     """
 
     text: str
@@ -57,6 +58,7 @@ class Completion:
     finish_reason: FinishReason
     usage: Usage
     stop: _Bytes | None = None
+    log_weight: float | None = None
 
     def __str__(self) -> str:
         return self.text

@@ -25,12 +25,14 @@ class Output:
         reason: why the completion has ended; None while it goes on.
         stop: the stop string that was met.
         text: the new bytes; without the stop string once the completion has ended.
+        tokens: how many tokens with new bytes it has, if tokens are counted.
     """
 
     def __init__(self, prompt: bytes, options: Options, stops: tuple[bytes, ...] = ()) -> None:
         self.text = bytearray()
         self.reason: FinishReason | None = None
         self.stop: bytes | None = None
+        self.tokens: int | None = None
         self._finder = StopFinder((*options.stop, *stops))
         self._max_bytes = options.max_bytes
         self._max_tokens = options.max_tokens
@@ -45,7 +47,7 @@ class Output:
             step: what the decoder gave.
             tokens: how many tokens with new bytes the completion has now, if tokens are counted.
         """
-        since = len(self.text)
+        since, self.tokens = len(self.text), tokens
         self.text += step.text
         if self._max_bytes is not None and len(self.text) >= self._max_bytes:
             del self.text[self._max_bytes :]

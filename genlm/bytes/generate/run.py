@@ -17,7 +17,7 @@ from genlm.bytes.generate.tokenwise import TokenDecoder
 from genlm.bytes.options import Options
 from genlm.bytes.util.gather import gather
 
-__all__ = ["Read", "Stream", "complete"]
+__all__ = ["Read", "Stream", "complete", "completion_of"]
 
 
 @runtime_checkable
@@ -80,7 +80,8 @@ class Stream:
         while output.reason is None:
             chunk = output.add(await decoder.step(), decoder.tokens)
             if output.reason is not None:
-                self.completion = await _completion(read, options, decoder, output)
+                logprob = await decoder.logprob(len(output.text))
+                self.completion = completion_of(read, options, output, logprob)
             if chunk is not None:
                 yield chunk
 
@@ -105,18 +106,26 @@ async def complete(read: Read, options: Options) -> list[Completion]:
     return list(found[: options.n])
 
 
-async def _completion(read: Read, options: Options, decoder: Decoder, output: Output) -> Completion:
+def completion_of(read: Read, options: Options, output: Output, logprob: float) -> Completion:
+    """What has come out, as it is given back.
+
+    Args:
+        read: the prompt.
+        options: what was asked.
+        output: the new bytes; complete.
+        logprob: their natural log-probability.
+    """
     assert output.reason is not None
     new = bytes(output.text)
     text = to_text(read.text, new)
     states = read.beam.states
-    usage = Usage(len(read.text), depth(states[0].lm_state) if states else 0, len(new), decoder.tokens)
+    usage = Usage(len(read.text), depth(states[0].lm_state) if states else 0, len(new), output.tokens)
     if options.echo:
         text = (read.text + new).decode("utf-8", "replace")
     return Completion(
         text=text,
         bytes=read.text + new if options.echo else new,
-        logprob=await decoder.logprob(len(new)),
+        logprob=logprob,
         finish_reason=output.reason,
         usage=usage,
         stop=output.stop,

@@ -55,7 +55,7 @@ def ends_tree(strings: Iterable[str], trie: AsyncTokenByteTrie) -> Ends:
     return tree
 
 
-async def end_probability(beam: ByteBeamState, ends: Ends, read: float = 0.0) -> float:
+async def end_probability(beam: Any, ends: Ends, read: float = 0.0) -> float:
     """The probability that an end comes next.
 
     Args:
@@ -68,7 +68,7 @@ async def end_probability(beam: ByteBeamState, ends: Ends, read: float = 0.0) ->
         The probability; above 1 where `read` is.
     """
     p = max(min(await _mass(beam, ends, 0.0, _light(beam.params)), 1.0), read)  # of 1, by rounding, more
-    return p if p > 0.0 else await _read(beam, ends)
+    return p if p > 0.0 or not isinstance(beam, ByteBeamState) else await _read(beam, ends)
 
 
 def _light(params: BeamParams) -> float:
@@ -76,7 +76,7 @@ def _light(params: BeamParams) -> float:
     return min(own, LIGHT)
 
 
-async def _mass(beam: ByteBeamState, ends: Ends, least: float, light: float) -> float:
+async def _mass(beam: Any, ends: Ends, least: float, light: float) -> float:
     """By distributions: what candidates that can end here give.
 
     Args:

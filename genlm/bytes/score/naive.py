@@ -17,7 +17,7 @@ import asyncio
 import math
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from genlm.bytes.byte_lm import ByteBeamState
 from genlm.bytes.byte_lm.encoder import text_encoder
@@ -35,9 +35,7 @@ class TokenScore(NamedTuple):
     logprob: float
 
 
-async def token_scores(
-    start: ByteBeamState, before: bytes, text: bytes, most: int | None
-) -> list[TokenScore]:
+async def token_scores(start: Any, before: bytes, text: bytes, most: int | None) -> list[TokenScore]:
     """The tokens of a text by the model's own tokenizer.
 
     Args:
@@ -51,6 +49,8 @@ async def token_scores(
         UTF-8), where the model has no logits for one of them, or where they are too many. For a model
         without a tokenizer they are the longest matches.
     """
+    if not isinstance(start, ByteBeamState):
+        return []  # of several models, each has tokens of its own
     state = start.states[0]
     trie, partial = state.trie.trie, state.partial_bytes
     encoder, whole = text_encoder(state.lm_state.model, trie), partial + before + text

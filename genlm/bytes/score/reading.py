@@ -22,10 +22,11 @@ from jaxtyping import Float64
 
 from genlm.bytes.byte_lm import ByteBeamState
 from genlm.bytes.byte_lm.symbols import check_readable, split_symbols
-from genlm.bytes.errors import ImpossibleByteError, bad_value
+from genlm.bytes.errors import EmptyBeamError, ImpossibleByteError, bad_value
 from genlm.bytes.score.ends import end_probability, ends_tree
 from genlm.bytes.score.window import Window, read_sliding
 from genlm.bytes.trie import TrieMode
+from genlm.bytes.util.gather import gather
 
 __all__ = ["Reading", "check_policy", "distributions", "end_logprob", "read"]
 
@@ -44,12 +45,12 @@ class Reading:
     """
 
     logprobs: Float64[np.ndarray, " n"]
-    beams: dict[int, ByteBeamState]
-    last: ByteBeamState | None
+    beams: dict[int, Any]
+    last: Any
 
 
 async def read(
-    start: ByteBeamState,
+    start: Any,
     text: bytes,
     window: Window | None,
     wanted: Collection[int] = (),
@@ -67,6 +68,8 @@ async def read(
     Raises:
         ImpossibleByteError: such a byte.
     """
+    if not isinstance(start, ByteBeamState):
+        return await _read_by_distributions(start, text, frozenset(wanted), on_impossible)
     symbols = split_symbols(text, start.trie)
     if on_impossible == "error":
         check_readable(symbols, start.trie, TrieMode.WITH_EOS, "text")
@@ -104,6 +107,32 @@ async def read(
     return Reading(found, beams, last)
 
 
+async def _read_by_distributions(
+    start: Any, text: bytes, wanted: frozenset[int], on_impossible: str
+) -> Reading:
+    """Read a text with a model that is no beam, an ensemble: each byte costs what its distribution says."""
+    places = await start.trace(text)
+    found = np.full(len(text), np.nan)
+    rows = await gather(_possible(place) for place in places[:-1])
+    for at, (byte, row) in enumerate(zip(text, rows, strict=True)):
+        found[at] = row[byte]
+        if found[at] == -np.inf:
+            break
+    else:
+        return Reading(found, {at: places[at] for at in wanted}, places[-1])
+    if on_impossible == "error":
+        message = f"`text` has the byte {text[at : at + 1]!r} at offset {at}, impossible to the ensemble."
+        raise ImpossibleByteError(message, byte=text[at], offset=at, producible=True)
+    return Reading(found, {place: places[place] for place in wanted if place <= at}, None)
+
+
+async def _possible(state: Any) -> Float64[np.ndarray, " 258"]:
+    try:
+        return np.asarray((await state.logp_next()).ps, np.float64)
+    except EmptyBeamError:
+        return np.full(258, -np.inf)
+
+
 def _renamed(message: str, said: int, offset: int) -> str:
     """The message of `prefill`, with the argument's name here, and the offset in the whole text."""
     return message.replace("`bs`", "`text`", 1).replace(f"offset {said}", f"offset {offset}", 1)
@@ -120,7 +149,7 @@ async def end_logprob(reading: Reading) -> float:
     if not reading.last.params.eos_byte_strings:
         raise bad_value("end", True, "no token ends a sequence of this model", "Give the model's `eos`.")
     last = reading.last.prune()
-    p = await end_probability(last, ends_tree((), last.states[0].trie))
+    p = await end_probability(last, ends_tree((), last.trie))
     return math.log(p) if p > 0.0 else -math.inf
 
 
@@ -130,6 +159,6 @@ def check_policy(on_impossible: str) -> None:
         raise bad_value("on_impossible", on_impossible, "must be 'error' or 'inf'")
 
 
-async def distributions(beams: Collection[ByteBeamState]) -> list[Float64[np.ndarray, " 258"]]:
+async def distributions(beams: Collection[Any]) -> list[Float64[np.ndarray, " 258"]]:
     """What comes next after each of some beams, asked for together."""
     return [found.ps for found in await asyncio.gather(*(beam.logp_next() for beam in beams))]

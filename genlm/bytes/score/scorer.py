@@ -44,17 +44,17 @@ AT_ONCE = 32
 """Texts read at the same time: enough to fill forwards, few enough for their contexts to be kept."""
 
 T = TypeVar("T")
-Begin = Callable[[Any], Awaitable[tuple[Prompt, ByteBeamState]]]
-"""From a user's context to its one form, and the beam that its text is to be read with."""
+Begin = Callable[[Any], Awaitable[tuple[Prompt, Any]]]
+"""From a user's context to its one form, and the beam, or ensemble, that its text is to be read with."""
 
 
 @dataclass(frozen=True)
 class _Context:
     """A context that has been read: the beam before its text and after it."""
 
-    before: ByteBeamState
+    before: Any
     text: bytes
-    after: ByteBeamState
+    after: Any
     window: Window | None
 
 
@@ -119,7 +119,7 @@ class Scorer:
 
         return await self._each(one(t, c) for t, c in zip(texts, read_contexts, strict=True))
 
-    async def likeliest(self, text: bytes, context: Any) -> tuple[Score, bool, ByteBeamState]:
+    async def likeliest(self, text: bytes, context: Any) -> tuple[Score, bool, Any]:
         """The score of a text, whether each of its bytes is the likeliest there, and the beam before it."""
         async with self._at_once:
             read_context = await self._context(context)
@@ -190,7 +190,7 @@ class Scorer:
         async def one(region: Region) -> tuple[int, float]:
             end, own = view.offsets[region.end], rule.own_end(view.text, region)
             beam = reading.beams[end]
-            tree = ends_tree(rule.ends_of(view.text, region), beam.states[0].trie)
+            tree = ends_tree(rule.ends_of(view.text, region), beam.trie)
             read = math.exp(log_sum(reading.logprobs[end : end + len(own.encode())])) if own else 0.0
             return end, await end_probability(beam, tree, read)
 
@@ -254,6 +254,9 @@ class Scorer:
     async def _context(self, context: Any) -> _Context:
         with called(prompt="context", bs="context"):
             prompt, start = await self._begin(context)
+            if not isinstance(start, ByteBeamState):  # an ensemble
+                after = await start.prefill(prompt.text, method=self._method)
+                return _Context(start, prompt.text, after, None)
             window = Window.of(start, self._window, self._overlap)
             symbols = split_symbols(prompt.text, start.states[0].trie)
             if fits(start, symbols, window):
@@ -279,14 +282,15 @@ class Scorer:
 
 
 def _score(text: bytes, reading: Reading, end: float | None = None) -> Score:
-    slack = 0.0 if reading.last is None else reading.last.slack.expected
+    last = reading.last
+    slack = last.slack.expected if isinstance(last, ByteBeamState) else 0.0 if last is None else math.nan
     return Score(text, reading.logprobs, end, slack)
 
 
-def _boundaries(text: bytes, beam: ByteBeamState) -> list[int]:
+def _boundaries(text: bytes, beam: Any) -> list[int]:
     """Where the symbols of a text begin: every byte, but for those inside atomic units."""
     found, at = [], 0
-    for symbol in split_symbols(text, beam.states[0].trie):
+    for symbol in split_symbols(text, beam.trie):
         found.append(at)
         at += len(symbol) if isinstance(symbol, bytes) else 1
     return found

@@ -1,0 +1,416 @@
+"""Several models as one, by closed form: the members' own distributions are sums over all segmentations."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from toy import BatchingToy, FixedLM, ToyLM
+
+from genlm.bytes import AsyncByteLM, BeamParams, ByteLM
+from genlm.bytes.errors import GenlmBytesError, ImpossibleByteError, InvalidTypeError, InvalidValueError
+from genlm.bytes.plain import PlainByteLM
+from genlm.bytes.util.symbols import EOS
+
+EXACT = BeamParams(exact=True)
+OPERATIONS: list[Any] = ["prod", "sum", "mixture", "min", "max", "harmonic", 0.5, 2, 0, -3]
+FIRST = [b"a", b"b", b"c", b"ab", b"<e>"]
+SECOND = [b"a", b"b", b"c", b"bc", b"aa", b"<e>"]
+SYMBOLS = [*b"abc", EOS]
+
+
+def lm(words: Sequence[bytes] = FIRST, seed: int = 0, **options: Any) -> ByteLM:
+    return ByteLM(ToyLM(words, seed=seed, eos=len(words) - 1, **options), EXACT)
+
+
+def plain(member: ByteLM) -> PlainByteLM:
+    toy = member.llm
+    spellings = dict(enumerate(toy.words))
+    return PlainByteLM(
+        lambda tokens: toy.probs(tokens).tolist(), spellings, [len(toy.words) - 1], toy_start(toy)
+    )
+
+
+def toy_start(toy: ToyLM) -> list[int]:
+    return [toy.tokenizer.eos_token_id]  # what a text begins after, where there is no BOS
+
+
+def conditionals(member: ByteLM, text: bytes) -> np.ndarray:
+    """The probability of each of `SYMBOLS` after a text, by all segmentations; 0 where it is impossible."""
+    twin = plain(member)
+    beam = twin.initial()
+    for byte in text:
+        beam = twin.read(beam, byte)
+    found = twin.next(beam) if twin.total(beam) else {}
+    return np.array([found.get(symbol, 0.0) for symbol in SYMBOLS])
+
+
+def said(ensemble: ByteLM, text: bytes) -> np.ndarray:
+    found = ensemble.next(text, method="beam")
+    return np.exp([found[symbol] for symbol in SYMBOLS])
+
+
+texts = st.lists(st.sampled_from(list(b"abc")), max_size=4).map(bytes)
+seeds = st.integers(0, 10**6)
+
+
+@pytest.mark.parametrize("op", OPERATIONS)
+def test_a_model_with_itself_is_itself(op: Any) -> None:
+    member = lm()
+    together = ByteLM.ensemble([member, member], op)
+    for text in (b"", b"a", b"ab", b"cabb"):
+        assert said(together, text) == pytest.approx(conditionals(member, text), abs=1e-9)
+    assert together.score("abca").logprobs == pytest.approx(member.score("abca").logprobs, abs=1e-9)
+
+
+def mean(rows: np.ndarray, w: np.ndarray, op: Any) -> np.ndarray:
+    with np.errstate(divide="ignore"):
+        if op in ("min", "max"):
+            return rows.min(0) if op == "min" else rows.max(0)
+        if op in ("prod", 0):
+            return np.prod(rows ** w[:, None], axis=0)
+        p = {"sum": 1.0, "harmonic": -1.0}.get(op, op)
+        return (w @ rows**p) ** (1 / p)
+
+
+@pytest.mark.parametrize("op", [op for op in OPERATIONS if op != "mixture"])
+@given(seed=seeds, text=texts, share=st.floats(0.1, 0.9))
+def test_by_closed_form(op: Any, seed: int, text: bytes, share: float) -> None:
+    members = [lm(FIRST, seed), lm(SECOND, seed + 1)]
+    weights = None if op in ("min", "max") else [share, 1 - share]
+    found = said(ByteLM.ensemble(members, op, weights), text)
+    wanted = mean(np.array([conditionals(m, text) for m in members]), np.array([share, 1 - share]), op)
+    assert found == pytest.approx(wanted / wanted.sum(), abs=1e-9)
+
+
+@given(seed=seeds, text=texts.filter(bool), share=st.floats(0.01, 0.99))
+def test_a_mixture_is_one_of_strings(seed: int, text: bytes, share: float) -> None:
+    members = [lm(FIRST, seed), lm(SECOND, seed + 1)]
+    together = ByteLM.ensemble(members, "mixture", [share, 1 - share])
+    ps = [plain(m).prefix(text) for m in members]
+    wanted = math.log(share * ps[0] + (1 - share) * ps[1])
+    assert together.score(text).logprob == pytest.approx(wanted, abs=1e-9)
+    shares = np.array([share * ps[0], (1 - share) * ps[1]])
+    assert together.beam(text).shares == pytest.approx(shares / shares.sum(), abs=1e-9)
+    half = len(text) // 2
+    again = together.next(text[:half], method="beam").beam
+    for byte in text[half:]:
+        again = together.run(again.prune() << byte)
+    assert again.shares == pytest.approx(shares / shares.sum(), abs=1e-9)
+
+
+def test_three_tokenizations_of_one_distribution_give_it_back() -> None:
+    rng = np.random.default_rng(5)
+    chars = {prev: rng.dirichlet([1.0, 1.0, 1.0]) for prev in ("", "a", "b", "c")}
+
+    def of_length(words: list[bytes], shares: dict[int, float]) -> ByteLM:
+        """How long the next token is is drawn first, then its letters: the letters are the same for all."""
+
+        def rule(context: Sequence[int]) -> list[float]:
+            before = words[context[-1]].decode() if context and context[-1] < len(words) - 1 else ""
+            found = []
+            for word in words[:-1]:
+                p, prev = shares[len(word)], before[-1:]
+                for letter in word.decode():
+                    p, prev = p * chars[prev]["abc".index(letter)], letter
+                found.append(p)
+            return [*found, 0.0]
+
+        return ByteLM(FixedLM(words, eos=len(words) - 1, rule=rule), EXACT)
+
+    letters = [b"a", b"b", b"c"]
+    pairs = [x + y for x in letters for y in letters]
+    triples = [x + y for x in pairs for y in letters]
+    members = [
+        of_length([*letters, b"<e>"], {1: 1.0}),
+        of_length([*letters, *pairs, b"<e>"], {1: 0.3, 2: 0.7}),
+        of_length([*letters, *triples, b"<e>"], {1: 0.5, 3: 0.5}),
+    ]
+    for op in OPERATIONS:
+        together = ByteLM.ensemble(members, op)
+        for text in (b"", b"a", b"cab", b"abcab"):
+            assert said(together, text)[:3] == pytest.approx(chars[text[-1:].decode()], abs=1e-9)
+
+
+@given(seed=seeds, text=texts, alpha=st.floats(-2, 2))
+def test_tuned_by_nothing_is_the_base(seed: int, text: bytes, alpha: float) -> None:
+    base, other = lm(FIRST, seed), lm(SECOND, seed + 1)
+    assert said(ByteLM.proxy_tuned(base, other, other, alpha), text) == pytest.approx(
+        conditionals(base, text), abs=1e-9
+    )
+    expert = lm(SECOND, seed + 2)
+    rows = [conditionals(m, text) for m in (base, expert, other)]
+    wanted = rows[0] * (rows[1] / rows[2]) ** alpha
+    found = said(ByteLM.proxy_tuned(base, expert, other, alpha), text)
+    assert found == pytest.approx(wanted / wanted.sum(), abs=1e-9)
+
+
+@given(seed=seeds, text=texts, plausibility=st.floats(0.01, 1.0))
+def test_contrastive(seed: int, text: bytes, plausibility: float) -> None:
+    expert, amateur = lm(FIRST, seed), lm(SECOND, seed + 1)
+    p, q = conditionals(expert, text), conditionals(amateur, text)
+    wanted = np.where(p >= plausibility * p.max(), p / q, 0.0)
+    found = said(ByteLM.contrastive(expert, amateur, plausibility), text)
+    assert found == pytest.approx(wanted / wanted.sum(), abs=1e-9)
+
+
+@given(seed=seeds, text=texts, budget=st.floats(0, 0.5))
+def test_anchored_keeps_to_its_budget(seed: int, text: bytes, budget: float) -> None:
+    safe, risky = lm(FIRST, seed), lm(SECOND, seed + 1)
+    p, q = conditionals(safe, text), conditionals(risky, text)
+
+    def kl(x: np.ndarray, y: np.ndarray) -> float:
+        return float((x * np.log(x / y)).sum())
+
+    found = said(ByteLM.anchored(safe, risky, budget), text)
+    assert kl(found, p) <= budget + 1e-9
+    if kl(q, p) <= budget:
+        assert found == pytest.approx(q, abs=1e-9)
+    else:  # as near as the budget lets it: it is used up, and on the way from the one to the other
+        assert kl(found, p) == pytest.approx(budget, abs=1e-6)
+        rng = np.random.default_rng(seed)
+        for other in (found * (1 - t) + t * rng.dirichlet(np.ones(4)) for t in (0.01, 0.1, 1.0)):
+            assert kl(other, p) > budget or kl(other, q) >= kl(found, q) - 1e-9
+    assert said(ByteLM.anchored(safe, risky, 1e9), text) == pytest.approx(q, abs=1e-9)
+
+
+@pytest.mark.parametrize("op", OPERATIONS)
+def test_the_order_of_members_does_not_matter(op: Any) -> None:
+    members = [lm(FIRST, 1), lm(SECOND, 2), lm(FIRST, 3)]
+    weights = None if op in ("min", "max") else [0.5, 0.3, 0.2]
+    wanted = said(ByteLM.ensemble(members, op, weights), b"ab")
+    for order in itertools.permutations(range(3)):
+        other = ByteLM.ensemble([members[i] for i in order], op, weights and [weights[i] for i in order])
+        assert said(other, b"ab") == pytest.approx(wanted, abs=1e-12)
+
+
+class TestImpossible:
+    """`c` is no word of the one member, `a` none of the other."""
+
+    def members(self) -> list[ByteLM]:
+        return [lm([b"a", b"b", b"<e>"], 1), lm([b"b", b"c", b"<e>"], 2)]
+
+    @pytest.mark.parametrize("op", ["prod", "min", "harmonic", -2, 0])
+    def test_to_one_is_to_all(self, op: Any) -> None:
+        together = ByteLM.ensemble(self.members(), op)
+        assert (said(together, b"b") > 0).tolist() == [False, True, False, True]
+        with pytest.raises(ImpossibleByteError) as caught:
+            together.score("bab")
+        assert caught.value.offset == 1 and "ensemble" in str(caught.value)
+        scores = together.score("bab", on_impossible="inf").logprobs
+        assert scores[1] == -np.inf and np.isnan(scores[2])
+
+    @pytest.mark.parametrize("op", ["sum", "mixture", "max", 3])
+    def test_to_one_is_possible(self, op: Any) -> None:
+        first, second = self.members()
+        together = ByteLM.ensemble([first, second], op)
+        assert (said(together, b"b") > 0).all()
+        assert said(together, b"a") == pytest.approx(conditionals(first, b"a"), abs=1e-9)  # the other is out
+        assert len(together.beam(b"a")) == 1
+
+    def test_a_floor(self) -> None:
+        members = self.members()
+        rows = np.array([conditionals(m, b"b") for m in members]) * 0.9 + 0.1 / 4
+        wanted = np.sqrt(rows.prod(0))
+        together = ByteLM.ensemble(members, floor=0.1)
+        assert said(together, b"b") == pytest.approx(wanted / wanted.sum(), abs=1e-9)
+        assert (said(together, b"a") > 0).any()  # whom the text is impossible to has no opinion
+
+    def test_nothing_in_common(self) -> None:
+        members = [lm([b"a", b"<e>"], 1), lm([b"b", b"<e>"], 2)]
+        together = ByteLM.ensemble(members)
+        assert said(together, b"")[3] == pytest.approx(1.0)
+        assert together.complete("").finish_reason == "eos"
+
+
+class TestAsked:
+    """All that a model can be asked."""
+
+    def test_contexts_of_their_own(self) -> None:
+        member = lm()
+        together = ByteLM.ensemble([member, member], "sum", contexts=["ab", b"c"])
+        wanted = (conditionals(member, b"abca") + conditionals(member, b"cca")) / 2
+        assert said(together, b"ca") == pytest.approx(wanted, abs=1e-9)
+        mixed = ByteLM.ensemble([member, member], "mixture", contexts=["ab", (0, "b")])
+        twin = plain(member)
+        share = twin.prefix(b"abca") / twin.prefix(b"ab")
+        assert mixed.beam("ca").log_shares[0] == pytest.approx(math.log(0.5 * share), abs=1e-9)
+        with pytest.raises(InvalidTypeError, match="context of its own"):
+            together.next((0, "a"))
+
+    def test_completing(self) -> None:
+        members = [lm(FIRST, 1), lm(SECOND, 2)]
+        together = ByteLM.ensemble(members)
+        text, bytes_ = b"a", []
+        for _ in range(5):
+            best = SYMBOLS[int(said(together, text).argmax())]
+            if best == EOS:
+                break
+            bytes_.append(best)
+            text += bytes([best])
+        done = together.complete("a", max_bytes=5)
+        assert done.bytes == bytes(bytes_)
+        score = together.score(done.bytes, "a", end=done.finish_reason == "eos")
+        assert done.logprob == pytest.approx(score.logprob)
+        one, two = (together.complete(["a", "b"], n=2, seed=7, max_bytes=6) for _ in range(2))
+        assert one == two and len(one) == 2
+        assert "".join(map(str, together.stream("a", max_bytes=5))) == done.text
+        only = together.complete("a", max_bytes=4, mask=lambda new: b"b")
+        assert only.bytes == b"bbbb"
+        assert sum(np.exp(list(together.next("a").chars(None).values()))) == pytest.approx(1.0, abs=1e-6)
+        assert together.complete("a", stop="b", mask=lambda new: b"b").finish_reason == "stop"
+
+    def test_scoring(self) -> None:
+        together = ByteLM.ensemble([lm(FIRST, 1), lm(SECOND, 2)])
+        text = b"abcab"
+        rows = together.byte_logprobs(text)
+        for at in range(len(text)):
+            assert np.exp(rows[at, [*b"abc", 256]]) == pytest.approx(said(together, text[:at]), abs=1e-6)
+        score = together.score(text, end=True)
+        wanted = [math.log(said(together, text[:at])["abc".index(chr(text[at]))]) for at in range(len(text))]
+        assert score.logprobs == pytest.approx(wanted, abs=1e-9)
+        assert score.end == pytest.approx(math.log(said(together, text)[3]), abs=1e-9)
+        (word,) = together.word_surprisal("abc", words=["b"], boundary="none", base=math.e)
+        assert word.surprisal == pytest.approx(-wanted[1]) and math.isnan(word.naive)
+        (word,) = together.word_surprisal("abc", base=math.e)
+        assert word.surprisal == pytest.approx(-sum(wanted[:3]) - math.log(said(together, b"abc")[3]))
+
+    def test_whoever_made_it(self) -> None:
+        together = ByteLM.ensemble([lm(FIRST, 1), lm(SECOND, 2)], weights=[2, 1])
+        assert "Product" in repr(together.asynchronous) and "2" in repr(together.beam("a"))
+        assert together.asynchronous.llm == tuple(m.llm for m in together.asynchronous.members)
+        together.forget()
+        together.close()
+        with pytest.raises(GenlmBytesError, match="closed"):
+            together.next("a")
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("make", "said"),
+        [
+            (lambda m: ByteLM.ensemble([m, m], "product"), "`op` is 'product'.*'prod'"),
+            (lambda m: ByteLM.ensemble([m, m], math.nan), "`op` is nan"),
+            (lambda m: ByteLM.ensemble([m, m], True), "`op` is True"),
+            (lambda m: ByteLM.ensemble([m, m], weights=[1]), "`weights` is .*2, one for each"),
+            (lambda m: ByteLM.ensemble([m, m], "sum", [1, -1]), "negative"),
+            (lambda m: ByteLM.ensemble([m, m], "min", [1, 1]), "has none"),
+            (lambda m: ByteLM.ensemble([m, m], "prod", [-1, 0]), "above 0"),
+            (lambda m: ByteLM.ensemble([m, m], "sum", [0, 0]), "not all 0"),
+            (lambda m: ByteLM.ensemble([m, m], "sum", [1, math.inf]), "finite"),
+            (lambda m: ByteLM.ensemble([]), "at least one"),
+            (lambda m: ByteLM.ensemble([m, m], contexts=["a"]), "`contexts` is .*2, one for each"),
+            (lambda m: ByteLM.ensemble([m], floor=1), "`floor` is 1"),
+            (lambda m: ByteLM.ensemble([m], "mixture", floor=0.1), "mixture"),
+            (lambda m: ByteLM.contrastive(m, m, 0), "`plausibility` is 0"),
+            (lambda m: ByteLM.anchored(m, m, -1), "`budget` is -1"),
+            (lambda m: ByteLM.proxy_tuned(m, m, m, math.nan), "`alpha` is nan"),
+            (lambda m: ByteLM.ensemble([m]).complete("a", unit="token"), "byte by byte"),
+            (lambda m: ByteLM.ensemble([m]).complete("a", max_tokens=3), "`max_tokens` is 3"),
+        ],
+    )
+    def test_values(self, make: Callable[[Any], Any], said: str) -> None:
+        with pytest.raises(InvalidValueError, match=said):
+            make(lm())
+
+    @pytest.mark.parametrize(
+        ("make", "said"),
+        [
+            (lambda m: ByteLM.ensemble(m), "`members`"),
+            (lambda m: ByteLM.ensemble([m, m.asynchronous]), r"`members\[1\]`.*must be a ByteLM"),
+            (lambda m: ByteLM.ensemble([m], weights=["a"]), "`weights`"),
+            (lambda m: ByteLM.ensemble([m, m], contexts="ab"), "`contexts`"),
+            (lambda m: ByteLM.anchored(m, m, "1"), "`budget`"),
+        ],
+    )
+    def test_types(self, make: Callable[[Any], Any], said: str) -> None:
+        with pytest.raises(InvalidTypeError, match=said):
+            make(lm())
+
+    def test_atomic_units(self) -> None:
+        toy = ToyLM(FIRST, eos=4)
+        with_units = ByteLM(toy, EXACT, trie_opts={"atomic_tokens": [b"ab"]})
+        with pytest.raises(GenlmBytesError, match="atomic_tokens"):
+            ByteLM.ensemble([lm(), with_units]).next("c")
+
+
+class TestWhole:
+    """Errors, cancellation and limits of one member reach whoever asks."""
+
+    async def test_a_member_that_fails(self) -> None:
+        class Fails(ToyLM):
+            async def next_token_logprobs(self, token_ids: Sequence[int], lora_name: None = None) -> Any:
+                if len(token_ids) > 2:
+                    raise RuntimeError("out of order")
+                return await super().next_token_logprobs(token_ids)
+
+        members = [AsyncByteLM(ToyLM(FIRST, eos=4), EXACT), AsyncByteLM(Fails(FIRST, eos=4), EXACT)]
+        with pytest.raises(RuntimeError, match="out of order"):
+            await AsyncByteLM.ensemble(members).score("abcabc")
+
+    async def test_cancelled(self) -> None:
+        begun, ended = asyncio.Event(), []
+
+        class Hangs(ToyLM):
+            async def next_token_logprobs(self, token_ids: Sequence[int], lora_name: None = None) -> Any:
+                begun.set()
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    ended.append(tuple(token_ids))
+
+        members = [AsyncByteLM(ToyLM(FIRST, eos=4), EXACT), AsyncByteLM(Hangs(FIRST, eos=4), EXACT)]
+        asked = asyncio.ensure_future(AsyncByteLM.ensemble(members).next("ab"))
+        await begun.wait()
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        await asyncio.sleep(0)
+        assert ended
+
+    def test_members_of_one_model_share_its_contexts(self) -> None:
+        toy = BatchingToy(FIRST, eos=4)
+        member = ByteLM(toy, EXACT)
+        ByteLM.ensemble([member, member, member]).score("abcabcab")
+        assert len(toy.asked) == len(set(toy.asked))
+
+
+class TestPotential:
+    """As a potential of `genlm-control`."""
+
+    async def test_its_weights(self) -> None:
+        from genlm.bytes.integrations.genlm_control import BytePotential
+
+        members = [lm(FIRST, 1), lm(SECOND, 2)]
+        potential = BytePotential(ByteLM.ensemble(members, weights=[1, 1]), "a", cache_size=2)
+        weight = 1.0
+        for at in range(4):
+            context = [bytes([b]) for b in b"bcab"[:at]]
+            ps = np.prod([conditionals(m, b"a" + b"bcab"[:at]) for m in members], axis=0)
+            assert await potential.prefix(context) == pytest.approx(math.log(weight), abs=1e-9)
+            assert await potential.complete(context) == pytest.approx(math.log(weight * ps[3]), abs=1e-9)
+            found = (await potential.logw_next(context)).materialize()
+            assert [found[bytes([b])] for b in b"abc"] == pytest.approx(np.log(ps[:3]).tolist(), abs=1e-9)
+            weight *= ps["abc".index(chr(b"bcab"[at]))]
+        assert await potential.prefix([b"x"]) == -math.inf
+        assert await potential.prefix([b"x", b"a"]) == -math.inf
+        with pytest.raises(InvalidTypeError, match="`lm`"):
+            BytePotential("no model")  # type: ignore[arg-type]
+        await potential.cleanup()
+
+    async def test_under_its_samplers(self) -> None:
+        from genlm.control import direct_token_sampler
+
+        from genlm.bytes.integrations.genlm_control import BytePotential
+
+        members = [lm(FIRST, 1), lm(SECOND, 2)]
+        potential = BytePotential(ByteLM.ensemble(members, weights=[1, 1]))
+        drawn = await direct_token_sampler(potential).smc(n_particles=10, ess_threshold=0.5, max_tokens=3)
+        assert math.isfinite(drawn.log_total)
