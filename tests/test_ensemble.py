@@ -277,7 +277,7 @@ class TestAsked:
         wanted = [math.log(said(together, text[:at])["abc".index(chr(text[at]))]) for at in range(len(text))]
         assert score.logprobs == pytest.approx(wanted, abs=1e-9)
         assert score.end == pytest.approx(math.log(said(together, text)[3]), abs=1e-9)
-        (word,) = together.word_surprisal("abc", words=["b"], boundary="none", base=math.e)
+        (word,) = together.word_surprisal("abc", words=["b"], sep="", boundary="none", base=math.e)
         assert word.surprisal == pytest.approx(-wanted[1]) and math.isnan(word.naive)
         (word,) = together.word_surprisal("abc", base=math.e)
         assert word.surprisal == pytest.approx(-sum(wanted[:3]) - math.log(said(together, b"abc")[3]))
