@@ -113,7 +113,7 @@ def test_a_constraint_that_paints_the_local_choice_into_a_corner() -> None:
     def ends_in_x(new: bytes) -> list[int]:
         return [*b"ab"] if not new else [ord("x")] if len(new) == 1 else [EOS]
 
-    local = Counter(corner().complete("", n=200, seed=3, mask=ends_in_x)[i].text for i in range(200))
+    local = Counter(drawn.text for drawn in corner().complete("", n=200, seed=3, mask=ends_in_x))
     assert local["ax"] > 150
     drawn = corner().complete("", particles=400, seed=3, mask=ends_in_x)
     assert drawn.posterior["bx"] == pytest.approx(0.1 / 0.109, abs=0.05)
@@ -123,9 +123,11 @@ def test_a_constraint_that_paints_the_local_choice_into_a_corner() -> None:
 def test_dead_ends() -> None:
     """Whoever takes `a` finds no `z`; all do in the end."""
     model = corner()
-    some = model.complete(
-        "", particles=50, seed=0, ess_threshold=0, mask=lambda new: b"ab" if not new else b"y"
-    )
+
+    def then_y(new: bytes) -> list[int]:
+        return [*b"ab"] if not new else [*b"y"] if len(new) == 1 else [EOS]
+
+    some = model.complete("", particles=50, seed=0, ess_threshold=0, mask=then_y)
     assert math.exp(some.log_normalizer) == pytest.approx(0.9 * 0.99, abs=0.2)
     assert {c.finish_reason for c in some if c.log_weight == -math.inf} == {"dead_end"}
     with pytest.raises(DeadEndError, match="after 1 bytes") as caught:

@@ -1,4 +1,4 @@
-"""What several models cost together beside each alone, prompts on one model beside one, particles beside one."""
+"""What several models cost together beside each alone, prompts on one beside one, particles beside one."""
 
 from __future__ import annotations
 
