@@ -143,11 +143,7 @@ def check_names(given: Iterable[str], known: Iterable[str]) -> None:
 
 @contextmanager
 def called(**names: str) -> Iterator[None]:
-    """Have errors of ours about an inner function's argument name that of the function which users called.
-
-    Args:
-        **names: what users call each inner argument.
-    """
+    """Have errors of ours about an inner function's argument name that of the function which users called."""
     try:
         yield
     except GenlmBytesError as error:

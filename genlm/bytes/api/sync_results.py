@@ -16,11 +16,7 @@ __all__ = ["NextBytes", "SyncStream"]
 
 
 class NextBytes(LazyByteProbs):
-    """Natural log-probabilities of the next byte, of the end, and on demand of the next character.
-
-    Args:
-        later: the same, whose `chars` is a coroutine.
-    """
+    """Natural log-probabilities of the next byte, of the end, and on demand of the next character."""
 
     def __init__(self, later: AsyncNextBytes) -> None:
         super().__init__(later.ps, later.log_space, units=later.units)
@@ -42,11 +38,7 @@ class NextBytes(LazyByteProbs):
 
 
 class SyncStream:
-    """One completion as it comes: an iterator of `Chunk`s. Closing it, or leaving its `with`, stops the work.
-
-    Args:
-        stream: the stream.
-    """
+    """One completion as it comes, in `Chunk`s. Closing it, or leaving its `with`, stops the work."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream

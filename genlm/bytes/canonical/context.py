@@ -33,8 +33,6 @@ class CanonicalContext(NamedTuple):
         """Where a beam starts.
 
         Args:
-            llm: the model.
-            trie: the trie of its vocabulary.
             initial_context: the token ids that precede the text; None for a text's own beginning.
 
         Raises:

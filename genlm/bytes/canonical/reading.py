@@ -88,11 +88,6 @@ def describe(llm: Any) -> Json:
 def read_tokenizer(tokenizer: Json, ids: Sequence[int], spellings: Sequence[bytes]) -> Reading:
     """Take a tokenizer apart.
 
-    Args:
-        tokenizer: its description.
-        ids: the token ids of the vocabulary.
-        spellings: their byte strings.
-
     Raises:
         UnsupportedModelError: it does something that is not understood.
     """

@@ -72,7 +72,6 @@ def canonical_rules(llm: Any, trie: TokenByteTrie) -> CanonicalRules:
 
     Args:
         llm: the model; its `tokenizer` must be one of the `tokenizers` library, or wrap one.
-        trie: the trie of its vocabulary.
 
     Raises:
         UnsupportedModelError: what the tokenizer does cannot be followed; the message says why.

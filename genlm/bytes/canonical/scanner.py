@@ -36,7 +36,6 @@ class Scanner:
     """The rows of a vocabulary.
 
     Args:
-        automaton: the rules.
         spellings: the vocabulary. Empty tokens are dead.
         gaps: whether the rules care about the gap before a token.
 

@@ -115,16 +115,9 @@ def complete(
 def play(
     lm: ByteLM, prompt: Any, options: dict[str, Any], shared: Shared, opening: bytes = b""
 ) -> Completion:
-    """Write a completion as it comes, as text or as lines of JSON; the whole at the end.
+    """Write a completion as it comes, as text after `opening`, or as lines of JSON; the whole at the end.
 
     Leaving early, by Ctrl-C too, stops the work and ends the line.
-
-    Args:
-        lm: the model.
-        prompt: the prompt.
-        options: those of `ByteLM.stream`.
-        shared: how to write.
-        opening: text to write before; not as JSON.
     """
     with lm.stream(prompt, **options) as stream:
         with shared.working("Reading"):  # it draws over its line: nothing is written before it is gone

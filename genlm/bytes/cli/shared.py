@@ -91,11 +91,7 @@ class Shared:
 
     @contextmanager
     def model(self, default: BeamParams | None = None) -> Iterator[ByteLM]:
-        """The model, loaded, and let go at the end.
-
-        Args:
-            default: see `params`.
-        """
+        """The model, loaded, and let go at the end."""
         with self.working("Starting"):
             from genlm.bytes import ByteLM
             from genlm.bytes.models import load_model

@@ -84,14 +84,7 @@ def watch(
 
 
 def browse(views: Iterator[BeamView], number: int, console: Console, key: Callable[[], str]) -> None:
-    """Step through beams with the keys; the terminal is as before at the end, however it comes.
-
-    Args:
-        views: the beams, made as they are first looked at.
-        number: how many there are.
-        console: the terminal.
-        key: waits for a key.
-    """
+    """Step through beams with the keys; the terminal is as before at the end, however it comes."""
     seen: list[BeamView] = [next(views)]
     at = 0
     with Live(console=console, screen=True, auto_refresh=False) as live:

@@ -19,9 +19,6 @@ _tables: weakref.WeakKeyDictionary[TokenByteTrie, TokenTable] = weakref.WeakKeyD
 class TokenTable:
     """A vocabulary by token id.
 
-    Args:
-        trie: its trie.
-
     Attributes:
         spelling: token id to byte string.
         ends: ids of the tokens that end a sequence.

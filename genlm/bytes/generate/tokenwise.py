@@ -50,10 +50,7 @@ class TokenDecoder:
     """One completion, a token at a time.
 
     Args:
-        beam: the beam after the prompt.
         prompt: the bytes it has read: an unfinished character there decides how the next byte may go on.
-        options: what was asked.
-        rng: this completion's own random numbers.
 
     Attributes:
         tokens: how many tokens have given new bytes.

@@ -60,7 +60,6 @@ class Answers:
     bytes above probability 1.
 
     Args:
-        lm: the model.
         window: see `ByteLM.score`.
         max_gen_toks: new tokens where a task says nothing.
         max_length: the most tokens of a context; None for what the model reads.

@@ -38,12 +38,7 @@ class Rendered(str):
 
 
 class Chats:
-    """The chat templates of one model.
-
-    Args:
-        llm: the model; its tokenizer has the templates.
-        trie: gives the trie of its vocabulary.
-    """
+    """The chat templates of one model."""
 
     def __init__(self, llm: Any, trie: Callable[[], TokenByteTrie]) -> None:
         self._llm, self._trie = llm, trie
@@ -80,7 +75,6 @@ class Chats:
         """The messages as the model reads them, up to where the assistant speaks.
 
         Args:
-            messages: with `role` and `content`.
             add_generation_prompt: False where the last message is the assistant's and goes on.
 
         Raises:

@@ -26,11 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class Dropped:
-    """Counts what contexts have lost, and says it once for all.
-
-    Args:
-        limit: the most tokens that are read.
-    """
+    """Counts what contexts have lost, and says it once for all."""
 
     def __init__(self, limit: int | None) -> None:
         self._limit = limit
@@ -52,11 +48,7 @@ class Dropped:
 
 
 def say_above_one(counts: Sequence[int]) -> None:
-    """A warning, if answers hold figures that are no probabilities; see `Score.above_one`.
-
-    Args:
-        counts: how many such figures each answer holds.
-    """
+    """A warning, if answers hold figures that are no probabilities; see `Score.above_one`."""
     if any(counts):
         logger.warning(
             "%d of %d answers hold bytes above probability 1, %d in all, since mass was found late: such an "
@@ -67,13 +59,7 @@ def say_above_one(counts: Sequence[int]) -> None:
 
 
 class Shortener:
-    """Makes prompts of one model short enough.
-
-    Args:
-        llm: the model: its tokenizer says how many tokens a text has.
-        trie: the trie of its vocabulary.
-        limit: the most tokens that are read; None for no limit.
-    """
+    """Makes prompts of one model short enough."""
 
     def __init__(self, llm: Any, trie: TokenByteTrie, limit: int | None) -> None:
         self._llm, self._trie, self._limit = llm, trie, limit

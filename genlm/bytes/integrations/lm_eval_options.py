@@ -47,10 +47,6 @@ def generation_options(asked: Mapping[str, Any], default_tokens: int) -> dict[st
     As in the harness, `do_sample=False` is greedy whatever the temperature; without `do_sample` a temperature
     above 0 draws; `do_sample=True` without a temperature draws at 1.
 
-    Args:
-        asked: the task's options.
-        default_tokens: new tokens where the task says nothing.
-
     Raises:
         ValueError: an option that is not known, or a value that cannot be honoured.
         TypeError: `until` is neither a string nor a list of them.

@@ -141,7 +141,6 @@ class ColumnScorer(_Worker):
     """From a table with texts to the same with figures.
 
     Args:
-        common: as for `GroupScorer`.
         columns: the column of each part of a record: `text`, `words`, `spans`.
         what: `"texts"`, `"bytes"` or `"words"`; see `score_dataset`.
     """

@@ -69,10 +69,6 @@ def _decoder(original: Callable[..., Any]) -> Callable[..., Any]:
 def token_spellings(tokenizer: Any, error: Exception | None = None) -> tuple[list[bytes], list[str]]:
     """The byte string and the name of each token, by id; empty for ids without a token.
 
-    Args:
-        tokenizer: the tokenizer.
-        error: what `genlm-backend` said of it.
-
     Raises:
         UnsupportedModelError: its tokens do not say what they spell.
     """

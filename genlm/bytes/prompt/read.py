@@ -19,11 +19,6 @@ __all__ = ["read_text"]
 async def read_text(start: ByteBeamState, text: bytes, method: str) -> ByteBeamState:
     """The beam after `text`.
 
-    Args:
-        start: a beam that has read what comes before.
-        text: the text.
-        method: how it is read; see `ByteBeamState.prefill`.
-
     Raises:
         ImpossibleByteError: a byte that no candidate can read.
     """

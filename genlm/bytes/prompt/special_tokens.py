@@ -92,13 +92,7 @@ def _pattern(known: dict[str, SpecialToken]) -> re.Pattern[str]:
 
 
 def parse_special(llm: Any, trie: TokenByteTrie, text: str) -> tuple[str | int, ...]:
-    """A text with special tokens spelled out, as parts: text, and their ids.
-
-    Args:
-        llm: the model.
-        trie: the trie of its vocabulary.
-        text: the text, its special tokens meant as such: never one of others.
-    """
+    """A text with special tokens spelled out, meant as such, as parts: text, and their ids."""
     found, rest = split_special(text, special_tokens(llm, trie))
     parts = [part for before, token in found for part in (before, token.token_id)]
     return tuple(part for part in (*parts, rest) if part != "") or ("",)

@@ -20,10 +20,7 @@ __all__ = ["Manifest"]
 
 
 class Manifest:
-    """A manifest on disk, read.
-
-    Args:
-        path: the file; it need not be there.
+    """A manifest on disk, read; it need not be there.
 
     Raises:
         OSError: it cannot be read.
@@ -57,7 +54,6 @@ class Manifest:
         """That what is there was made by the same call.
 
         Args:
-            settings: what is asked now.
             refusal: makes the error, of the rule that is broken.
             lenient: a setting and a value of it; another value would have made the same of what is there.
 

@@ -114,9 +114,6 @@ class CharScores:
     """A score that counts in characters: `score.chars[3:6]`, `score.chars.logprobs`.
 
     A byte that is no valid UTF-8 counts as a character of its own.
-
-    Args:
-        score: the score by bytes.
     """
 
     def __init__(self, score: Score) -> None:

@@ -148,10 +148,6 @@ class Scoring:
     def of(self, lm: Any, records: Sequence[TextRecord]) -> list[ScoredText]:
         """What is asked, of some texts at once.
 
-        Args:
-            lm: a `ByteLM`.
-            records: the texts.
-
         Raises:
             ImpossibleByteError: a byte that the model cannot write.
             ValueError: regions that are not in their text.
@@ -207,7 +203,6 @@ def batches(
     """Texts in groups that are scored together.
 
     Args:
-        records: the texts.
         texts: how many a group has at most.
         most: how many bytes; a text with more is a group of its own.
     """
@@ -226,10 +221,6 @@ class Filling:
     """Where batches begin: it depends on the lengths of the texts from the first on, and on nothing else.
 
     So whoever goes on in the middle knows which texts were, or would have been, scored together.
-
-    Args:
-        texts: how many a batch has at most.
-        most: how many bytes; a text with more is a batch of its own.
     """
 
     def __init__(self, texts: int = TEXTS, most: int = BYTES) -> None:

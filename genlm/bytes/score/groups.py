@@ -43,13 +43,7 @@ def score_groups(
 def score_group(
     lm: Any, records: Sequence[TextRecord], scoring: Scoring
 ) -> tuple[list[ScoredText], GenlmBytesError | None]:
-    """The results for one batch up to the first text that cannot be scored, and what is wrong with that.
-
-    Args:
-        lm: a `ByteLM`.
-        records: the texts.
-        scoring: what is asked of each.
-    """
+    """The results for one batch up to the first text that cannot be scored, and what is wrong with that."""
     lm.forget(deterministic=True)
     try:
         return scoring.of(lm, records), None

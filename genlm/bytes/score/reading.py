@@ -58,11 +58,7 @@ async def read(
     """Read a text.
 
     Args:
-        start: the beam after the context.
-        text: the text.
-        window: see `read_sliding`.
         wanted: byte offsets before which the beam is kept.
-        on_impossible: what to do at a byte that cannot be read: `"error"`, or `"inf"`.
 
     Raises:
         ImpossibleByteError: such a byte.

@@ -37,7 +37,6 @@ def find_regions(
     """The regions of a text.
 
     Args:
-        text: the text.
         words: words that occur in it, in order, each whole; or several, one right after another, that make up
             a whole one ("do", "n't", with `boundary="none"`).
         spans: pairs of character offsets, in order.

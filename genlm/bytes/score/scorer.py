@@ -224,15 +224,7 @@ class Scorer:
         settings: dict[str, Any],
         forget: Callable[[], Awaitable[None]],
     ) -> Path:
-        """Write the arrays to a folder, shard by shard; see `Shards`.
-
-        Args:
-            texts: the texts.
-            contexts: one for all, or one for each.
-            out: the folder.
-            kind: see `Shards`, as for `size` and `settings`.
-            forget: has the model forget what it has read. A shard then depends on its texts alone.
-        """
+        """Write the arrays to a folder, shard by shard; see `Shards`. Each depends on its texts alone."""
         shards = Shards(out, texts, kind, size, settings)
         with closing(shards):
             for shard in shards.missing():
@@ -312,11 +304,6 @@ def texts_of(texts: Any, name: str = "texts") -> tuple[list[bytes], bool]:
 
 def contexts_of(context: Any, count: int, several: bool) -> list[Any]:
     """One context for all texts; or one for each, where it is a list of them.
-
-    Args:
-        context: the context, or the contexts.
-        count: how many texts there are.
-        several: whether `context` is a list of contexts.
 
     Raises:
         ValueError: as many contexts as texts are needed.

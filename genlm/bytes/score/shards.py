@@ -47,9 +47,7 @@ class Shards:
 
     Args:
         folder: the folder; made if it is not there.
-        texts: all texts.
         kind: `"npz"`, compressed, or `"safetensors"`.
-        size: texts a shard.
         settings: what else decides the numbers; JSON values.
 
     Raises:

@@ -100,13 +100,6 @@ async def read_sliding(
 ) -> ByteBeamState:
     """The beam after a text of any length.
 
-    Args:
-        beam: the beam before it.
-        symbols: the text.
-        window: None for no limit.
-        mode: how end-of-sequence strings are read.
-        listener: see `read_context`.
-
     Raises:
         ImpossibleByteError: a byte that no candidate can read.
         ValueError: the tokens that the text begins after leave no room in the window.

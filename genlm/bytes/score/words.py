@@ -102,13 +102,7 @@ class Rule:
         return self.trailing and region.kind != "punctuation"
 
     def start(self, text: str, region: Region, least: int) -> int:
-        """Where what counts begins, in characters: with `"leading"` at the separators before the region.
-
-        Args:
-            text: the text.
-            region: the region.
-            least: where the region before it ends.
-        """
+        """Where what counts begins, in characters; with `"leading"` at the separators before it."""
         start = region.start
         if self.boundary == "leading":
             width = 1 if self.sep is None else len(self.sep)
@@ -144,11 +138,7 @@ def region_logprobs(
     """The natural log-probability of each region; and how many figures in this sum are above 0.
 
     Args:
-        text: the text.
-        regions: in order.
-        rule: what counts.
         offset: where each character begins, in bytes; then the length of the text.
-        reading: the text as read.
         ended: the probability that an end comes next, by byte offset, after each region whose end counts.
     """
     found, least = list[tuple[float, int]](), 0

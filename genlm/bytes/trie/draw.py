@@ -20,12 +20,7 @@ __all__ = ["draw"]
 
 
 def draw(trie: TokenByteTrie, ws: Any) -> Digraph:
-    """The trie as a graph: circles are prefixes, boxes are tokens, labels are bytes.
-
-    Args:
-        trie: the trie.
-        ws: one number a node, shown in it: a tensor, array or sequence; None for none.
-    """
+    """The trie as a graph: circles are prefixes, boxes are tokens, labels are bytes."""
     weights = None if ws is None else _checked(trie, ws)
     try:
         from graphviz import Digraph

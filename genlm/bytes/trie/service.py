@@ -41,9 +41,6 @@ class AsyncTokenByteTrie:
 
     Guarantees: a request with bad arguments fails alone and at once; an error while a batch is worked
     reaches the callers of that batch and no others; cancelling one caller harms no other.
-
-    Args:
-        trie: the trie to serve.
     """
 
     def __init__(self, trie: TokenByteTrie) -> None:

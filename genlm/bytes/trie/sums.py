@@ -102,12 +102,9 @@ def below_cpu(
     """Totals below every node on the CPU.
 
     Args:
-        trie: the arrays.
-        branches: `Branches.of(trie)`.
         weights: one weight per token of the caller's list.
         eos_leaves: the leaves, in sorted order, that give their weight to the end-of-sequence node and
             the root only.
-        op: sum or maximum.
 
     Returns:
         `[batch, nodes + 1 + tokens]`.

@@ -74,25 +74,14 @@ def draw_scale(most: str) -> Text:
 
 
 def heat_head(title: str, most: str) -> str:
-    """The beginning of a page.
-
-    Args:
-        title: its heading.
-        most: what the hottest colour stands for.
-    """
+    """The beginning of a page."""
     colours = [(level, _opacity(level)) for level in range(LEVELS + 1)]
     said = {"title": safe_text(title, keep=""), "most": safe_text(most, keep="")}
     return str(templates().get_template("heat_head.html").render(**said, colours=colours))
 
 
 def heat_section(name: str, figures: str, pieces: Sequence[HeatPiece]) -> str:
-    """A text of a page.
-
-    Args:
-        name: what it is called.
-        figures: its totals.
-        pieces: its parts.
-    """
+    """A text of a page."""
     template = templates().get_template("heat_section.html")
     said = {"name": safe_text(name, keep=""), "figures": safe_text(figures, keep="")}
     shown = [replace(piece, note=safe_text(piece.note, keep="")) for piece in pieces]

@@ -24,12 +24,7 @@ def beam_html(view: BeamView) -> str:
 
 
 def page_html(views: Sequence[BeamView], title: str) -> str:
-    """A page of its own with a beam at each of several places; all of them show where scripts do not run.
-
-    Args:
-        views: the beams, in the order of the text.
-        title: the page's heading; what is not visible in it is escaped.
-    """
+    """A page of its own with a beam at each of several places; all of them show where scripts do not run."""
     shown = safe_text(title, keep="")
     return str(templates().get_template("page.html").render(views=[_plain(v) for v in views], title=shown))
 

@@ -77,14 +77,7 @@ class BeamView:
 def view_beam(
     beam: ByteBeamState, most: int = 10, *, logp_next: LazyByteProbs | None = None, top: int = 5
 ) -> BeamView:
-    """What there is to see of a beam.
-
-    Args:
-        beam: the beam.
-        most: how many candidates get a row.
-        logp_next: the distribution of its next byte, to show the likeliest of.
-        top: how many of them.
-    """
+    """What there is to see of a beam: the heaviest `most` hypotheses, and the `top` likeliest next bytes."""
     found = beam.tokenizations(most)
     shared = _common([t.token_ids for t in found])
     rows = tuple(

@@ -20,12 +20,6 @@ async def walk(beam: ByteBeamState, text: bytes, *, most: int = 10, top: int = 5
 
     The text is read as `prefill` reads one: strings that end a sequence are text in it.
 
-    Args:
-        beam: where to start.
-        text: what to read.
-        most: how many candidates to show.
-        top: how many next bytes to show.
-
     Raises:
         ValueError: no candidate can read a byte.
     """

@@ -34,12 +34,6 @@ FORM = 3
 class Files:
     """The outputs of a run. They are locked until `close`.
 
-    Args:
-        outputs: at least one.
-        settings: what decides the figures and their form; JSON values.
-        overwrite: whether what is there is thrown away.
-        keep: whether the run may be gone on with.
-
     Raises:
         ValueError: see `Growing`.
     """

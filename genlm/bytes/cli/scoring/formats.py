@@ -18,12 +18,7 @@ __all__ = ["Format", "Html", "format_of"]
 
 
 class Format(Output):
-    """A kind of file.
-
-    Args:
-        path: the file.
-        asked: what decides the form.
-    """
+    """A kind of file."""
 
     def __init__(self, path: Path, asked: rows.Asked) -> None:
         super().__init__(path)

@@ -112,11 +112,7 @@ class Source:
 
 
 def open_sources(texts: list[str], files: list[Path]) -> list[Source]:
-    """Where the texts of a command line are; files are looked at, and not read.
-
-    Args:
-        texts: what was typed; with `files`, more files.
-        files: files.
+    """Where the texts of a command line are; with `files` these are more files. They are not read yet.
 
     Raises:
         typer.BadParameter: nothing was given and nothing is piped; stdin was given twice.

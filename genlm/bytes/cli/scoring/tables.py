@@ -58,10 +58,7 @@ def table_rows(
 
     Args:
         source: comma-separated if its name ends with `.csv`; else tab-separated.
-        column: the column.
         id_column: the column that names them; None for the number of the row.
-        prefix: goes before the number.
-        quotes: what quotes are.
         remark: takes what the user should know.
 
     Raises:
