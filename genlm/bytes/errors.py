@@ -128,11 +128,7 @@ def bad_type(argument: str, value: Any, rule: str, instead: str = "") -> Invalid
 
 
 def check_names(given: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse an option that does not exist.
-
-    Raises:
-        InvalidTypeError: with the name that is close to it, and all there are.
-    """
+    """Refuse an option that does not exist."""
     names = list(known)
     for name in given:
         if name not in names:

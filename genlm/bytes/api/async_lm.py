@@ -7,7 +7,6 @@ import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from genlm.bytes.byte_lm import BeamParams, ByteBeamState
@@ -263,10 +262,11 @@ class AsyncByteLM:
             ImpossibleByteError: a byte that the model cannot write, with its offset.
         """
         from genlm.bytes.prompt import is_batch
-        from genlm.bytes.score.scorer import Scorer, contexts_of, for_each, rule_of, texts_of
+        from genlm.bytes.score.scorer import Scorer, contexts_of, for_each, texts_of
+        from genlm.bytes.score.words import Rule
 
         found, single = texts_of(texts)
-        rule = rule_of(boundary, sep, punctuation, base, spans)
+        rule = Rule.of(boundary, sep, punctuation, base, spans is not None)
         with called(text="texts"):
             return await Scorer.of(self._begin, options).surprisals(
                 found,
@@ -456,9 +456,7 @@ class AsyncByteLM:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.close()
 
     def __repr__(self) -> str:

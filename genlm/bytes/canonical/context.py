@@ -18,12 +18,7 @@ __all__ = ["CanonicalContext"]
 
 
 class CanonicalContext(NamedTuple):
-    """An open sequence of tokens. A value.
-
-    Attributes:
-        rules: which tokens may follow which.
-        state: the state after the tokens read so far.
-    """
+    """An open sequence of tokens. A value."""
 
     rules: CanonicalRules
     state: CanonicalState

@@ -52,12 +52,7 @@ _Tree = tuple[object, ...]
 
 
 class Pattern:
-    """A compiled expression.
-
-    Attributes:
-        sets: the sets of characters it tells apart, as expressions for one character.
-        program: its steps.
-    """
+    """A compiled expression."""
 
     def __init__(self, source: str, tree: _Tree, sets: list[str]) -> None:
         self.source = source
@@ -120,11 +115,7 @@ def _choice(inside: int, outside: int, lazy: bool) -> Split:
 
 @cache
 def parse(source: str) -> Pattern:
-    """Compile an expression.
-
-    Raises:
-        UnsupportedModelError: it uses syntax that is not understood.
-    """
+    """Compile an expression."""
     return _Parser(source).parse()
 
 

@@ -8,9 +8,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -31,13 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["score"]
 
 
-class Impossible(StrEnum):
-    """What to do where the model cannot write a byte."""
-
-    error = "error"
-    inf = "inf"
-
-
 def score(
     texts: Texts,
     parts: Parts,
@@ -48,9 +40,8 @@ def score(
     bits: Annotated[bool, typer.Option("--bits", help="Surprisals to base 2, not in nats.")] = False,
     base: Annotated[float | None, typer.Option(help="Surprisals to this base.", show_default=False)] = None,
     on_impossible: Annotated[
-        Impossible,
-        typer.Option(help="What a byte that the model cannot write is."),
-    ] = Impossible.error,
+        Literal["error", "inf"], typer.Option(help="What a byte that the model cannot write is.")
+    ] = "error",
     window: Annotated[
         int | None,
         typer.Option(help="Tokens seen of a long text; all that the model reads if not given."),
@@ -96,7 +87,7 @@ def score(
             shared.params()
             options = parts.options()
             before = argument_bytes(context)
-            scoring = Scoring(before, end, chosen, options, str(on_impossible), window, overlap)
+            scoring = Scoring(before, end, chosen, options, on_impossible, window, overlap)
             given = parts.table()
             if given is not None:
                 for source in sources:

@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -30,12 +31,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Shared"]
 
-PANEL = "Model, beam, output"
 EMBEDDED = "the embedded SmolLM2-135M-Instruct"
 
 
-def _option(*names: str, help: str) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=PANEL)
+_option = partial(typer.Option, rich_help_panel="Model, beam, output")
 
 
 @dataclass(frozen=True)
@@ -79,9 +78,6 @@ class Shared:
 
         Args:
             default: those of the command, where no option says anything about them.
-
-        Raises:
-            ValueError: a value out of range, or options that exclude each other.
         """
         from genlm.bytes import BeamParams
 

@@ -39,12 +39,7 @@ class TextInput:
         return self.text is not None or self.file is not None
 
     def read(self) -> bytes:
-        """The text.
-
-        Raises:
-            typer.BadParameter: no text, or two.
-            ValueError: a file that cannot be read.
-        """
+        """The text."""
         if self.text is not None and self.file is not None:
             raise typer.BadParameter("give a text or --file, not both", param_hint="TEXT")
         if self.file is not None:
@@ -58,11 +53,7 @@ class TextInput:
         return text.removesuffix(b"\n").removesuffix(b"\r") if self.chomp else text
 
     def read_text(self) -> str:
-        """The text, where only text will do.
-
-        Raises:
-            ValueError: it is no UTF-8; and as for `read`.
-        """
+        """The text, where only text will do."""
         return as_text("text", self.read())
 
 

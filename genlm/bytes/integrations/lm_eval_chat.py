@@ -56,9 +56,6 @@ class Chats:
 
         Args:
             name: True for the tokenizer's default, or the name of one of several.
-
-        Raises:
-            ValueError: there is no such template.
         """
         found = getattr(getattr(self._llm, "tokenizer", None), "chat_template", None)
         several = found if isinstance(found, Mapping) else {"default": found} if found else {}

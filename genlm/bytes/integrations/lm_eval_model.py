@@ -77,11 +77,7 @@ def _device(device: Any) -> Any:
 
 
 def check_known(options: dict[str, Any]) -> None:
-    """That each name is one of `load`'s.
-
-    Raises:
-        TypeError: another; the message lists all that are known.
-    """
+    """That each name is one of `load`'s."""
     for name, value in options.items():
         if name not in KNOWN:
             raise bad_type(name, value, "is no model argument here", f"Known are {', '.join(KNOWN)}.")

@@ -66,9 +66,6 @@ def infill(
         fim: the names or ids of the prefix, suffix and middle tokens; None as the middle for models
             without one; None altogether to look for those of a known family.
         healing: whether the prefix may end inside a token.
-
-    Raises:
-        ValueError: the model has no such tokens.
     """
     encoder = text_encoder(llm, trie)
     tokens, stops = _tokens(llm, fim)

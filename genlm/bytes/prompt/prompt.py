@@ -167,9 +167,6 @@ def special_token(llm: Any, name: str | int) -> int | None:
     """The id of a token by its name in the tokenizer, or by its spelling; None if there is none.
 
     An id is returned as it is.
-
-    Raises:
-        TypeError: neither a name nor an id.
     """
     if _is_id(name):
         return int(name)

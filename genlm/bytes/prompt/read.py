@@ -17,11 +17,7 @@ __all__ = ["read_text"]
 
 
 async def read_text(start: ByteBeamState, text: bytes, method: str) -> ByteBeamState:
-    """The beam after `text`.
-
-    Raises:
-        ImpossibleByteError: a byte that no candidate can read.
-    """
+    """The beam after `text`."""
     beam = await start.prefill(text, method=method)
     if beam.logZ > -math.inf:
         return beam

@@ -24,8 +24,6 @@ class SpecialToken:
     """A token that is written out in full, wherever it stands.
 
     Attributes:
-        name: how it is spelled.
-        token_id: its id.
         lstrip: whether it takes the white space before it.
         rstrip: whether it takes the white space after it.
         single_word: whether it counts only where no letter or digit touches it.

@@ -20,11 +20,7 @@ __all__ = ["Manifest"]
 
 
 class Manifest:
-    """A manifest on disk, read; it need not be there.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """A manifest on disk, read; it need not be there."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -68,21 +64,13 @@ class Manifest:
             raise refusal(f"was made by another call: {', '.join(differ)} differ")
 
     def cut(self, length: int) -> None:
-        """Leave out what is beyond so many bytes.
-
-        Raises:
-            OSError: it cannot be written.
-        """
+        """Leave out what is beyond so many bytes."""
         self._kept = length
         if length:  # else the settings are written anew, and nothing stays
             self._add(b"")
 
     def say(self, what: Mapping[str, Any]) -> None:
-        """Add a line, on the disk when this returns; all of it, or nothing.
-
-        Raises:
-            OSError: it cannot be written.
-        """
+        """Add a line, on the disk when this returns; all of it, or nothing."""
         self._add(json.dumps(what).encode() + b"\n")
 
     def _add(self, line: bytes) -> None:

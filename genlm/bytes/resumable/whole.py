@@ -73,11 +73,7 @@ def check_place(path: Path, option: str, beginning: bytes | None = None) -> None
 
 
 def digest_of(path: Path, length: int) -> Any:
-    """The SHA-256 of the first `length` bytes of a file, as an object that can go on.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """The SHA-256 of the first `length` bytes of a file, as an object that can go on."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(min(length, BLOCK)):

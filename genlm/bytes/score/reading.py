@@ -59,9 +59,6 @@ async def read(
 
     Args:
         wanted: byte offsets before which the beam is kept.
-
-    Raises:
-        ImpossibleByteError: such a byte.
     """
     symbols = split_symbols(text, start.trie)
     if on_impossible == "error":
@@ -106,11 +103,7 @@ def _renamed(message: str, said: int, offset: int) -> str:
 
 
 async def end_logprob(reading: Reading) -> float:
-    """Natural log-probability that the text ends where it does.
-
-    Raises:
-        ValueError: nothing ends a sequence.
-    """
+    """Natural log-probability that the text ends where it does."""
     if reading.last is None:
         return float("nan")
     if not reading.last.params.eos_byte_strings:

@@ -67,12 +67,7 @@ def find_regions(
 
 
 def punctuation_marks(punctuation: Any) -> str:
-    """The characters that are regions of their own.
-
-    Raises:
-        TypeError: neither a truth value nor a string.
-        ValueError: a string with lone surrogates.
-    """
+    """The characters that are regions of their own."""
     if isinstance(punctuation, str):
         as_bytes("punctuation", punctuation)
         return punctuation

@@ -28,7 +28,7 @@ from genlm.bytes.score.byte_scores import CharScores, Score
 from genlm.bytes.score.ends import end_probability, ends_tree
 from genlm.bytes.score.naive import naive_sums, reaches, token_scores
 from genlm.bytes.score.reading import Reading, check_policy, distributions, end_logprob, read
-from genlm.bytes.score.regions import Region, find_regions, punctuation_marks
+from genlm.bytes.score.regions import Region, find_regions
 from genlm.bytes.score.shards import Shards
 from genlm.bytes.score.table import WordSurprisal, WordSurprisals
 from genlm.bytes.score.window import Window, fits, read_sliding
@@ -285,12 +285,7 @@ def _boundaries(text: bytes, beam: ByteBeamState) -> list[int]:
 
 
 def texts_of(texts: Any, name: str = "texts") -> tuple[list[bytes], bool]:
-    """One text or several as bytes, and whether it was one.
-
-    Raises:
-        TypeError: a text that is neither str nor bytes.
-        ValueError: a string with lone surrogates.
-    """
+    """One text or several as bytes, and whether it was one."""
     if isinstance(texts, str | bytes | bytearray | memoryview):
         return [as_bytes(name, texts)], True
     if not isinstance(texts, Iterable):
@@ -303,11 +298,7 @@ def texts_of(texts: Any, name: str = "texts") -> tuple[list[bytes], bool]:
 
 
 def contexts_of(context: Any, count: int, several: bool) -> list[Any]:
-    """One context for all texts; or one for each, where it is a list of them.
-
-    Raises:
-        ValueError: as many contexts as texts are needed.
-    """
+    """One context for all texts; or one for each, where it is a list of them."""
     if not several:
         return [context]
     if len(context) != count:
@@ -316,12 +307,7 @@ def contexts_of(context: Any, count: int, several: bool) -> list[Any]:
 
 
 def for_each(name: str, given: Any, single: bool, count: int) -> list[Any]:
-    """What is given for one text, or a list with an entry for each, or None for all.
-
-    Raises:
-        ValueError: another number of entries.
-        TypeError: no list.
-    """
+    """What is given for one text, or a list with an entry for each, or None for all."""
     if given is None:
         return [None] * count
     if single:
@@ -339,8 +325,3 @@ def settings_of(params: Any, model: str, context: Any, options: dict[str, Any]) 
     del beam["eos_tokens"], beam["verbose"]
     beam["eos_byte_strings"] = sorted(repr(string) for string in params.eos_byte_strings or ())
     return {"model": model, "params": beam, "context": repr(context), **options}
-
-
-def rule_of(boundary: Any, sep: Any, punctuation: Any, base: Any, spans: Any) -> Rule:
-    """The rule for words, checked."""
-    return Rule.of(boundary, sep, punctuation_marks(punctuation), base, spans is not None)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -85,9 +84,7 @@ class AsyncTokenByteTrie:
     async def __aenter__(self) -> AsyncTokenByteTrie:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.cleanup()
 
     async def _request(self, ws: Weights, mode: TrieMode, op: TrieOp) -> Float32[torch.Tensor, " nodes"]:

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from genlm.bytes.escaping import safe_text
 from genlm.bytes.viz.html import templates
-from genlm.bytes.viz.text import safe_text
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -31,9 +31,7 @@ class HeatPiece:
     """A part of a text.
 
     Attributes:
-        text: the part.
         heat: from 0 to 1, how hot it is; nan where nothing is known; None for what stands between parts.
-        note: its figures, for whoever asks.
     """
 
     text: str

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from genlm.bytes.escaping import one_line, safe_text
 from genlm.bytes.viz.terminal import next_byte_name, notes, share_text, tail
-from genlm.bytes.viz.text import one_line, safe_text
 from genlm.bytes.viz.view import BeamView
 
 __all__ = ["beam_html", "page_html", "page_opening", "templates"]

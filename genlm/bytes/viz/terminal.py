@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from genlm.bytes.viz.text import one_line
+from genlm.bytes.escaping import one_line
 from genlm.bytes.viz.view import BeamView, NextByte, Row
 
 if TYPE_CHECKING:

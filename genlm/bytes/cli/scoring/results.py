@@ -55,11 +55,7 @@ def show(results: Iterable[ScoredText], asked: Asked, as_json: bool) -> Totals:
 
 
 def write(results: Iterable[ScoredText], files: Files) -> Totals:
-    """Write results to files.
-
-    Raises:
-        ValueError: a file cannot be written.
-    """
+    """Write results to files."""
     with closing(files):
         for result in results:
             files.add(result)

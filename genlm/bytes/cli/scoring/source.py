@@ -33,9 +33,6 @@ class Source:
     """A text that was typed, stdin, or a file.
 
     Attributes:
-        name: what texts from it are called by.
-        path: the file; None for others.
-        typed: the text, where it was typed.
         size: in bytes; None where it is not known beforehand.
         consumed: how many bytes have been read.
     """
@@ -58,11 +55,7 @@ class Source:
         return self.typed is not None or self.size is not None or self._kept is not None
 
     def keep(self) -> None:
-        """Make sure that it can be read again: what comes through a pipe is put on the disk.
-
-        Raises:
-            ValueError: it cannot be read.
-        """
+        """Make sure that it can be read again: what comes through a pipe is put on the disk."""
         if self.again:
             return
         with self._open() as file:
@@ -75,22 +68,14 @@ class Source:
             self._kept.close()
 
     def read(self) -> bytes:
-        """Everything.
-
-        Raises:
-            ValueError: the file cannot be read.
-        """
+        """Everything."""
         with self._open() as file:
             text = file.read()
         self.consumed += len(text)
         return text
 
     def lines(self) -> Iterator[bytes]:
-        r"""Each line with its `\n`; the last may have none. A byte order mark before the first is left out.
-
-        Raises:
-            ValueError: the file cannot be read.
-        """
+        r"""Each line with its `\n`; the last may have none. A byte order mark before them is left out."""
         with self._open() as file:
             for number, line in enumerate(file):
                 self.consumed += len(line)
@@ -112,12 +97,7 @@ class Source:
 
 
 def open_sources(texts: list[str], files: list[Path]) -> list[Source]:
-    """Where the texts of a command line are; with `files` these are more files. They are not read yet.
-
-    Raises:
-        typer.BadParameter: nothing was given and nothing is piped; stdin was given twice.
-        ValueError: a file that cannot be read.
-    """
+    """Where the texts of a command line are; with `files` these are more files. They are not read yet."""
     if not texts and not files:
         if sys.stdin.isatty():
             hint = "missing: give a text, - for stdin, or --file"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Where"]
 
 
-def _option(*names: str, **more: Any) -> Any:
-    return typer.Option(*names, rich_help_panel="Many machines", **more)
+_option = partial(typer.Option, rich_help_panel="Many machines")
 
 
 @dataclass(frozen=True)
