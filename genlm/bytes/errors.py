@@ -11,6 +11,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 __all__ = [
@@ -51,15 +52,15 @@ class NotMaterializedError(GenlmBytesError, ValueError):
 
 
 class EmptyBeamError(GenlmBytesError, ValueError, AssertionError):
-    """A question was asked of a beam in which no candidate is left."""
+    """A question was asked of a beam in which no hypothesis is left."""
 
 
 class BudgetExceededError(GenlmBytesError, RuntimeError):
-    """An exact computation would keep more candidates than it was allowed."""
+    """An exact computation would keep more hypotheses than it was allowed."""
 
 
 class ImpossibleByteError(InvalidValueError):
-    """No candidate of the beam can read the next byte of a known context.
+    """No hypothesis of the beam can read the next byte of a known context.
 
     Attributes:
         byte: the symbol that could not be read: 0..255, or a multi-byte atomic unit.
@@ -102,6 +103,17 @@ class UnsupportedModelError(GenlmBytesError, ValueError):
 
 class MissingDependencyError(GenlmBytesError, ImportError):
     """An optional package is needed for this call."""
+
+
+def optional(module: str, user: str, install: str) -> Any:
+    """Import an optional module; where it is missing, the error says who needs it and what installs it."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise MissingDependencyError(
+            f"{user} needs the package {package}. Run: pip install {install}"
+        ) from error
 
 
 def training(model: Any) -> ModelStateError:

@@ -26,12 +26,7 @@ class NextBytes(LazyByteProbs):
         self.beam, self._later = later.beam, later
 
     def chars(self, top: int | None = 20) -> Chart:
-        """Natural log-probabilities of the next whole character, likeliest first; `"EOS"` is the end.
-
-        Args:
-            top: how many; None for all. Characters of several bytes cost a step of the beam for each of
-                their beginnings that is looked at.
-        """
+        """Natural log-probabilities of the next whole character; see `AsyncNextBytes.chars`."""
         return run(self._later.chars(top))
 
 

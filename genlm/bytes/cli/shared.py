@@ -45,14 +45,14 @@ class Shared:
         str | None,
         _option("--model", "-m", help=f"A model folder or hub name; {EMBEDDED} if not given."),
     ] = None
-    K: Annotated[int | None, _option("--K", help="The most candidates that the beam keeps.")] = None
+    K: Annotated[int | None, _option("--K", help="The most hypotheses that the beam keeps.")] = None
     threshold: Annotated[
         float | None,
-        _option("--threshold", help="Drop candidates below this share of the beam; needs --K."),
+        _option("--threshold", help="Drop hypotheses below this share of the beam; needs --K."),
     ] = None
     tolerance: Annotated[
         float | None,
-        _option("--tolerance", help="Candidates below this share wait; 0.0005 if none of these is given."),
+        _option("--tolerance", help="Hypotheses below this share wait; 0.0005 if none of these is given."),
     ] = None
     device: Annotated[
         str | None, _option("--device", help="cpu, cuda, cuda:1, mps, auto; CUDA if there is any.")

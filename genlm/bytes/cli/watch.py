@@ -37,7 +37,7 @@ def watch(
     context: Annotated[
         str, typer.Option(help="Text that is read before, and not shown byte by byte.", show_default=False)
     ] = "",
-    most: Annotated[int, typer.Option(min=1, help="How many candidates to show.")] = 10,
+    most: Annotated[int, typer.Option(min=1, help="How many hypotheses to show.")] = 10,
     top: Annotated[int, typer.Option(min=0, help="How many next bytes to show.")] = 5,
     html: Annotated[
         Path | None, typer.Option(help="Write a page that needs nothing else, instead of showing anything.")
@@ -50,9 +50,9 @@ def watch(
         typer.Option("--step/--all", help="Step through with the keys: the default on a terminal."),
     ] = None,
 ) -> None:
-    """Watch the beam read a text: candidates, weights, what they share.
+    """Watch the beam read a text: hypotheses, weights, what they share.
 
-    Each candidate is a way to cut the text into tokens. A bar stands
+    Each hypothesis is a way to cut the text into tokens. A bar stands
     between tokens; the last, in green, is still open. With --json there is
     a line for each byte.
 

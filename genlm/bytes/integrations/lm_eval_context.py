@@ -68,7 +68,7 @@ class Shortener:
         """A prompt whose closed tokens leave a text room: they are what a sliding window never forgets."""
         if self._limit is None or prompt.ids is None:
             return prompt
-        # Candidates can cut a text into more tokens than the tokenizer does; the window allows for twice.
+        # Hypotheses can cut a text into more tokens than the tokenizer does; the window allows for twice.
         need = 2 * len(self._guess(prompt.lead + prompt.text + text))
         over = len(prompt.ids) - max(self._limit - need, self._limit // 4)
         return self._without(prompt, over)
@@ -88,7 +88,7 @@ class Shortener:
         return shorter, max(1, min(new, self._limit - self._count(shorter)))
 
     def forgotten(self, prompt: Prompt, after: ByteBeamState) -> int:
-        """How many tokens of a prompt a beam's heaviest candidate no longer has, by the tokenizer's count."""
+        """How many tokens of a prompt the heaviest hypothesis no longer has, by the tokenizer's count."""
         state = after.states[0]
         return max(0, self._count(prompt) - depth(state.lm_state) - bool(state.partial))
 

@@ -27,7 +27,7 @@ import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from genlm.bytes.errors import GenlmBytesError, MissingDependencyError, bad_type, bad_value
+from genlm.bytes.errors import GenlmBytesError, bad_type, bad_value, optional
 from genlm.bytes.integrations.ray_tally import Tally
 from genlm.bytes.integrations.ray_workers import ColumnScorer, GroupScorer, Pretrained, loader
 from genlm.bytes.score import ScoredText, Scoring, TextRecord, score_groups
@@ -217,12 +217,7 @@ def _pool(
 def _started(address: str | None) -> Any:
     """Ray, connected to the cluster."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        message = 'Ray is not installed: pip install "genlm-bytes[ray]".'
-        raise MissingDependencyError(message) from error
+    ray, _ = (optional(name, "Scoring over a cluster", "'genlm-bytes[ray]'") for name in ("ray", "ray.data"))
     if not ray.is_initialized():
         here = address is None and not os.environ.get("RAY_ADDRESS")
         local = {"include_dashboard": False} if here else {}

@@ -70,7 +70,7 @@ def _light(params: BeamParams) -> float:
 
 
 async def _mass(beam: ByteBeamState, ends: Ends, least: float, light: float) -> float:
-    """By distributions: what candidates that can end here give.
+    """By distributions: what hypotheses that can end here give.
 
     Args:
         least: a probability so small that nothing of less is read.
@@ -92,7 +92,7 @@ async def _mass(beam: ByteBeamState, ends: Ends, least: float, light: float) -> 
 
 
 async def _read(beam: ByteBeamState, ends: Ends) -> float:
-    """By reading each end, which heals: for a beam in which no candidate can end the word."""
+    """By reading each end, which heals: for a beam in which no hypothesis can end the word."""
     total = 0.0
     for end in _strings(ends):
         after = beam

@@ -1,6 +1,6 @@
 """What there is to see of a beam, as plain values: made once, drawn anywhere.
 
-All candidates of a beam spell the same bytes and differ in how they cut them. Most cuts lie far behind and
+All hypotheses of a beam spell the same bytes and differ in how they cut them. Most cuts lie far behind and
 are the same in all: those tokens are `shared`, and each row has only what comes after them.
 """
 
@@ -22,7 +22,7 @@ __all__ = ["BeamView", "NextByte", "Row", "view_beam"]
 
 @dataclass(frozen=True)
 class Row:
-    """One candidate.
+    """One hypothesis.
 
     Attributes:
         share: its share of the beam, between 0 and 1.
@@ -57,9 +57,9 @@ class BeamView:
         text: the bytes it has read.
         logp: natural log of its weight, a lower bound of the log prefix probability of `text`.
         shared: the tokens with which all rows begin.
-        rows: the heaviest candidates, the heaviest first.
-        others: how many candidates have no row, and their share of the beam.
-        deferred: how many candidates are not evaluated yet.
+        rows: the heaviest hypotheses, the heaviest first.
+        others: how many hypotheses have no row, and their share of the beam.
+        deferred: how many hypotheses are not evaluated yet.
         missing: the share of the whole that is expected to wait or to have been dropped.
         following: the likeliest next bytes, where somebody asked for them.
     """
