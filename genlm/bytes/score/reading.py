@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from genlm.bytes.byte_lm import ByteBeamState
-from genlm.bytes.byte_lm.symbols import check_readable, split_symbols
+from genlm.bytes.byte_lm.symbols import check_readable, offsets, split_symbols
 from genlm.bytes.errors import ImpossibleByteError, bad_value
 from genlm.bytes.score.ends import end_probability, ends_tree
 from genlm.bytes.score.window import Window, read_sliding
@@ -66,15 +66,15 @@ async def read(
     found = np.zeros(len(text), np.float64)
     beams: dict[int, ByteBeamState] = {}
     wanted = frozenset(wanted)
-    offset = np.cumsum([0, *(len(s) if isinstance(s, bytes) else 1 for s in symbols)])
+    offset = offsets(symbols)
 
     def note(at: int, before: Any, after: Any) -> None:
-        place = int(offset[at])  # an atomic unit's whole log-probability stands at its first byte
+        place = offset[at]  # an atomic unit's whole log-probability stands at its first byte
         logp = after.logZ - before.logZ
         found[place] = 0.0 if 0.0 < logp < ROUND_OFF else logp
         if place in wanted:
             beams[place] = before
-        reached[0], reached[1] = int(offset[at + 1]), after
+        reached[:] = offset[at + 1], after
 
     reached: list[Any] = [0, start.with_mode(TrieMode.WITH_EOS)]
     try:

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from genlm.bytes.byte_lm import ByteBeamState
-from genlm.bytes.byte_lm.symbols import split_symbols
+from genlm.bytes.byte_lm.symbols import offsets, split_symbols
 from genlm.bytes.errors import bad_type, bad_value, called, check_names
 from genlm.bytes.prompt.prompt import Prompt, as_bytes
 from genlm.bytes.prompt.read import read_text
@@ -202,13 +202,11 @@ class Scorer:
         read_contexts = await self._contexts(contexts, len(texts))
 
         async def one(text: bytes, context: _Context) -> Float32[np.ndarray, "n 257"]:
-            units = _boundaries(text, context.after)
-            reading = await self._read(text, context, units)
+            places = offsets(split_symbols(text, context.after.trie))[:-1]  # not inside atomic units
+            reading = await self._read(text, context, places)
             found = np.full((len(text), 257), np.nan, np.float32)
-            places = [place for place in reading.beams if place < len(text)]
-            for place, row in zip(
-                places, await distributions([reading.beams[place] for place in places]), strict=True
-            ):
+            rows = await distributions(reading.beams.values())
+            for place, row in zip(reading.beams, rows, strict=True):
                 found[place] = np.delete(row, EOT)
             return found
 
@@ -273,15 +271,6 @@ class Scorer:
 def _score(text: bytes, reading: Reading, end: float | None = None) -> Score:
     slack = 0.0 if reading.last is None else reading.last.slack.expected
     return Score(text, reading.logprobs, end, slack)
-
-
-def _boundaries(text: bytes, beam: ByteBeamState) -> list[int]:
-    """Where the symbols of a text begin: every byte, but for those inside atomic units."""
-    found, at = [], 0
-    for symbol in split_symbols(text, beam.states[0].trie):
-        found.append(at)
-        at += len(symbol) if isinstance(symbol, bytes) else 1
-    return found
 
 
 def texts_of(texts: Any, name: str = "texts") -> tuple[list[bytes], bool]:

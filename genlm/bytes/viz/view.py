@@ -84,6 +84,7 @@ def view_beam(
         Row(t.posterior, state.weight, t.byte_strings[shared:], t.partial, state.terminated, t.canonical)
         for t, state in zip(found, beam.states, strict=False)
     )
+    following = [] if logp_next is None else likeliest(logp_next, top)
     left = 1.0 - math.fsum(row.share for row in rows) if len(beam) > len(rows) else 0.0
     return BeamView(
         text=b"".join(found[0].byte_strings) + found[0].partial if found else b"",
@@ -93,16 +94,16 @@ def view_beam(
         others=(len(beam) - len(rows), max(0.0, left)),
         deferred=len(beam.deferred),
         missing=beam.slack.expected,
-        following=() if logp_next is None else likeliest(logp_next, top),
+        following=tuple(NextByte(byte, math.exp(log)) for byte, log in following),
     )
 
 
-def likeliest(logp_next: LazyByteProbs, top: int) -> tuple[NextByte, ...]:
-    """The likeliest next bytes that are possible at all, and among them the end."""
+def likeliest(logp_next: LazyByteProbs, top: int) -> list[tuple[bytes | None, float]]:
+    """The likeliest next bytes that are possible at all, with their logs; None is the end."""
     keys: dict[Any, bytes | None] = {b: bytes([b]) for b in range(256)}
     keys |= {257: None} | {unit: unit for unit in logp_next.units}
-    logs = sorted(((logp_next[key], byte) for key, byte in keys.items()), key=lambda pair: -pair[0])
-    return tuple(NextByte(byte, math.exp(log)) for log, byte in logs[:top] if log > -math.inf)
+    logs = sorted(((byte, logp_next[key]) for key, byte in keys.items()), key=lambda pair: -pair[1])
+    return [(byte, log) for byte, log in logs[:top] if log > -math.inf]
 
 
 def _common(paths: Sequence[Sequence[int]]) -> int:

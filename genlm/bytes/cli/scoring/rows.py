@@ -133,15 +133,7 @@ def figures(result: ScoredText, asked: Asked) -> list[Any]:
 
 def char_surprisals(result: ScoredText, asked: Asked) -> Float64[np.ndarray, " chars"]:
     """The surprisal of each character, `[chars]`."""
-    score = result.score
-    if not score.text:
-        return np.zeros(0)
-    with np.errstate(invalid="ignore"):
-        sums = np.add.reduceat(score.logprobs, score.chars.offsets[:-1])
-    # A character with an impossible byte is impossible, whatever stands after that byte.
-    impossible = np.add.reduceat(np.isneginf(score.logprobs), score.chars.offsets[:-1])
-    costs: Float64[np.ndarray, " chars"] = np.where(impossible, np.inf, -sums / math.log(asked.base)) + 0.0
-    return costs
+    return -result.score.chars.logprobs / math.log(asked.base) + 0.0
 
 
 def visible(text: str) -> str:
