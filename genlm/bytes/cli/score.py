@@ -147,7 +147,7 @@ def _run(
 
     chosen = scoring.base
     pace = Pace(sources, shared.remarks and (files is not None or not on_terminal()))
-    scored = where.scorer(shared, scoring, pace.start)(records)
+    scored = where.score(records, shared, scoring, pace.start)
     with closing(scored), closing(pace.follow(scored)) as followed:
         if files is None:
             totals = show(followed, asked, shared.as_json)

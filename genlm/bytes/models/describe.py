@@ -86,7 +86,7 @@ def describe_model(llm: Any) -> ModelFacts:
     every = range(256)
     return ModelFacts(
         architecture=type(llm if model is None else model).__name__,
-        parameters=_parameters(model),
+        parameters=int(model.num_parameters()) if hasattr(model, "num_parameters") else None,
         device=_said(getattr(model, "device", None)),
         dtype=_said(getattr(model, "dtype", None)),
         context_length=context_length(config),
@@ -130,11 +130,6 @@ def _special(tokenizer: Any) -> tuple[tuple[str, int], ...]:
         name: int(vocab[name]) for name in getattr(tokenizer, "all_special_tokens", ()) if name in vocab
     }
     return tuple(sorted(found.items(), key=lambda pair: pair[1]))
-
-
-def _parameters(model: Any) -> int | None:
-    count = getattr(model, "num_parameters", None)
-    return None if count is None else int(count())
 
 
 def _said(value: Any) -> str | None:

@@ -18,6 +18,7 @@ from genlm.bytes.errors import GenlmBytesError, InvalidValueError, bad_value
 from genlm.bytes.score.byte_scores import CharScores, Score
 from genlm.bytes.score.reading import check_policy
 from genlm.bytes.score.regions import find_regions
+from genlm.bytes.score.scorer import ScoringOptions
 from genlm.bytes.score.table import WordSurprisal
 from genlm.bytes.score.words import Rule
 from genlm.bytes.util.numbers import whole_number
@@ -155,11 +156,7 @@ class Scoring:
             ValueError: regions that are not in their text.
         """
         texts = [record.text for record in records]
-        options: dict[str, Any] = {
-            "on_impossible": self.on_impossible,
-            "window": self.window,
-            "overlap": self.overlap,
-        }
+        options = ScoringOptions(on_impossible=self.on_impossible, window=self.window, overlap=self.overlap)
         if self.regions is None:
             scores = lm.score(texts, self.context, end=self.end, **options)
             return [ScoredText(record, score) for record, score in zip(records, scores, strict=True)]

@@ -90,19 +90,19 @@ class Children(_View, Sequence[dict[Any, int]]):
         )
 
     def __lt__(self, other: Any) -> Any:
-        return list(self) < _list(other)
+        return list(self) < other
 
     def __le__(self, other: Any) -> Any:
-        return list(self) <= _list(other)
+        return list(self) <= other
 
     def __gt__(self, other: Any) -> Any:
-        return list(self) > _list(other)
+        return list(self) > other
 
     def __ge__(self, other: Any) -> Any:
-        return list(self) >= _list(other)
+        return list(self) >= other
 
     def __add__(self, other: Any) -> Any:
-        return list(self) + _list(other)
+        return list(self) + other
 
     def __radd__(self, other: Any) -> Any:
         return other + list(self)
@@ -184,7 +184,3 @@ class WordToLeaf(dict[Any, int]):
 
     def __reduce__(self) -> Any:
         return dict, (dict(self),)
-
-
-def _list(other: Any) -> Any:
-    return list(other) if isinstance(other, Children) else other

@@ -59,18 +59,12 @@ class Parts:
     @property
     def unit(self) -> Unit:
         """What a row is about."""
-        units = {
-            "--words": Unit.region,
-            "--chars": Unit.char,
-            "--bytes": Unit.byte,
-            "--spans": Unit.region,
-            "--word-list": Unit.region,
-        }
         asked = (self.words, self.chars, self.byte_rows, self.spans is not None, self.word_list is not None)
-        named = [name for name, given in zip(units, asked, strict=True) if given]
+        names = ("--words", "--chars", "--bytes", "--spans", "--word-list")
+        named = [name for name, given in zip(names, asked, strict=True) if given]
         if len(named) > 1:
             raise typer.BadParameter(f"not together with {named[1]}", param_hint=named[0])
-        unit = units[named[0]] if named else Unit.text
+        unit = {"--chars": Unit.char, "--bytes": Unit.byte}.get(named[0], Unit.region) if named else Unit.text
         defaults = Parts()
         for name in ("sep", "any_space", "boundary", "punctuation", "marks"):
             if unit is not Unit.region and getattr(self, name) != getattr(defaults, name):

@@ -10,17 +10,15 @@ import sys
 import tempfile
 from codecs import BOM_UTF8
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import typer
 
-from genlm.bytes.cli.source import argument_bytes
-from genlm.bytes.errors import bad_value
+from genlm.bytes.cli.source import argument_bytes, reading
 from genlm.bytes.escaping import safe_text
-from genlm.bytes.resumable import saying
 
 __all__ = ["Source", "open_sources"]
 
@@ -92,7 +90,7 @@ class Source:
         elif self.path is None:
             yield sys.stdin.buffer
         else:
-            with _reading(self.path), self.path.open("rb") as file:
+            with reading(self.path), self.path.open("rb") as file:
                 yield file
 
 
@@ -117,15 +115,10 @@ def open_sources(texts: list[str], files: list[Path]) -> list[Source]:
 def _file(path: Path) -> Source:
     if str(path) == "-":
         return Source("-")
-    with _reading(path):
+    with reading(path):
         found = path.stat()
         if stat.S_ISDIR(found.st_mode):
             raise IsADirectoryError(None, "Is a directory")
         if not os.access(path, os.R_OK):
             raise PermissionError(None, "Permission denied")
     return Source(str(path), path, size=found.st_size if stat.S_ISREG(found.st_mode) else None)
-
-
-def _reading(path: Path) -> AbstractContextManager[None]:
-    """What the system says of a file that cannot be read, as an error of ours."""
-    return saying("cannot be read", lambda rule, _: bad_value("file", str(path), rule))
