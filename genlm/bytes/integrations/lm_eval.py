@@ -198,9 +198,9 @@ def model_class() -> Any:
     Raises:
         MissingDependencyError: the harness is not installed.
     """
-    LM = optional("lm_eval.api.model", "The model for the harness", "'genlm-bytes[lm-eval]'").LM
+    LM: Any = optional("lm_eval.api.model", "The model for the harness", "'genlm-bytes[lm-eval]'").LM
 
-    class GenlmBytesLM(LM):  # type: ignore[misc]
+    class GenlmBytesLM(LM):  # type: ignore[misc, valid-type, unused-ignore]
         """`--model genlm-bytes`. Arguments as for `load` and `Answers`; or `lm`, a `ByteLM`, from Python.
 
         `batch_size` and `max_batch_size`, which the harness always gives, decide nothing: requests are worked

@@ -74,7 +74,8 @@ def describe_model(llm: Any) -> ModelFacts:
         TypeError: `llm` has no vocabulary of bytes.
     """
     vocab = byte_vocab(llm)
-    model, tokenizer = getattr(llm, "model", None), getattr(llm, "tokenizer", None)
+    model: Any = getattr(llm, "model", None)
+    tokenizer = getattr(llm, "tokenizer", None)
     config = text_config(llm)
     special = _special(tokenizer)
     ids = {token_id for _, token_id in special}
