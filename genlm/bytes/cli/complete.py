@@ -17,7 +17,7 @@ from genlm.bytes.cli.output import (
     write_json,
     write_line_end,
 )
-from genlm.bytes.cli.sampling import Sampling
+from genlm.bytes.cli.sampling import Sampling, Streaming
 from genlm.bytes.cli.shared import Shared
 from genlm.bytes.cli.source import TextInput, argument_bytes, argument_text, as_text
 from genlm.bytes.options import Options
@@ -61,10 +61,7 @@ def complete(
     parse_special: Annotated[
         bool, typer.Option("--parse-special", help="Take special tokens that the text spells for such.")
     ] = False,
-    stream: Annotated[
-        bool | None,
-        typer.Option("--stream/--no-stream", help="Write text as it comes: the default, except for --json."),
-    ] = None,
+    stream: Streaming = None,
 ) -> None:
     """Continue a text from wherever it stops, mid-word or not.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -77,7 +78,7 @@ def watch(
         elif shared.as_json:
             for view in views:
                 write_json(_json(view))
-        elif on_terminal() and (step or step is None) and _keyboard():
+        elif on_terminal() and (step or step is None) and sys.stdin.isatty():
             browse(views, len(source) + 1, Console(), typer.getchar)
         else:
             _print_all(views, Console())
@@ -154,12 +155,6 @@ def _write_page(path: Path, views: list[BeamView], text: bytes, shared: Shared) 
     with saying("cannot be written", lambda rule, _: bad_value("html", str(path), rule)):
         write_whole(path, page.encode())
     shared.remark(f"{path}: {len(views)} beams, {len(page) / 1024:.0f} kB")
-
-
-def _keyboard() -> bool:
-    import sys
-
-    return sys.stdin.isatty()
 
 
 def _json(view: BeamView) -> dict[str, Any]:

@@ -155,11 +155,9 @@ def score_dataset(
         text: the column of the texts.
         columns: the column of what a text has of its own, `"words"` or `"spans"`: `{"spans": "regions"}`.
         bytewise: whether there is also a column `logprobs`, of each byte.
-        workers: as for `score_corpus`, but at least 1. Leave a CPU to what reads the dataset.
-        cpus_per_worker: as for `score_corpus`.
-        gpus_per_worker: as for `score_corpus`.
-        texts_per_group: as for `score_corpus`; rows are put together into blocks of this size.
-        retries: as for `score_corpus`.
+        workers: as for `score_corpus`, as are all others, but at least 1. Leave a CPU to what reads the
+            dataset.
+        texts_per_group: rows are put together into blocks of this size.
 
     Raises:
         MissingDependencyError: Ray is not installed.

@@ -57,7 +57,7 @@ def draw_heat(pieces: Iterable[HeatPiece]) -> Text:
 
     drawn = Text()
     for piece in pieces:
-        drawn.append(piece.shown, None if piece.level is None else _style(piece.level))
+        drawn.append(piece.shown, None if piece.level is None else f"#000000 on {_colour(piece.level)}")
     return drawn
 
 
@@ -73,7 +73,8 @@ def draw_scale(most: str) -> Text:
 
 def heat_head(title: str, most: str) -> str:
     """The beginning of a page."""
-    colours = [(level, _opacity(level)) for level in range(LEVELS + 1)]
+    # Translucent, so that the page serves on light and on dark ground.
+    colours = [(level, f"{0.85 * level / LEVELS:.3f}") for level in range(LEVELS + 1)]
     said = {"title": safe_text(title, keep=""), "most": safe_text(most, keep="")}
     return str(templates().get_template("heat_head.html").render(**said, colours=colours))
 
@@ -91,17 +92,8 @@ def heat_foot(figures: str) -> str:
     return str(templates().get_template("heat_foot.html").render(figures=safe_text(figures, keep="")))
 
 
-def _style(level: int) -> str:
-    return f"#000000 on {_colour(level)}"
-
-
 def _colour(level: int) -> str:
     at = level / LEVELS * (len(SCALE) - 1)
     low = min(int(at), len(SCALE) - 2)
     mixed = [a + (b - a) * (at - low) for a, b in zip(SCALE[low], SCALE[low + 1], strict=True)]
     return "#" + "".join(f"{round(x):02x}" for x in mixed)
-
-
-def _opacity(level: int) -> str:
-    """Translucent, so that the page serves on light and on dark ground."""
-    return f"{0.85 * level / LEVELS:.3f}"
