@@ -11,6 +11,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 __all__ = [
@@ -52,7 +53,7 @@ class NotMaterializedError(GenlmBytesError, ValueError):
 
 
 class EmptyBeamError(GenlmBytesError, ValueError, AssertionError):
-    """A question was asked of a beam in which no candidate is left."""
+    """A question was asked of a beam in which no hypothesis is left."""
 
 
 class DeadEndError(GenlmBytesError, ValueError):
@@ -71,11 +72,11 @@ class DeadEndError(GenlmBytesError, ValueError):
 
 
 class BudgetExceededError(GenlmBytesError, RuntimeError):
-    """An exact computation would keep more candidates than it was allowed."""
+    """An exact computation would keep more hypotheses than it was allowed."""
 
 
 class ImpossibleByteError(InvalidValueError):
-    """No candidate of the beam can read the next byte of a known context.
+    """No hypothesis of the beam can read the next byte of a known context.
 
     Attributes:
         byte: the symbol that could not be read: 0..255, or a multi-byte atomic unit.
@@ -120,6 +121,17 @@ class MissingDependencyError(GenlmBytesError, ImportError):
     """An optional package is needed for this call."""
 
 
+def optional(module: str, user: str, install: str) -> Any:
+    """Import an optional module; where it is missing, the error says who needs it and what installs it."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise MissingDependencyError(
+            f"{user} needs the package {package}. Run: pip install {install}"
+        ) from error
+
+
 def training(model: Any) -> ModelStateError:
     """The error of a Hugging Face model that drops out units at random."""
     return ModelStateError(
@@ -144,11 +156,7 @@ def bad_type(argument: str, value: Any, rule: str, instead: str = "") -> Invalid
 
 
 def check_names(given: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse an option that does not exist.
-
-    Raises:
-        InvalidTypeError: with the name that is close to it, and all there are.
-    """
+    """Refuse an option that does not exist."""
     names = list(known)
     for name in given:
         if name not in names:
@@ -159,11 +167,7 @@ def check_names(given: Iterable[str], known: Iterable[str]) -> None:
 
 @contextmanager
 def called(**names: str) -> Iterator[None]:
-    """Have errors of ours about an inner function's argument name that of the function which users called.
-
-    Args:
-        **names: what users call each inner argument.
-    """
+    """Have errors of ours about an inner function's argument name that of the function which users called."""
     try:
         yield
     except GenlmBytesError as error:

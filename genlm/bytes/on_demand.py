@@ -17,13 +17,9 @@ __all__ = ["on_demand"]
 
 
 def on_demand(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """The `__getattr__` and the `__dir__` of a package that imports on demand.
+    """The `__getattr__` and the `__dir__` of a package that imports each name's module on demand.
 
     Its submodules are attributes too, whether or not anything has imported them.
-
-    Args:
-        package: the package's name.
-        names: the module that defines each name.
 
     Raises:
         AttributeError: from `__getattr__`, for anything else.

@@ -29,6 +29,7 @@ __all__ = [
     "Options",
     "Unit",
     "first_sentence",
+    "number",
     "spelled_out",
 ]
 
@@ -148,10 +149,10 @@ class Options:
         if self.max_bytes is None and self.max_tokens is None:
             put(self, "max_bytes", DEFAULT_MAX_BYTES)
         put(self, "stop", _stop_strings(self.stop))
-        put(self, "temperature", _number("temperature", self.temperature))
-        put(self, "top_p", _number("top_p", self.top_p, above=True, most=1.0))
-        put(self, "min_p", _number("min_p", self.min_p, most=1.0))
-        put(self, "repetition_penalty", _number("repetition_penalty", self.repetition_penalty, above=True))
+        put(self, "temperature", number("temperature", self.temperature))
+        put(self, "top_p", number("top_p", self.top_p, above=True, most=1.0))
+        put(self, "min_p", number("min_p", self.min_p, most=1.0))
+        put(self, "repetition_penalty", number("repetition_penalty", self.repetition_penalty, above=True))
         if self.temperature is None:
             drawing = (
                 self.count > 1 or self.particles or any(getattr(self, name) is not None for name in DRAWING)
@@ -160,7 +161,7 @@ class Options:
         _one_of("method", self.method, Method)
         if self.unit is not None:
             _one_of("unit", self.unit, Unit)
-        put(self, "ess_threshold", _number("ess_threshold", self.ess_threshold, most=1.0))
+        put(self, "ess_threshold", number("ess_threshold", self.ess_threshold, most=1.0))
         if self.particles is not None:
             self._check_particles()
         if self.unit == "token" and self.mask is not None:
@@ -252,20 +253,20 @@ def _one_of(name: str, value: Any, kind: Any) -> None:
         raise bad_value(name, value, f"must be one of {', '.join(map(repr, kind.__args__))}")
 
 
-def _number(name: str, value: Any, above: bool = False, most: float = math.inf) -> float | None:
+def number(name: str, value: Any, above: bool = False, most: float = math.inf) -> float | None:
     """A number of at least 0, or above it; None where none is given."""
     if value is None:
         return None
     try:
-        number = float(value)
+        found = float(value)
     except (TypeError, ValueError):
         raise bad_type(name, value, "must be a number") from None
-    if not 0.0 <= number <= most or math.isinf(number) or (above and number == 0.0):
+    if not 0.0 <= found <= most or math.isinf(found) or (above and found == 0.0):
         rule = f"must be {'above' if above else 'at least'} 0" + (
             f" and at most {most:g}" if most < 2 else ""
         )
         raise bad_value(name, value, f"{rule}, not NaN")
-    return number
+    return found
 
 
 def _stop_strings(stop: Any) -> tuple[bytes, ...]:

@@ -28,6 +28,7 @@ __all__ = [
     "shared_trie",
     "spell",
     "start_context",
+    "text_config",
 ]
 
 _logger = logging.getLogger(__name__)
@@ -37,11 +38,7 @@ _tries: weakref.WeakKeyDictionary[Any, dict[_Key, AsyncTokenByteTrie]] = weakref
 
 
 def byte_vocab(llm: Any) -> Sequence[Token]:
-    """The model's tokens.
-
-    Raises:
-        TypeError: `llm` has no `byte_vocab`.
-    """
+    """The model's tokens."""
     vocab: Sequence[Token] | None = getattr(llm, "byte_vocab", None)
     if vocab is None:
         raise bad_type(
@@ -95,7 +92,7 @@ def start_context(llm: Any) -> list[int]:
     in the training of such models (Qwen, GPT-NeoX); one with neither after what the model's configuration
     names; or, where that names nothing, from the empty context.
     """
-    sources = (getattr(llm, "tokenizer", None), _text_config(llm))
+    sources = (getattr(llm, "tokenizer", None), text_config(llm))
     for source, name in product(sources, ("bos_token_id", "eos_token_id")):
         token_id = getattr(source, name, None)
         if isinstance(token_id, list | tuple):
@@ -105,7 +102,8 @@ def start_context(llm: Any) -> list[int]:
     return []
 
 
-def _text_config(llm: Any) -> Any:
+def text_config(llm: Any) -> Any:
+    """The configuration of a Hugging Face model's text part; None of other models."""
     config: Any = getattr(getattr(llm, "model", None), "config", None)
     return config.get_text_config(decoder=True) if hasattr(type(config), "get_text_config") else config
 
@@ -116,7 +114,7 @@ def logits_count(llm: Any) -> int | None:
     Tokenizers may have more tokens than the model was built for. Such a token has probability zero
     everywhere: no text is read by it, and a context that names it is refused.
     """
-    size = getattr(_text_config(llm), "vocab_size", None)
+    size = getattr(text_config(llm), "vocab_size", None)
     return size if isinstance(size, int) and not isinstance(size, bool) else None
 
 

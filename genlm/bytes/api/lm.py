@@ -5,19 +5,18 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 from genlm.bytes.api.async_lm import AsyncByteLM
 from genlm.bytes.api.ensembles import Ensembles
 from genlm.bytes.api.loop import run
+from genlm.bytes.api.sync_results import NextBytes, SyncStream
 from genlm.bytes.byte_lm import BeamParams
 from genlm.bytes.options import GenerationOptions, spelled_out
 
 if TYPE_CHECKING:
     import torch
 
-    from genlm.bytes.api.sync_results import NextBytes, SyncStream
     from genlm.bytes.ensemble import Operation
 
 __all__ = ["ByteLM"]
@@ -46,15 +45,7 @@ class ByteLM(Ensembles):
     notebooks whose own loop is running, from several threads at once, and from R through reticulate.
     Ctrl-C cancels what a call has begun.
 
-    Args:
-        llm: a `genlm.backend` `AsyncLM`, or anything with its interface.
-        params: settings of the beam; None means `BeamParams()`.
-        eos: spellings of the tokens that end a sequence. None takes those of `params`, or, where it has
-            none, the model's own; an empty list means that nothing does.
-        trie_opts: see `ByteBeamState.initial`.
-        engine: see `ByteBeamState.initial`.
-        lora_name: see `ByteBeamState.initial`.
-        max_context_length: see `ByteBeamState.initial`.
+    Its arguments are those of `AsyncByteLM`.
 
     Examples:
         with ByteLM.from_pretrained() as lm:
@@ -144,8 +135,6 @@ class ByteLM(Ensembles):
             context: as for `complete`.
             method: how the context is read; see `ByteBeamState.prefill`.
         """
-        from genlm.bytes.api.sync_results import NextBytes
-
         return NextBytes(run(self.asynchronous.next(context, method=method)))
 
     @spelled_out
@@ -159,8 +148,6 @@ class ByteLM(Ensembles):
         Returns:
             An iterator; its `completion` holds the whole when it has ended.
         """
-        from genlm.bytes.api.sync_results import SyncStream
-
         return SyncStream(self.asynchronous.stream(prompt, **options))
 
     # -- scoring --------------------------------------------------------------------------------------
@@ -177,9 +164,7 @@ class ByteLM(Ensembles):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __repr__(self) -> str:

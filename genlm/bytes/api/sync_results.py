@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from genlm.bytes.api.loop import run
 from genlm.bytes.generate.completion import Chunk, Completion
@@ -18,35 +17,21 @@ __all__ = ["NextBytes", "SyncStream"]
 class NextBytes(LazyByteProbs):
     """Natural log-probabilities of the next byte, of the end, and on demand of the next character.
 
-    Args:
-        later: the same, whose `chars` is a coroutine.
+    Attributes:
+        beam: the beam after the context.
     """
 
     def __init__(self, later: AsyncNextBytes) -> None:
         super().__init__(later.ps, later.log_space, units=later.units)
-        self._later = later
-
-    @property
-    def beam(self) -> Any:
-        """The beam after the context."""
-        return self._later.beam
+        self.beam, self._later = later.beam, later
 
     def chars(self, top: int | None = 20) -> Chart:
-        """Natural log-probabilities of the next whole character, likeliest first; `"EOS"` is the end.
-
-        Args:
-            top: how many; None for all. Characters of several bytes cost a step of the beam for each of
-                their beginnings that is looked at.
-        """
+        """Natural log-probabilities of the next whole character; see `AsyncNextBytes.chars`."""
         return run(self._later.chars(top))
 
 
 class SyncStream:
-    """One completion as it comes: an iterator of `Chunk`s. Closing it, or leaving its `with`, stops the work.
-
-    Args:
-        stream: the stream.
-    """
+    """One completion as it comes, in `Chunk`s. Closing it, or leaving its `with`, stops the work."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -76,7 +61,5 @@ class SyncStream:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()

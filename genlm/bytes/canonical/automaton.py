@@ -38,11 +38,7 @@ class ByteRules(ABC):
 
 
 class Automaton:
-    """The states of some rules, numbered as they are met.
-
-    Args:
-        rules: the rules.
-    """
+    """The states of some rules, numbered as they are met."""
 
     def __init__(self, rules: ByteRules) -> None:
         self._rules = rules

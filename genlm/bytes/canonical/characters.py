@@ -28,10 +28,7 @@ _EVERY = [*range(0xD800), *range(0xE000, _ASKED), _NO_PLANE, *range(0xE_0000, 0x
 
 
 class Characters:
-    """The classes of all characters under some sets.
-
-    Args:
-        sets: expressions for one character.
+    """The classes of all characters under some sets, each an expression for one character.
 
     Attributes:
         member: whether each set has the characters of each class; `member[set][class]`.

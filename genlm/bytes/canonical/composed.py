@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from genlm.bytes.canonical.automaton import Automaton, ByteRules
 from genlm.bytes.canonical.cutter import Gap
-from genlm.bytes.canonical.utf8 import begins_character, character
+from genlm.bytes.util import utf8
 
 __all__ = ["Composed", "composed"]
 
@@ -70,9 +70,10 @@ def _readings(partial: bytes) -> list[tuple[str, bool, _Run | None]]:
 
 
 def _reading(spelled: bytes) -> tuple[str, bool, _Run | None]:
-    c = character(spelled)
-    if c is None:
-        return "", False, _Run("", spelled) if begins_character(spelled) else None
+    at = utf8.advance(utf8.START, spelled)
+    if at != utf8.START:
+        return "", False, _Run("", spelled) if at != utf8.BROKEN else None
+    c = spelled.decode()
     firsts, seconds = _halves()
     if unicodedata.combining(c) or c in seconds:
         return c, True, None

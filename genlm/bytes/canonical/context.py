@@ -1,4 +1,4 @@
-"""What a candidate of a beam carries along: the rules, and the state they are in after its tokens."""
+"""What a hypothesis of a beam carries along: the rules, and the state they are in after its tokens."""
 
 from __future__ import annotations
 
@@ -18,12 +18,7 @@ __all__ = ["CanonicalContext"]
 
 
 class CanonicalContext(NamedTuple):
-    """An open sequence of tokens. A value.
-
-    Attributes:
-        rules: which tokens may follow which.
-        state: the state after the tokens read so far.
-    """
+    """An open sequence of tokens. A value."""
 
     rules: CanonicalRules
     state: CanonicalState
@@ -33,8 +28,6 @@ class CanonicalContext(NamedTuple):
         """Where a beam starts.
 
         Args:
-            llm: the model.
-            trie: the trie of its vocabulary.
             initial_context: the token ids that precede the text; None for a text's own beginning.
 
         Raises:
@@ -64,7 +57,7 @@ class CanonicalContext(NamedTuple):
     def reads(self, trie: TokenByteTrie, symbols: Sequence[int | bytes]) -> bool:
         """Whether some tokens that may come next, one after another, spell a text beginning with `symbols`.
 
-        This needs no model: a candidate for which it is false has probability zero.
+        This needs no model: a hypothesis for which it is false has probability zero.
         """
         if not symbols:
             return True
@@ -99,9 +92,5 @@ class CanonicalContext(NamedTuple):
 
     def after_all(self, token_ids: Iterable[int]) -> Self | None:
         """The context with some more tokens, or None if they are not open."""
-        context: Self | None = self
-        for token_id in token_ids:
-            if context is None:
-                break
-            context = context.after(token_id)
-        return context
+        state = self.rules.read(token_ids, self.state)
+        return None if state is None else self._replace(state=state)

@@ -112,11 +112,7 @@ class Cutter:
         return not self._advance(chain[0].attempts, c)[0]
 
     def check_decides_at_once(self) -> None:
-        """Raise an error if whether there is a cut ever depends on characters to come.
-
-        Raises:
-            UnsupportedModelError: it does.
-        """
+        """Raise an error if whether there is a cut ever depends on characters to come."""
         known, left = {self.start}, [self.start]
         while left:
             chain = left.pop()

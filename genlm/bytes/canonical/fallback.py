@@ -14,7 +14,7 @@ from collections.abc import Hashable, Iterable, Sequence
 
 from genlm.bytes.canonical.automaton import ByteRules
 from genlm.bytes.canonical.cutter import Gap
-from genlm.bytes.canonical.utf8 import begins_character, character
+from genlm.bytes.util import utf8
 
 __all__ = ["MARKED", "PIECE", "PiecesAndBytes"]
 
@@ -46,9 +46,10 @@ class PiecesAndBytes(ByteRules):
             after[PIECE] = after[MARKED] = b""
         for b in range(0xFE):
             spelled = state + bytes([b])
-            if (c := character(spelled)) is not None:
-                after[b] = None if c in self._pieces else b""
-            elif begins_character(spelled):
+            at = utf8.advance(utf8.START, spelled)
+            if at == utf8.START:
+                after[b] = None if spelled.decode() in self._pieces else b""
+            elif at != utf8.BROKEN:
                 after[b] = spelled
         return after
 

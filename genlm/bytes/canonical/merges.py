@@ -99,7 +99,6 @@ class MergeTable:
     Args:
         symbols: the initial symbols of each token; empty for what merging never makes.
         own: the symbol that each token is; -1 for what merging never makes.
-        merges: the merges.
 
     Attributes:
         reachable: which tokens merging leaves whole when it is given their own symbols; no other token
@@ -146,11 +145,7 @@ class MergeTable:
         self._merges = {x: np.array(rows, np.int64).T for x, rows in grouped.items()}
 
     def follow(self, token: int) -> Bool[np.ndarray, " tokens"]:
-        """The tokens `r` such that merging `token` and `r` together leaves both as they are.
-
-        Args:
-            token: a reachable token.
-        """
+        """The tokens `r` such that merging a reachable `token` and `r` together leaves both as they are."""
         change = np.zeros(len(self._spine_key) + 1, np.int32)
         for x, made, used in self._right[token]:
             rows = self._merges.get(x)

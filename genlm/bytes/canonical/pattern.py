@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from itertools import accumulate, chain
 from typing import NamedTuple
 
 from genlm.bytes.errors import UnsupportedModelError
@@ -34,7 +35,7 @@ class Char(NamedTuple):
 
 
 class Split(NamedTuple):
-    """Try each address, the preferred one first."""
+    """Try each address, the preferred one first. While programs are put together these are distances."""
 
     to: tuple[int, ...]
 
@@ -48,70 +49,31 @@ class Look(NamedTuple):
 
 MATCH = "match"
 Step = Char | Split | Look | str
-_Tree = tuple[object, ...]
+_Steps = list[Step]
 
 
-class Pattern:
-    """A compiled expression.
+class Pattern(NamedTuple):
+    """A compiled expression: `sets` are expressions for one character each."""
 
-    Attributes:
-        sets: the sets of characters it tells apart, as expressions for one character.
-        program: its steps.
-    """
+    source: str
+    sets: tuple[str, ...]
+    program: tuple[Step, ...]
 
-    def __init__(self, source: str, tree: _Tree, sets: list[str]) -> None:
-        self.source = source
-        self.sets = tuple(sets)
-        self.program: list[Step] = []
-        self._emit(tree)
-        self.program.append(MATCH)
 
-    def _emit(self, tree: _Tree) -> None:
-        kind, *rest = tree
-        program = self.program
-        if kind == "set":
-            program.append(Char(rest[0]))  # type: ignore[arg-type]
-        elif kind == "look":
-            program.append(Look(rest[0], rest[1]))  # type: ignore[arg-type]
-        elif kind == "seq":
-            for part in rest:
-                self._emit(part)  # type: ignore[arg-type]
-        elif kind == "alt":
-            self._alternatives(rest)  # type: ignore[arg-type]
-        else:
-            self._repeat(*rest)  # type: ignore[arg-type]
+def _any_of(parts: list[_Steps]) -> _Steps:
+    ends = list(accumulate(len(part) + 1 for part in parts))  # where the jump behind each part stands
+    steps: _Steps = [Split((1, *(end + 1 for end in ends[:-1])))]
+    for part, end in zip(parts, ends, strict=True):
+        steps += [*part, Split((ends[-1] + 1 - end,))]
+    return steps
 
-    def _alternatives(self, parts: list[_Tree]) -> None:
-        program = self.program
-        at, jumps, starts = len(program), [], []
-        program.append(MATCH)  # overwritten below, when the addresses are known
-        for part in parts:
-            starts.append(len(program))
-            self._emit(part)
-            jumps.append(len(program))
-            program.append(MATCH)
-        program[at] = Split(tuple(starts))
-        for jump in jumps:
-            program[jump] = Split((len(program),))
 
-    def _repeat(self, tree: _Tree, least: int, most: int | None, lazy: bool) -> None:
-        program = self.program
-        for _ in range(least):
-            self._emit(tree)
-        if most is None:
-            at = len(program)
-            program.append(MATCH)
-            self._emit(tree)
-            program.append(Split((at,)))
-            program[at] = _choice(at + 1, len(program), lazy)
-            return
-        holes = []
-        for _ in range(most - least):
-            holes.append(len(program))
-            program.append(MATCH)
-            self._emit(tree)
-        for at in holes:
-            program[at] = _choice(at + 1, len(program), lazy)
+def _repeated(part: _Steps, least: int, most: int | None, lazy: bool) -> _Steps:
+    length = len(part) + 1
+    if most is None:
+        return [*part * least, _choice(1, length + 1, lazy), *part, Split((-length,))]
+    more = [[_choice(1, left * length, lazy), *part] for left in range(most - least, 0, -1)]
+    return [*part * least, *chain.from_iterable(more)]
 
 
 def _choice(inside: int, outside: int, lazy: bool) -> Split:
@@ -120,11 +82,7 @@ def _choice(inside: int, outside: int, lazy: bool) -> Split:
 
 @cache
 def parse(source: str) -> Pattern:
-    """Compile an expression.
-
-    Raises:
-        UnsupportedModelError: it uses syntax that is not understood.
-    """
+    """Compile an expression."""
     return _Parser(source).parse()
 
 
@@ -143,10 +101,14 @@ class _Parser:
         self.fold = False
 
     def parse(self) -> Pattern:
-        tree = self.alternatives()
+        steps = self.alternatives()
         if self.at != len(self.source):
             raise self.refused()
-        return Pattern(self.source, tree, self.sets)
+        program = (
+            Split(tuple(at + distance for distance in step.to)) if isinstance(step, Split) else step
+            for at, step in enumerate(steps)
+        )
+        return Pattern(self.source, tuple(self.sets), (*program, MATCH))
 
     def refused(self) -> UnsupportedModelError:
         return UnsupportedModelError(
@@ -159,45 +121,45 @@ class _Parser:
         self.at += len(text) * found
         return found
 
-    def alternatives(self) -> _Tree:
+    def alternatives(self) -> _Steps:
         parts = [self.sequence()]
         while self.takes("|"):
             parts.append(self.sequence())
-        return parts[0] if len(parts) == 1 else ("alt", *parts)
+        return parts[0] if len(parts) == 1 else _any_of(parts)
 
-    def sequence(self) -> _Tree:
-        parts = []
+    def sequence(self) -> _Steps:
+        steps: _Steps = []
         while self.at < len(self.source) and self.source[self.at] not in "|)":
-            parts.append(self.quantified(self.atom()))
-        return ("seq", *parts)
+            steps += self.quantified(self.atom())
+        return steps
 
-    def atom(self) -> _Tree:
+    def atom(self) -> _Steps:
         if look := _LOOK.match(self.source, self.at):
             self.at = look.end()
-            return ("look", self.number(look[2]), look[1] == "!")
+            if _COUNT.match(self.source, self.at):
+                raise self.refused()
+            return [Look(self.number(look[2]), look[1] == "!")]
         before = self.fold
         for opening in ("(?i:", "(?:", "("):
             if self.takes(opening):
                 if self.source.startswith("?", self.at):
                     raise self.refused()
                 self.fold |= opening == "(?i:"
-                tree = self.alternatives()
+                steps = self.alternatives()
                 self.fold = before
                 if not self.takes(")"):
                     raise self.refused()
-                return tree
+                return steps
         found = _SET.match(self.source, self.at)
         if not found or "&&" in found[0]:
             raise self.refused()
         self.at = found.end()
-        return ("set", self.number(found[0]))
+        return [Char(self.number(found[0]))]
 
-    def quantified(self, tree: _Tree) -> _Tree:
+    def quantified(self, steps: _Steps) -> _Steps:
         count = _COUNT.match(self.source, self.at)
         if not count:
-            return tree
-        if tree[0] == "look":
-            raise self.refused()
+            return steps
         self.at = count.end()
         least, most = {"?": (0, 1), "*": (0, None), "+": (1, None)}.get(count[0], (0, 0))
         if count[0].startswith("{"):
@@ -206,7 +168,7 @@ class _Parser:
         lazy = self.takes("?")
         if self.source[self.at : self.at + 1] in {"+", "*", "?", "{"}:
             raise self.refused()
-        return ("repeat", tree, least, most, lazy)
+        return _repeated(steps, least, most, lazy)
 
     def number(self, text: str) -> int:
         text = f"(?i:{text})" if self.fold else text

@@ -16,11 +16,7 @@ __all__ = ["PreTokens", "pre_tokens"]
 
 @lru_cache(16)
 def pre_tokens(patterns: tuple[str, ...]) -> Automaton:
-    """The automaton of some expressions, the first one outermost; kept, since many tokenizers share theirs.
-
-    Raises:
-        UnsupportedModelError: an expression that cannot be followed.
-    """
+    """The automaton of some expressions, the first one outermost; kept, since tokenizers share theirs."""
     parsed = [parse(pattern) for pattern in patterns]
     sets = list(dict.fromkeys(s for p in parsed for s in p.sets))
     classes = characters(tuple(sets))
@@ -44,9 +40,6 @@ class PreTokens(ByteRules):
     Args:
         cutters: the pre-tokenizers, the first one outermost.
         characters: the classes they share.
-
-    Raises:
-        UnsupportedModelError: one that is not the last looks ahead.
     """
 
     def __init__(self, cutters: Sequence[Cutter], characters: Characters) -> None:

@@ -68,11 +68,7 @@ def refuse(reason: str) -> NoReturn:
 
 
 def describe(llm: Any) -> Json:
-    """The model's tokenizer as the description it is stored as.
-
-    Raises:
-        UnsupportedModelError: it is not a tokenizer of the `tokenizers` library.
-    """
+    """The model's tokenizer as the description it is stored as."""
     tokenizer = getattr(llm, "tokenizer", None)
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
     to_str = getattr(backend, "to_str", None)
@@ -86,16 +82,7 @@ def describe(llm: Any) -> Json:
 
 
 def read_tokenizer(tokenizer: Json, ids: Sequence[int], spellings: Sequence[bytes]) -> Reading:
-    """Take a tokenizer apart.
-
-    Args:
-        tokenizer: its description.
-        ids: the token ids of the vocabulary.
-        spellings: their byte strings.
-
-    Raises:
-        UnsupportedModelError: it does something that is not understood.
-    """
+    """Take a tokenizer apart."""
     model = tokenizer["model"]
     _check_model(model)
     added = _added(tokenizer, ids, spellings)
@@ -168,12 +155,14 @@ def _byte_level(
     merges: Merges,
     added: dict[int, bytes],
 ) -> Reading:
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
     normalizers = _flat(tokenizer.get("normalizer"), "normalizers")
     if any(step["type"] != "NFC" for step in normalizers):
         refuse(f"its tokenizer normalizes text ({_kinds(tokenizer['normalizer'])}), which changes it")
     patterns = _patterns(tokenizer.get("pre_tokenizer"))
     vocab = tokenizer["model"]["vocab"]
-    letters = _byte_letters()
+    letters = bytes_to_unicode()
     symbols = []
     for text, spelling in zip(texts, spellings, strict=True):
         if text is not None and text != "".join(letters[b] for b in spelling):
@@ -198,13 +187,6 @@ def _check_whole_words(
             except UnicodeDecodeError:
                 continue
             refuse(f"its tokenizer takes whole words that merging does not make, such as {spelling!r}")
-
-
-def _byte_letters() -> list[str]:
-    """The character that stands for each byte in byte-level vocabularies: itself if it is printable."""
-    shown = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    hidden = iter(range(0x100, 0x200))
-    return [chr(b) if b in shown else chr(next(hidden)) for b in range(256)]
 
 
 def _patterns(pre_tokenizer: Json | None) -> list[str]:
@@ -289,11 +271,7 @@ def _sentencepiece(
 
 
 def _marking(tokenizer: Json) -> tuple[bool, bool]:
-    """Whether a text begins with a mark, and whether one after an added token does.
-
-    Raises:
-        UnsupportedModelError: text is changed in another way.
-    """
+    """Whether a text begins with a mark, and whether one after an added token does."""
     before, replaces = False, False
     for step in _flat(tokenizer.get("normalizer"), "normalizers"):
         if step["type"] == "Prepend" and step["prepend"] == _MARK:

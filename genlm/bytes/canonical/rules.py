@@ -22,7 +22,7 @@ case: if every way to go on needs bytes that the vocabulary cannot spell next to
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -72,7 +72,6 @@ def canonical_rules(llm: Any, trie: TokenByteTrie) -> CanonicalRules:
 
     Args:
         llm: the model; its `tokenizer` must be one of the `tokenizers` library, or wrap one.
-        trie: the trie of its vocabulary.
 
     Raises:
         UnsupportedModelError: what the tokenizer does cannot be followed; the message says why.
@@ -175,9 +174,9 @@ class CanonicalRules:
         )
         return None if DEAD in (cuts, *texts) else CanonicalState(place, cuts, texts)
 
-    def read(self, token_ids: Sequence[int]) -> CanonicalState | None:
-        """The state after some tokens from the start, or None if they are not open."""
-        state: CanonicalState | None = self.start
+    def read(self, token_ids: Iterable[int], state: CanonicalState | None = None) -> CanonicalState | None:
+        """The state after some tokens, from the start or another state, or None if they are not open."""
+        state = self.start if state is None else state
         for token_id in token_ids:
             if state is None:
                 return None
@@ -197,10 +196,7 @@ class CanonicalRules:
         )
         if state is not None or last == _NONE:
             return state
-        state = self._later
-        for token_id in token_ids[last + 1 :]:
-            state = None if state is None else self.after(state, token_id)
-        return state
+        return self.read(token_ids[last + 1 :], self._later)
 
     def complete(self, state: CanonicalState) -> bool:
         """Whether the tokens read are canonical as they stand, if the text ends here."""

@@ -36,12 +36,8 @@ class Scanner:
     """The rows of a vocabulary.
 
     Args:
-        automaton: the rules.
         spellings: the vocabulary. Empty tokens are dead.
         gaps: whether the rules care about the gap before a token.
-
-    Attributes:
-        automaton: the rules.
     """
 
     def __init__(self, automaton: Automaton, spellings: Sequence[bytes], gaps: bool = True) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from genlm.bytes.cli.complete import play, summary
 from genlm.bytes.cli.output import complain, completion_json, on_terminal, write_json
-from genlm.bytes.cli.sampling import Sampling
+from genlm.bytes.cli.sampling import Sampling, Streaming
 from genlm.bytes.cli.shared import Shared
 from genlm.bytes.cli.source import TextInput, argument_text, as_text
 from genlm.bytes.errors import GenlmBytesError
@@ -33,10 +33,7 @@ def chat(
     begin: Annotated[
         str, typer.Option(help="How the answer begins; it may stop inside a word.", show_default=False)
     ] = "",
-    stream: Annotated[
-        bool | None,
-        typer.Option("--stream/--no-stream", help="Write text as it comes: the default, except for --json."),
-    ] = None,
+    stream: Streaming = None,
 ) -> None:
     """Talk with a model that has a chat template.
 

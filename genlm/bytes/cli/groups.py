@@ -28,9 +28,6 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """The command with each dataclass among its parameters replaced by that class's fields.
 
     Arguments and options appear in the order of the parameters.
-
-    Raises:
-        ValueError: two parameters would have the same name.
     """
     groups: dict[str, Any] = {}
     parameters: list[inspect.Parameter] = []

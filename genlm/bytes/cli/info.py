@@ -67,8 +67,8 @@ def _table(name: str, facts: ModelFacts) -> Table:
         ("context", "not said" if facts.context_length is None else f"{facts.context_length:,} tokens"),
         ("tokenizer", f"{facts.family} ({facts.tokenizer})"),
         ("vocabulary", f"{facts.tokens:,} tokens{logits}; the longest spells {facts.longest} bytes"),
-        ("bytes without a token", _some(len(facts.without_token), map(_hex, facts.without_token))),
-        ("bytes in no token", _some(len(facts.absent), map(_hex, facts.absent))),
+        ("bytes without a token", _some(len(facts.without_token), map("{:02x}".format, facts.without_token))),
+        ("bytes in no token", _some(len(facts.absent), map("{:02x}".format, facts.absent))),
         ("duplicate spellings", _some(len(facts.duplicates), duplicates)),
         ("tokens that spell nothing", _some(len(facts.empty), map(str, facts.empty))),
         ("special tokens", _some(len(facts.special), special)),
@@ -86,7 +86,3 @@ def _some(number: int, entries: Iterable[str]) -> str:
         return "none"
     shown = [entry for entry, _ in zip(entries, range(MOST), strict=False)]
     return f"{number}: {', '.join(shown)}{' …' if number > MOST else ''}"
-
-
-def _hex(byte: int) -> str:
-    return f"{byte:02x}"

@@ -44,7 +44,7 @@ def next_byte(
     prompt = text.read()
     with shared.model() as lm:
         with shared.working(f"Reading {len(prompt):,} bytes"):
-            rows = likeliest(lm, prompt, top, chars, method)
+            rows = following(lm, prompt, top, chars, method)
         if shared.as_json:
             kind = "characters" if chars else "bytes"
             write_json({"prompt": bytes_json(prompt), "unit": kind, "next": [_json(row) for row in rows]})
@@ -52,16 +52,16 @@ def next_byte(
             Console().print(_table(rows, "character" if chars else "byte"))
 
 
-def likeliest(
+def following(
     lm: ByteLM, prompt: bytes, top: int, chars: bool, method: Method
 ) -> list[tuple[bytes | None, float]]:
     """What may come next with its natural log-probability, the likeliest first; None is the end."""
-    following = lm.next(prompt, method=method)
-    if chars:
-        return [(None if c == "EOS" else c.encode(), log) for c, log in following.chars(top).items()]
-    logs: list[tuple[bytes | None, float]] = [(bytes([b]), following[b]) for b in range(256)]
-    logs.append((None, following[257]))
-    return sorted((row for row in logs if row[1] > -math.inf), key=lambda row: -row[1])[:top]
+    from genlm.bytes.viz import likeliest
+
+    found = lm.next(prompt, method=method)
+    if not chars:
+        return likeliest(found, top)
+    return [(None if c == "EOS" else c.encode(), log) for c, log in found.chars(top).items()]
 
 
 def _json(row: tuple[bytes | None, float]) -> dict[str, Any]:

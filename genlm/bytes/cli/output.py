@@ -40,12 +40,7 @@ def complain(message: str) -> None:
 
 
 def write(text: str, exact: bytes) -> None:
-    """A piece of a model's text, at once.
-
-    Args:
-        text: what a terminal gets, its control characters escaped.
-        exact: what a pipe or a file gets.
-    """
+    """A piece of a model's text, at once: escaped on a terminal; into a pipe or a file its exact bytes."""
     if on_terminal():
         sys.stdout.write(safe_text(text))
     else:

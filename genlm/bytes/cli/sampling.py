@@ -10,7 +10,7 @@ import typer
 from genlm.bytes.cli.source import argument_bytes
 from genlm.bytes.options import GenerationOptions, Options, first_sentence
 
-__all__ = ["Sampling"]
+__all__ = ["Sampling", "Streaming"]
 
 OWN = ("token_healing", "valid_utf8", "mask", "echo", "suffix", "fim")
 """What commands have in a form of their own, or not at all."""
@@ -27,6 +27,11 @@ def _option(name: str) -> Any:
     help = f"{help[:1].upper()}{help[1:]}."
     return Annotated[_kinds[name], typer.Option(*LETTERS.get(name, ()), help=help)]
 
+
+Streaming = Annotated[
+    bool | None,
+    typer.Option("--stream/--no-stream", help="Write text as it comes: the default, except for --json."),
+]
 
 _Fields: Any = make_dataclass(
     "_Fields", [(name, _option(name), _defaults[name]) for name in _kinds if name not in OWN], frozen=True

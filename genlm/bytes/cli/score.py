@@ -6,11 +6,10 @@ import math
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -31,13 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["score"]
 
 
-class Impossible(StrEnum):
-    """What to do where the model cannot write a byte."""
-
-    error = "error"
-    inf = "inf"
-
-
 def score(
     texts: Texts,
     parts: Parts,
@@ -48,9 +40,8 @@ def score(
     bits: Annotated[bool, typer.Option("--bits", help="Surprisals to base 2, not in nats.")] = False,
     base: Annotated[float | None, typer.Option(help="Surprisals to this base.", show_default=False)] = None,
     on_impossible: Annotated[
-        Impossible,
-        typer.Option(help="What a byte that the model cannot write is."),
-    ] = Impossible.error,
+        Literal["error", "inf"], typer.Option(help="What a byte that the model cannot write is.")
+    ] = "error",
     window: Annotated[
         int | None,
         typer.Option(help="Tokens seen of a long text; all that the model reads if not given."),
@@ -96,7 +87,7 @@ def score(
             shared.params()
             options = parts.options()
             before = argument_bytes(context)
-            scoring = Scoring(before, end, chosen, options, str(on_impossible), window, overlap)
+            scoring = Scoring(before, end, chosen, options, on_impossible, window, overlap)
             given = parts.table()
             if given is not None:
                 for source in sources:
@@ -156,13 +147,18 @@ def _run(
 
     chosen = scoring.base
     pace = Pace(sources, shared.remarks and (files is not None or not on_terminal()))
-    scored = where.scorer(shared, scoring, pace.start)(records)
+    scored = where.score(records, shared, scoring, pace.start)
     with closing(scored), closing(pace.follow(scored)) as followed:
         if files is None:
             totals = show(followed, asked, shared.as_json)
         else:
-            with _interruptible(files):
+            try:
                 totals = write(followed, files)
+            except KeyboardInterrupt:
+                if files.keep:
+                    done = f"{files.totals.texts:,} texts"
+                    complain(f"stopped after {done}; the same command goes on from there.")
+                raise
     if shared.as_json:
         write_json(totals.document(chosen, pace.rate))
     else:
@@ -211,13 +207,8 @@ def _settings(shared: Shared, scoring: Scoring, asked: Asked) -> dict[str, Any]:
         "K": params.K,
         "threshold": params.prune_threshold,
         "tolerance": params.tolerance,
+        **asdict(scoring),
         "context": repr(scoring.context),
-        "end": scoring.end,
-        "base": scoring.base,
-        "regions": None if scoring.regions is None else asdict(scoring.regions),
-        "on_impossible": scoring.on_impossible,
-        "window": scoring.window,
-        "overlap": scoring.overlap,
         "rows": str(asked.unit),
         "columns": list(asked.fields),
         "figures": list(asked.figures),
@@ -235,15 +226,3 @@ def _files(
         outputs.append(Html(html, asked))
     # A page alone is made anew each time.
     return Files(outputs, settings, overwrite, keep=out is not None) if outputs else None
-
-
-@contextmanager
-def _interruptible(files: Files) -> Iterator[None]:
-    """Ctrl-C leaves files that can be gone on with, and says so."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if files.keep:
-            said = f"stopped after {files.totals.texts:,} texts; the same command goes on from there."
-            complain(said)
-        raise

@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -30,12 +31,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Shared"]
 
-PANEL = "Model, beam, output"
 EMBEDDED = "the embedded SmolLM2-135M-Instruct"
 
 
-def _option(*names: str, help: str) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=PANEL)
+_option = partial(typer.Option, rich_help_panel="Model, beam, output")
 
 
 @dataclass(frozen=True)
@@ -46,14 +45,14 @@ class Shared:
         str | None,
         _option("--model", "-m", help=f"A model folder or hub name; {EMBEDDED} if not given."),
     ] = None
-    K: Annotated[int | None, _option("--K", help="The most candidates that the beam keeps.")] = None
+    K: Annotated[int | None, _option("--K", help="The most hypotheses that the beam keeps.")] = None
     threshold: Annotated[
         float | None,
-        _option("--threshold", help="Drop candidates below this share of the beam; needs --K."),
+        _option("--threshold", help="Drop hypotheses below this share of the beam; needs --K."),
     ] = None
     tolerance: Annotated[
         float | None,
-        _option("--tolerance", help="Candidates below this share wait; 0.0005 if none of these is given."),
+        _option("--tolerance", help="Hypotheses below this share wait; 0.0005 if none of these is given."),
     ] = None
     device: Annotated[
         str | None, _option("--device", help="cpu, cuda, cuda:1, mps, auto; CUDA if there is any.")
@@ -79,9 +78,6 @@ class Shared:
 
         Args:
             default: those of the command, where no option says anything about them.
-
-        Raises:
-            ValueError: a value out of range, or options that exclude each other.
         """
         from genlm.bytes import BeamParams
 
@@ -91,11 +87,7 @@ class Shared:
 
     @contextmanager
     def model(self, default: BeamParams | None = None) -> Iterator[ByteLM]:
-        """The model, loaded, and let go at the end.
-
-        Args:
-            default: see `params`.
-        """
+        """The model, loaded, and let go at the end."""
         with self.working("Starting"):
             from genlm.bytes import ByteLM
             from genlm.bytes.models import load_model

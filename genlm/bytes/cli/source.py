@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -15,8 +16,9 @@ from typing import Annotated
 import typer
 
 from genlm.bytes.errors import bad_value
+from genlm.bytes.resumable import saying
 
-__all__ = ["TextInput", "argument_bytes", "argument_text", "as_text"]
+__all__ = ["TextInput", "argument_bytes", "argument_text", "as_text", "reading"]
 
 
 @dataclass(frozen=True)
@@ -39,16 +41,12 @@ class TextInput:
         return self.text is not None or self.file is not None
 
     def read(self) -> bytes:
-        """The text.
-
-        Raises:
-            typer.BadParameter: no text, or two.
-            ValueError: a file that cannot be read.
-        """
+        """The text."""
         if self.text is not None and self.file is not None:
             raise typer.BadParameter("give a text or --file, not both", param_hint="TEXT")
         if self.file is not None:
-            text = _read_file(self.file)
+            with reading(self.file):
+                text = self.file.read_bytes()
         elif self.text == "-":
             text = sys.stdin.buffer.read()
         elif self.text is not None:
@@ -58,11 +56,7 @@ class TextInput:
         return text.removesuffix(b"\n").removesuffix(b"\r") if self.chomp else text
 
     def read_text(self) -> str:
-        """The text, where only text will do.
-
-        Raises:
-            ValueError: it is no UTF-8; and as for `read`.
-        """
+        """The text, where only text will do."""
         return as_text("text", self.read())
 
 
@@ -84,9 +78,6 @@ def as_text(name: str, text: bytes) -> str:
         raise bad_value(name, text, f"must be UTF-8, and is not at offset {error.start}") from None
 
 
-def _read_file(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        why = error.strerror or type(error).__name__
-        raise bad_value("file", str(path), f"cannot be read: {why}") from None
+def reading(path: Path) -> AbstractContextManager[None]:
+    """What the system says of a file that cannot be read, as an error of ours."""
+    return saying("cannot be read", lambda rule, _: bad_value("file", str(path), rule))

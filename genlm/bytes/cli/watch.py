@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,7 +38,7 @@ def watch(
     context: Annotated[
         str, typer.Option(help="Text that is read before, and not shown byte by byte.", show_default=False)
     ] = "",
-    most: Annotated[int, typer.Option(min=1, help="How many candidates to show.")] = 10,
+    most: Annotated[int, typer.Option(min=1, help="How many hypotheses to show.")] = 10,
     top: Annotated[int, typer.Option(min=0, help="How many next bytes to show.")] = 5,
     html: Annotated[
         Path | None, typer.Option(help="Write a page that needs nothing else, instead of showing anything.")
@@ -50,9 +51,9 @@ def watch(
         typer.Option("--step/--all", help="Step through with the keys: the default on a terminal."),
     ] = None,
 ) -> None:
-    """Watch the beam read a text: candidates, weights, what they share.
+    """Watch the beam read a text: hypotheses, weights, what they share.
 
-    Each candidate is a way to cut the text into tokens. A bar stands
+    Each hypothesis is a way to cut the text into tokens. A bar stands
     between tokens; the last, in green, is still open. With --json there is
     a line for each byte.
 
@@ -77,21 +78,14 @@ def watch(
         elif shared.as_json:
             for view in views:
                 write_json(_json(view))
-        elif on_terminal() and (step or step is None) and _keyboard():
+        elif on_terminal() and (step or step is None) and sys.stdin.isatty():
             browse(views, len(source) + 1, Console(), typer.getchar)
         else:
             _print_all(views, Console())
 
 
 def browse(views: Iterator[BeamView], number: int, console: Console, key: Callable[[], str]) -> None:
-    """Step through beams with the keys; the terminal is as before at the end, however it comes.
-
-    Args:
-        views: the beams, made as they are first looked at.
-        number: how many there are.
-        console: the terminal.
-        key: waits for a key.
-    """
+    """Step through beams with the keys; the terminal is as before at the end, however it comes."""
     seen: list[BeamView] = [next(views)]
     at = 0
     with Live(console=console, screen=True, auto_refresh=False) as live:
@@ -161,12 +155,6 @@ def _write_page(path: Path, views: list[BeamView], text: bytes, shared: Shared) 
     with saying("cannot be written", lambda rule, _: bad_value("html", str(path), rule)):
         write_whole(path, page.encode())
     shared.remark(f"{path}: {len(views)} beams, {len(page) / 1024:.0f} kB")
-
-
-def _keyboard() -> bool:
-    import sys
-
-    return sys.stdin.isatty()
 
 
 def _json(view: BeamView) -> dict[str, Any]:

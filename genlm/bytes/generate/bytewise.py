@@ -37,8 +37,6 @@ class ByteDecoder:
     Args:
         beam: the beam after the prompt, or anything with `logp_next`, `prune` and `<<` like it.
         prompt: the bytes it has read: an unfinished character there decides how the next byte may go on.
-        options: what was asked.
-        rng: this completion's own random numbers.
     """
 
     tokens: int | None = None

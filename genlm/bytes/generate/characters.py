@@ -22,8 +22,6 @@ async def next_characters(beam: Any, logp: LazyByteProbs, text: bytes, top: int 
     """Natural log-probabilities of the next character, likeliest first.
 
     Args:
-        beam: the beam.
-        logp: its next-byte distribution.
         text: the bytes it has read. A character that they leave unfinished is the next one.
         top: how many characters to find; None finds all of positive probability, at the price of a beam
             for each of their beginnings.

@@ -39,12 +39,7 @@ class Mask(Protocol):
 
 
 class Constraint:
-    """A mask after some bytes, of either kind. A value.
-
-    Args:
-        mask: the user's mask.
-        text: the new bytes so far; used for a callable.
-    """
+    """A mask after some bytes, of either kind. A value."""
 
     def __init__(self, mask: Any, text: bytes = b"") -> None:
         self._mask = mask

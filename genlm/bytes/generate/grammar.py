@@ -17,11 +17,12 @@ from typing import Any, Self
 import numpy as np
 from jaxtyping import Bool
 
-from genlm.bytes.errors import MissingDependencyError, bad_value
+from genlm.bytes.errors import bad_value, optional
 from genlm.bytes.util.symbols import EOS
 
 __all__ = ["Grammar", "json_schema", "lark", "regex"]
 
+PACKAGE = ("llguidance", "A mask from a grammar", "'genlm-bytes[grammar]'")
 _END = 256
 
 
@@ -94,7 +95,7 @@ def lark(grammar: str) -> Grammar:
 
 
 def _grammar(argument: str, given: Any, kind: str, *source: Any) -> Grammar:
-    kinds = _llguidance().LLMatcher
+    kinds = optional(*PACKAGE).LLMatcher
     try:
         matcher = kinds(_tokenizer(), getattr(kinds, f"grammar_from_{kind}")(*source), log_level=0)
         why = matcher.get_error()
@@ -103,16 +104,6 @@ def _grammar(argument: str, given: Any, kind: str, *source: Any) -> Grammar:
     if why:
         raise bad_value(argument, given, f"llguidance cannot use it ({' '.join(why.split())})")
     return Grammar(matcher)
-
-
-def _llguidance() -> Any:
-    try:
-        import llguidance
-    except ImportError:
-        raise MissingDependencyError(
-            'Masks from grammars need llguidance. Run: pip install "genlm-bytes[grammar]"'
-        ) from None
-    return llguidance
 
 
 class _Bytes:
@@ -129,5 +120,5 @@ class _Bytes:
 
 @cache
 def _tokenizer() -> Any:
-    llguidance = _llguidance()
+    llguidance = optional(*PACKAGE)
     return llguidance.LLTokenizer(llguidance.TokenizerWrapper(_Bytes()))

@@ -11,13 +11,7 @@ __all__ = ["AsyncNextBytes"]
 
 
 class AsyncNextBytes(LazyByteProbs):
-    """Natural log-probabilities of the next byte, of the end, and on demand of the next character.
-
-    Args:
-        logp: the distribution.
-        beam: the beam it belongs to.
-        text: the bytes that the beam has read.
-    """
+    """Natural log-probabilities of the next byte, of the end, and on demand of the next character."""
 
     def __init__(self, logp: LazyByteProbs, beam: Any, text: bytes) -> None:
         super().__init__(logp.ps, logp.log_space, units=logp.units)

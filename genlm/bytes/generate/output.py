@@ -18,8 +18,6 @@ class Output:
 
     Args:
         prompt: the bytes before; a character that they leave unfinished is given whole in `text`.
-        options: stop strings and limits.
-        stops: further stop strings, the prompt's own.
 
     Attributes:
         reason: why the completion has ended; None while it goes on.
@@ -41,12 +39,7 @@ class Output:
         self._decoder.decode(utf8.unfinished(prompt))
 
     def add(self, step: Step, tokens: int | None) -> Chunk | None:
-        """Take one step of a decoder; what can be shown now, if anything. The last chunk has a reason.
-
-        Args:
-            step: what the decoder gave.
-            tokens: how many tokens with new bytes the completion has now, if tokens are counted.
-        """
+        """Take one step of a decoder; what can be shown now, if anything. The last chunk has a reason."""
         since, self.tokens = len(self.text), tokens
         self.text += step.text
         if self._max_bytes is not None and len(self.text) >= self._max_bytes:

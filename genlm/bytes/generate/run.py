@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
 from genlm.bytes.byte_lm.context_limits import depth
 from genlm.bytes.errors import GenlmBytesError
-from genlm.bytes.generate.bytewise import ByteDecoder, Step
+from genlm.bytes.generate.bytewise import ByteDecoder
 from genlm.bytes.generate.completion import Chunk, Completion, Usage
 from genlm.bytes.generate.output import Output, to_text
 from genlm.bytes.generate.tokenwise import TokenDecoder
@@ -18,19 +18,6 @@ from genlm.bytes.options import Options
 from genlm.bytes.util.gather import gather
 
 __all__ = ["Read", "Stream", "complete", "completion_of"]
-
-
-@runtime_checkable
-class Decoder(Protocol):
-    """Gives new bytes, a step at a time."""
-
-    tokens: int | None
-
-    async def step(self) -> Step:
-        """Some new bytes, or the reason why there are none."""
-
-    async def logprob(self, length: int) -> float:
-        """Natural log-probability of the first `length` new bytes."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +61,8 @@ class Stream:
         read, options = self._read, self._options
         if not isinstance(read, Read):
             read = await read()
-        kind = ByteDecoder if options.by_byte else TokenDecoder
-        decoder: Decoder = kind(read.beam, read.text, options, self._rng)
+        kind: type[ByteDecoder | TokenDecoder] = ByteDecoder if options.by_byte else TokenDecoder
+        decoder = kind(read.beam, read.text, options, self._rng)
         output = Output(read.text, options, read.stops)
         while output.reason is None:
             chunk = output.add(await decoder.step(), decoder.tokens)
@@ -107,14 +94,7 @@ async def complete(read: Read, options: Options) -> list[Completion]:
 
 
 def completion_of(read: Read, options: Options, output: Output, logprob: float) -> Completion:
-    """What has come out, as it is given back.
-
-    Args:
-        read: the prompt.
-        options: what was asked.
-        output: the new bytes; complete.
-        logprob: their natural log-probability.
-    """
+    """What has come out, as it is given back."""
     assert output.reason is not None
     new = bytes(output.text)
     text = to_text(read.text, new)

@@ -42,13 +42,10 @@ class _State:
 
 
 class StopFinder:
-    """Finds the first stop string in a growing text.
+    """Finds the first stop string, none of which is empty, in a growing text.
 
     The first is the one that is complete first, byte by byte; of those complete at the same byte the
     longest. So the answer does not depend on how the text grows.
-
-    Args:
-        stops: the strings; none of them empty.
 
     Attributes:
         held: the length of the longest end of the text that a stop string may begin with.

@@ -17,15 +17,7 @@ _tables: weakref.WeakKeyDictionary[TokenByteTrie, TokenTable] = weakref.WeakKeyD
 
 
 class TokenTable:
-    """A vocabulary by token id.
-
-    Args:
-        trie: its trie.
-
-    Attributes:
-        spelling: token id to byte string.
-        ends: ids of the tokens that end a sequence.
-    """
+    """A vocabulary by token id."""
 
     def __init__(self, trie: TokenByteTrie) -> None:
         self._arrays = trie.arrays

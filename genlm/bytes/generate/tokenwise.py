@@ -1,11 +1,11 @@
 """Drawing tokens: one that covers the prompt's edge, then ordinary decoding.
 
-The prompt may stop inside a token. The beam says in which ways: each of its candidates has committed some
+The prompt may stop inside a token. The beam says in which ways: each of its hypotheses has committed some
 tokens and stands inside the next, whose first bytes are the last of the prompt. So the first draw is from
-all pairs of a candidate and a token that begins so, each by its probability: the candidate's committed
+all pairs of a hypothesis and a token that begins so, each by its probability: the hypothesis's committed
 tokens times the token after them. That settles one tokenization. From there on the model is at a boundary
 between tokens, and goes on as `transformers.generate` would, on the same engine and cache, one context a
-token. In the first draw a repetition penalty looks at each candidate's own tokens, and temperature and
+token. In the first draw a repetition penalty looks at each hypothesis's own tokens, and temperature and
 truncation act on the pairs; in the later ones on tokens.
 
 At temperature 1 and without truncation the bytes drawn have exactly the distribution that drawing them one
@@ -50,10 +50,7 @@ class TokenDecoder:
     """One completion, a token at a time.
 
     Args:
-        beam: the beam after the prompt.
         prompt: the bytes it has read: an unfinished character there decides how the next byte may go on.
-        options: what was asked.
-        rng: this completion's own random numbers.
 
     Attributes:
         tokens: how many tokens have given new bytes.
@@ -165,10 +162,10 @@ class Pairs:
     """All ways in which a token can cover the prompt's edge.
 
     Attributes:
-        states: the candidates.
+        states: the hypotheses.
         owner: which of them, `[pairs]`.
         tokens: the token's id, `[pairs]`.
-        logps: natural log-probability of the candidate's committed tokens and this one, `[pairs]`.
+        logps: natural log-probability of the hypothesis's committed tokens and this one, `[pairs]`.
         processed: the same, with the token's after the logits processors, `[pairs]`.
     """
 
@@ -180,11 +177,11 @@ class Pairs:
 
 
 async def edge_pairs(beam: ByteBeamState, steps: Sequence[LogitsProcessor] = ()) -> Pairs:
-    """Each candidate of a beam with each token that begins with the bytes it has read of it.
+    """Each hypothesis of a beam with each token that begins with the bytes it has read of it.
 
-    A token that would end the sequence is one of them where a candidate stands between tokens, or where
+    A token that would end the sequence is one of them where a hypothesis stands between tokens, or where
     its spelling was read in full as text. Tokens of probability zero are left out. Logits processors
-    (`steps`) act after each candidate's own tokens.
+    (`steps`) act after each hypothesis's own tokens.
     """
     states = [state for state in beam.states if not state.terminated]
     owner, tokens, logps, processed = [], [], [], []

@@ -26,10 +26,10 @@ from typing import Any, TypeVar
 
 from genlm.bytes.api import ByteLM
 from genlm.bytes.byte_lm.context_limits import longest_context
-from genlm.bytes.errors import ImpossibleByteError, InvalidValueError, MissingDependencyError, bad_value
+from genlm.bytes.errors import ImpossibleByteError, InvalidValueError, bad_value, check_names, optional
 from genlm.bytes.integrations.lm_eval_chat import Chats
 from genlm.bytes.integrations.lm_eval_context import Dropped, Shortener, say_above_one
-from genlm.bytes.integrations.lm_eval_model import check_beginning, check_known, context_limit, load
+from genlm.bytes.integrations.lm_eval_model import KNOWN, check_beginning, context_limit, load
 from genlm.bytes.integrations.lm_eval_options import generation_options
 from genlm.bytes.options import Options
 from genlm.bytes.prompt import Prompt, parse_context
@@ -60,7 +60,6 @@ class Answers:
     bytes above probability 1.
 
     Args:
-        lm: the model.
         window: see `ByteLM.score`.
         max_gen_toks: new tokens where a task says nothing.
         max_length: the most tokens of a context; None for what the model reads.
@@ -199,13 +198,9 @@ def model_class() -> Any:
     Raises:
         MissingDependencyError: the harness is not installed.
     """
-    try:
-        from lm_eval.api.model import LM
-    except ImportError as error:
-        message = 'the harness is not installed: pip install "genlm-bytes[lm-eval]".'
-        raise MissingDependencyError(message) from error
+    LM: Any = optional("lm_eval.api.model", "The model for the harness", "'genlm-bytes[lm-eval]'").LM
 
-    class GenlmBytesLM(LM):  # type: ignore[misc]
+    class GenlmBytesLM(LM):  # type: ignore[misc, valid-type, unused-ignore]
         """`--model genlm-bytes`. Arguments as for `load` and `Answers`; or `lm`, a `ByteLM`, from Python.
 
         `batch_size` and `max_batch_size`, which the harness always gives, decide nothing: requests are worked
@@ -226,7 +221,7 @@ def model_class() -> Any:
             **options: Any,
         ) -> None:
             super().__init__()
-            check_known(options)
+            check_names(options, KNOWN)
             lm = load(pretrained, **options) if lm is None else lm
             check_beginning(lm.llm, add_bos_token)
             self.answers = Answers(lm, window, max_gen_toks, max_length)

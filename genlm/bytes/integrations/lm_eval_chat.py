@@ -38,12 +38,7 @@ class Rendered(str):
 
 
 class Chats:
-    """The chat templates of one model.
-
-    Args:
-        llm: the model; its tokenizer has the templates.
-        trie: gives the trie of its vocabulary.
-    """
+    """The chat templates of one model."""
 
     def __init__(self, llm: Any, trie: Callable[[], TokenByteTrie]) -> None:
         self._llm, self._trie = llm, trie
@@ -61,9 +56,6 @@ class Chats:
 
         Args:
             name: True for the tokenizer's default, or the name of one of several.
-
-        Raises:
-            ValueError: there is no such template.
         """
         found = getattr(getattr(self._llm, "tokenizer", None), "chat_template", None)
         several = found if isinstance(found, Mapping) else {"default": found} if found else {}
@@ -80,7 +72,6 @@ class Chats:
         """The messages as the model reads them, up to where the assistant speaks.
 
         Args:
-            messages: with `role` and `content`.
             add_generation_prompt: False where the last message is the assistant's and goes on.
 
         Raises:

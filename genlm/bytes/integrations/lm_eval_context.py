@@ -26,11 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class Dropped:
-    """Counts what contexts have lost, and says it once for all.
-
-    Args:
-        limit: the most tokens that are read.
-    """
+    """Counts what contexts have lost, and says it once for all."""
 
     def __init__(self, limit: int | None) -> None:
         self._limit = limit
@@ -52,11 +48,7 @@ class Dropped:
 
 
 def say_above_one(counts: Sequence[int]) -> None:
-    """A warning, if answers hold figures that are no probabilities; see `Score.above_one`.
-
-    Args:
-        counts: how many such figures each answer holds.
-    """
+    """A warning, if answers hold figures that are no probabilities; see `Score.above_one`."""
     if any(counts):
         logger.warning(
             "%d of %d answers hold bytes above probability 1, %d in all, since mass was found late: such an "
@@ -67,13 +59,7 @@ def say_above_one(counts: Sequence[int]) -> None:
 
 
 class Shortener:
-    """Makes prompts of one model short enough.
-
-    Args:
-        llm: the model: its tokenizer says how many tokens a text has.
-        trie: the trie of its vocabulary.
-        limit: the most tokens that are read; None for no limit.
-    """
+    """Makes prompts of one model short enough."""
 
     def __init__(self, llm: Any, trie: TokenByteTrie, limit: int | None) -> None:
         self._llm, self._trie, self._limit = llm, trie, limit
@@ -82,7 +68,7 @@ class Shortener:
         """A prompt whose closed tokens leave a text room: they are what a sliding window never forgets."""
         if self._limit is None or prompt.ids is None:
             return prompt
-        # Candidates can cut a text into more tokens than the tokenizer does; the window allows for twice.
+        # Hypotheses can cut a text into more tokens than the tokenizer does; the window allows for twice.
         need = 2 * len(self._guess(prompt.lead + prompt.text + text))
         over = len(prompt.ids) - max(self._limit - need, self._limit // 4)
         return self._without(prompt, over)
@@ -102,7 +88,7 @@ class Shortener:
         return shorter, max(1, min(new, self._limit - self._count(shorter)))
 
     def forgotten(self, prompt: Prompt, after: ByteBeamState) -> int:
-        """How many tokens of a prompt a beam's heaviest candidate no longer has, by the tokenizer's count."""
+        """How many tokens of a prompt the heaviest hypothesis no longer has, by the tokenizer's count."""
         state = after.states[0]
         return max(0, self._count(prompt) - depth(state.lm_state) - bool(state.partial))
 

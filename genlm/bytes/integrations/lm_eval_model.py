@@ -14,11 +14,11 @@ import torch
 
 from genlm.bytes.api import ByteLM
 from genlm.bytes.byte_lm import BeamParams
-from genlm.bytes.errors import bad_type, bad_value
+from genlm.bytes.errors import bad_value
 from genlm.bytes.util.numbers import whole_number
 from genlm.bytes.vocab import start_context
 
-__all__ = ["KNOWN", "check_beginning", "check_known", "context_limit", "load"]
+__all__ = ["KNOWN", "check_beginning", "context_limit", "load"]
 
 logger = logging.getLogger(__name__)
 
@@ -74,17 +74,6 @@ def _device(device: Any) -> Any:
     instead = "cuda" if torch.cuda.is_available() else "cpu"
     logger.warning("there is no device %s here: the model runs on %s.", device, instead)
     return None
-
-
-def check_known(options: dict[str, Any]) -> None:
-    """That each name is one of `load`'s.
-
-    Raises:
-        TypeError: another; the message lists all that are known.
-    """
-    for name, value in options.items():
-        if name not in KNOWN:
-            raise bad_type(name, value, "is no model argument here", f"Known are {', '.join(KNOWN)}.")
 
 
 def check_beginning(llm: Any, add_bos_token: Any) -> None:

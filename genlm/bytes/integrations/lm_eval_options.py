@@ -14,7 +14,7 @@ from typing import Any
 
 from genlm.bytes.errors import bad_type, bad_value
 from genlm.bytes.generate.sampling import PROCESSORS
-from genlm.bytes.options import DRAWING
+from genlm.bytes.options import DRAWING, number
 
 __all__ = ["generation_options"]
 
@@ -46,10 +46,6 @@ def generation_options(asked: Mapping[str, Any], default_tokens: int) -> dict[st
 
     As in the harness, `do_sample=False` is greedy whatever the temperature; without `do_sample` a temperature
     above 0 draws; `do_sample=True` without a temperature draws at 1.
-
-    Args:
-        asked: the task's options.
-        default_tokens: new tokens where the task says nothing.
 
     Raises:
         ValueError: an option that is not known, or a value that cannot be honoured.
@@ -100,28 +96,22 @@ def _length(given: Mapping[str, Any], default: int) -> int:
     if len(set(lengths.values())) > 1:
         _warn(f"give different lengths; {name} counts", sorted(lengths))
     try:
-        number = int(value)
+        count = int(value)
     except (TypeError, ValueError):
         raise bad_type(name, value, "must be a number of tokens") from None
-    if number < 1:
+    if count < 1:
         raise bad_value(name, value, "must be at least 1 token")
-    return number
+    return count
 
 
 def _temperature(given: Mapping[str, Any]) -> float:
     draws = given.get("do_sample")
-    temperature = given.get("temperature", 1.0 if draws else 0.0)
-    try:
-        number = float(temperature)
-    except (TypeError, ValueError):
-        raise bad_type("temperature", temperature, "must be a number") from None
-    if number < 0.0 or number != number:
-        raise bad_value("temperature", temperature, "must be at least 0, not NaN")
-    if draws is None or (draws and number > 0.0):
-        return number
+    asked = number("temperature", given.get("temperature", 1.0 if draws else 0.0)) or 0.0
+    if draws is None or (draws and asked > 0.0):
+        return asked
     if draws:
         _warn("asks for drawing and a temperature of 0 for none: the likeliest is taken", ["do_sample"])
-    elif number > 0.0:
+    elif asked > 0.0:
         _warn("is 0 where do_sample=False", ["temperature"])
     return 0.0
 

@@ -27,7 +27,7 @@ import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from genlm.bytes.errors import GenlmBytesError, MissingDependencyError, bad_type, bad_value
+from genlm.bytes.errors import GenlmBytesError, bad_type, bad_value, optional
 from genlm.bytes.integrations.ray_tally import Tally
 from genlm.bytes.integrations.ray_workers import ColumnScorer, GroupScorer, Pretrained, loader
 from genlm.bytes.score import ScoredText, Scoring, TextRecord, score_groups
@@ -155,11 +155,9 @@ def score_dataset(
         text: the column of the texts.
         columns: the column of what a text has of its own, `"words"` or `"spans"`: `{"spans": "regions"}`.
         bytewise: whether there is also a column `logprobs`, of each byte.
-        workers: as for `score_corpus`, but at least 1. Leave a CPU to what reads the dataset.
-        cpus_per_worker: as for `score_corpus`.
-        gpus_per_worker: as for `score_corpus`.
-        texts_per_group: as for `score_corpus`; rows are put together into blocks of this size.
-        retries: as for `score_corpus`.
+        workers: as for `score_corpus`, as are all others, but at least 1. Leave a CPU to what reads the
+            dataset.
+        texts_per_group: rows are put together into blocks of this size.
 
     Raises:
         MissingDependencyError: Ray is not installed.
@@ -217,12 +215,7 @@ def _pool(
 def _started(address: str | None) -> Any:
     """Ray, connected to the cluster."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        message = 'Ray is not installed: pip install "genlm-bytes[ray]".'
-        raise MissingDependencyError(message) from error
+    ray, _ = (optional(name, "Scoring over a cluster", "'genlm-bytes[ray]'") for name in ("ray", "ray.data"))
     if not ray.is_initialized():
         here = address is None and not os.environ.get("RAY_ADDRESS")
         local = {"include_dashboard": False} if here else {}

@@ -73,9 +73,6 @@ class Attempts:
         Args:
             group: what tells it from others.
             name: the same for people.
-
-        Raises:
-            GenlmBytesError: more workers have died on it than may.
         """
         deaths = self._begin(group)
         try:

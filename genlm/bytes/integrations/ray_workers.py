@@ -130,18 +130,15 @@ class GroupScorer(_Worker):
         """A table with a column `group`, to one with a column `results`."""
         import pyarrow
 
-        found = [self._one(group) for group in batch.column("group").to_pylist()]
+        groups = map(pickle.loads, batch.column("group").to_pylist())
+        found = [pickle.dumps(self.scored(group)) for group in groups]
         return pyarrow.table({"results": pyarrow.array(found, pyarrow.binary())})
-
-    def _one(self, packed: bytes) -> bytes:
-        return pickle.dumps(self.scored(pickle.loads(packed)))
 
 
 class ColumnScorer(_Worker):
     """From a table with texts to the same with figures.
 
     Args:
-        common: as for `GroupScorer`.
         columns: the column of each part of a record: `text`, `words`, `spans`.
         what: `"texts"`, `"bytes"` or `"words"`; see `score_dataset`.
     """

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from genlm.bytes.models.spellings import part_types
 from genlm.bytes.util.context_length import context_length
-from genlm.bytes.vocab import byte_vocab, end_strings, start_context
+from genlm.bytes.vocab import byte_vocab, end_strings, start_context, text_config
 
 __all__ = ["ModelFacts", "describe_model"]
 
@@ -74,8 +74,9 @@ def describe_model(llm: Any) -> ModelFacts:
         TypeError: `llm` has no vocabulary of bytes.
     """
     vocab = byte_vocab(llm)
-    model, tokenizer = getattr(llm, "model", None), getattr(llm, "tokenizer", None)
-    config = _text_config(model)
+    model: Any = getattr(llm, "model", None)
+    tokenizer = getattr(llm, "tokenizer", None)
+    config = text_config(llm)
     special = _special(tokenizer)
     ids = {token_id for _, token_id in special}
     by_spelling = defaultdict[bytes, list[int]](list)
@@ -86,7 +87,7 @@ def describe_model(llm: Any) -> ModelFacts:
     every = range(256)
     return ModelFacts(
         architecture=type(llm if model is None else model).__name__,
-        parameters=_parameters(model),
+        parameters=int(model.num_parameters()) if hasattr(model, "num_parameters") else None,
         device=_said(getattr(model, "device", None)),
         dtype=_said(getattr(model, "dtype", None)),
         context_length=context_length(config),
@@ -113,23 +114,13 @@ def tokenizer_family(tokenizer: Any) -> str:
         return type(tokenizer).__name__
     parts = json.loads(fast.to_str())
     model = parts.get("model") or {}
-    kinds = _types([parts.get("pre_tokenizer"), parts.get("decoder")])
+    kinds = part_types([parts.get("pre_tokenizer"), parts.get("decoder")])
     kind = model.get("type") or type(fast.model).__name__
     if "ByteLevel" in kinds:
         return f"byte-level {kind}"
     fallback = " with byte fallback" if model.get("byte_fallback") or "ByteFallback" in kinds else ""
     marked = "Metaspace" in kinds or "▁" in json.dumps(parts.get("decoder"), ensure_ascii=False)
     return f"SentencePiece {kind}{fallback}" if marked or fallback else str(kind)
-
-
-def _types(parts: Sequence[Any]) -> set[str]:
-    """The types of the parts of a tokenizer, and of what sequences among them hold."""
-    found: set[str] = set()
-    for part in parts:
-        if isinstance(part, dict):
-            found.add(str(part.get("type")))
-            found |= _types([p for value in part.values() if isinstance(value, list) for p in value])
-    return found
 
 
 def _special(tokenizer: Any) -> tuple[tuple[str, int], ...]:
@@ -140,16 +131,6 @@ def _special(tokenizer: Any) -> tuple[tuple[str, int], ...]:
         name: int(vocab[name]) for name in getattr(tokenizer, "all_special_tokens", ()) if name in vocab
     }
     return tuple(sorted(found.items(), key=lambda pair: pair[1]))
-
-
-def _text_config(model: Any) -> Any:
-    config: Any = getattr(model, "config", None)
-    return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
-
-
-def _parameters(model: Any) -> int | None:
-    count = getattr(model, "num_parameters", None)
-    return None if count is None else int(count())
 
 
 def _said(value: Any) -> str | None:

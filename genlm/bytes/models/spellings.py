@@ -19,7 +19,7 @@ from typing import Any
 
 from genlm.bytes.errors import UnsupportedModelError
 
-__all__ = ["token_spellings", "tokens_decoded"]
+__all__ = ["part_types", "token_spellings", "tokens_decoded"]
 
 _logger = logging.getLogger(__name__)
 _lock = Lock()
@@ -67,15 +67,7 @@ def _decoder(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def token_spellings(tokenizer: Any, error: Exception | None = None) -> tuple[list[bytes], list[str]]:
-    """The byte string and the name of each token, by id; empty for ids without a token.
-
-    Args:
-        tokenizer: the tokenizer.
-        error: what `genlm-backend` said of it.
-
-    Raises:
-        UnsupportedModelError: its tokens do not say what they spell.
-    """
+    """The byte string and the name of each token, by id; empty for ids without a token."""
     instruct = getattr(getattr(tokenizer, "tokenizer", None), "instruct_tokenizer", None)
     if instruct is not None:
         return _of_mistral_common(instruct.tokenizer)
@@ -126,23 +118,18 @@ def _refused(
 def _decoders(tokenizer: Any) -> set[str]:
     """The types of all parts of a tokenizer's decoder, and of its pre-tokenizer where it has none."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
+    description = {} if backend is None else json.loads(backend.to_str())
+    return part_types(description.get("decoder") or description.get("pre_tokenizer"))
+
+
+def part_types(part: Any) -> set[str]:
+    """The types of a part of a tokenizer's description, and of all the parts inside it."""
+    if isinstance(part, list):
+        return set().union(*map(part_types, part))
+    if not isinstance(part, Mapping):
         return set()
-    description = json.loads(backend.to_str())
-    found: set[str] = set()
-
-    def walk(node: Any) -> None:
-        if isinstance(node, Mapping):
-            if isinstance(node.get("type"), str):
-                found.add(node["type"])
-            for value in node.values():
-                walk(value)
-        elif isinstance(node, list):
-            for value in node:
-                walk(value)
-
-    walk(description.get("decoder") or description.get("pre_tokenizer"))
-    return found
+    own = {part["type"]} if isinstance(part.get("type"), str) else set()
+    return own.union(*map(part_types, part.values()))
 
 
 def _byte_level() -> Callable[[str], bytes | None]:

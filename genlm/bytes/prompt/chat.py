@@ -41,11 +41,6 @@ PRIVATE = range(0xE000, 0xF900)
 def parse_messages(llm: Any, messages: Sequence[Any], trie: TokenByteTrie | None = None) -> Prompt:
     """The context in which the assistant speaks next, or goes on with what its last message begins.
 
-    Args:
-        llm: the model.
-        messages: the messages, `{"role": …, "content": …}`. No special token comes out of what they hold.
-        trie: the trie of the model's vocabulary; None makes one.
-
     Raises:
         ValueError: the tokenizer has no template, or the template refuses the messages.
         TypeError: a message without `role` and `content`, each a string.

@@ -63,16 +63,9 @@ def infill(
     """The context in which a model goes on with what belongs between a prefix and a suffix.
 
     Args:
-        llm: the model.
-        trie: the trie of its vocabulary.
-        prefix: what stands before.
-        suffix: what stands after.
         fim: the names or ids of the prefix, suffix and middle tokens; None as the middle for models
             without one; None altogether to look for those of a known family.
         healing: whether the prefix may end inside a token.
-
-    Raises:
-        ValueError: the model has no such tokens.
     """
     encoder = text_encoder(llm, trie)
     tokens, stops = _tokens(llm, fim)

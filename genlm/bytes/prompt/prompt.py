@@ -74,8 +74,6 @@ def parse_context(llm: Any, trie: TokenByteTrie, context: Any) -> Prompt:
     """A context of the user's in one form.
 
     Args:
-        llm: the model: its tokenizer cuts what is closed.
-        trie: the trie of its vocabulary.
         context: str; bytes; a tuple or list of text and special tokens' ids; a list of chat messages.
 
     Raises:
@@ -145,9 +143,6 @@ def tokenize(
     """Token ids of a closed text: the tokenizer's, or, where it has none, the longest matches.
 
     Args:
-        llm: the model.
-        trie: the trie of its vocabulary.
-        text: the text. No special token comes out of it.
         lead: what the tokenizer writes before it there.
         also: further ids that do not come out.
 
@@ -172,9 +167,6 @@ def special_token(llm: Any, name: str | int) -> int | None:
     """The id of a token by its name in the tokenizer, or by its spelling; None if there is none.
 
     An id is returned as it is.
-
-    Raises:
-        TypeError: neither a name nor an id.
     """
     if _is_id(name):
         return int(name)

@@ -1,7 +1,7 @@
 """Reading a prompt's text with a beam: the one place where completion meets `prefill`.
 
 A prompt is read with end-of-sequence strings as text, and what follows with them as ends. So a prompt that
-stops *inside* such a string can leave a beam whose candidates all stand inside the token that ends the
+stops *inside* such a string can leave a beam whose hypotheses all stand inside the token that ends the
 sequence, and nothing that may follow begins so: the beam is dead, however likely the text. What was meant is
 text, which other tokens can spell. So the bytes since the last token's end are read once more, with ends as
 ends, which leaves that token out and lets the beam, or healing, find the others.
@@ -17,16 +17,7 @@ __all__ = ["read_text"]
 
 
 async def read_text(start: ByteBeamState, text: bytes, method: str) -> ByteBeamState:
-    """The beam after `text`.
-
-    Args:
-        start: a beam that has read what comes before.
-        text: the text.
-        method: how it is read; see `ByteBeamState.prefill`.
-
-    Raises:
-        ImpossibleByteError: a byte that no candidate can read.
-    """
+    """The beam after `text`."""
     beam = await start.prefill(text, method=method)
     if beam.logZ > -math.inf:
         return beam

@@ -24,8 +24,6 @@ class SpecialToken:
     """A token that is written out in full, wherever it stands.
 
     Attributes:
-        name: how it is spelled.
-        token_id: its id.
         lstrip: whether it takes the white space before it.
         rstrip: whether it takes the white space after it.
         single_word: whether it counts only where no letter or digit touches it.
@@ -92,13 +90,7 @@ def _pattern(known: dict[str, SpecialToken]) -> re.Pattern[str]:
 
 
 def parse_special(llm: Any, trie: TokenByteTrie, text: str) -> tuple[str | int, ...]:
-    """A text with special tokens spelled out, as parts: text, and their ids.
-
-    Args:
-        llm: the model.
-        trie: the trie of its vocabulary.
-        text: the text, its special tokens meant as such: never one of others.
-    """
+    """A text with special tokens spelled out, meant as such, as parts: text, and their ids."""
     found, rest = split_special(text, special_tokens(llm, trie))
     parts = [part for before, token in found for part in (before, token.token_id)]
     return tuple(part for part in (*parts, rest) if part != "") or ("",)

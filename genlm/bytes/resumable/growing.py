@@ -34,9 +34,7 @@ class Growing:
     """The files of a run. They are locked until `close`.
 
     Args:
-        outputs: at least one, made when this is.
         settings: what decides their bytes; JSON values.
-        overwrite: whether what is there is thrown away.
         keep: whether the run may be gone on with; else they are made anew, and the manifest goes in the end.
         lenient: see `Manifest.compare`.
 

@@ -20,14 +20,7 @@ __all__ = ["Manifest"]
 
 
 class Manifest:
-    """A manifest on disk, read.
-
-    Args:
-        path: the file; it need not be there.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """A manifest on disk, read; it need not be there."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -57,7 +50,6 @@ class Manifest:
         """That what is there was made by the same call.
 
         Args:
-            settings: what is asked now.
             refusal: makes the error, of the rule that is broken.
             lenient: a setting and a value of it; another value would have made the same of what is there.
 
@@ -72,21 +64,13 @@ class Manifest:
             raise refusal(f"was made by another call: {', '.join(differ)} differ")
 
     def cut(self, length: int) -> None:
-        """Leave out what is beyond so many bytes.
-
-        Raises:
-            OSError: it cannot be written.
-        """
+        """Leave out what is beyond so many bytes."""
         self._kept = length
         if length:  # else the settings are written anew, and nothing stays
             self._add(b"")
 
     def say(self, what: Mapping[str, Any]) -> None:
-        """Add a line, on the disk when this returns. A part of it counts for nothing.
-
-        Raises:
-            OSError: it cannot be written.
-        """
+        """Add a line, on the disk when this returns. A part of it counts for nothing."""
         self._add(json.dumps(what).encode() + b"\n")
 
     def _add(self, line: bytes) -> None:

@@ -16,11 +16,7 @@ __all__ = ["Output"]
 
 
 class Output:
-    """A file that pieces go to.
-
-    Args:
-        path: the file.
-    """
+    """A file that pieces go to."""
 
     part = ""
     """What is after the name of the file that grows; nothing if it is the file itself."""

@@ -20,10 +20,6 @@ BLOCK = 1 << 20
 def write_whole(path: Path, content: bytes | Callable[[BinaryIO], Any]) -> None:
     """Write a file under another name, bring it to the disk, and rename it; a link stays one.
 
-    Args:
-        path: the file.
-        content: what it holds; or what writes that.
-
     Raises:
         OSError: it cannot be written. What was there stays.
     """
@@ -47,8 +43,6 @@ def check_place(path: Path, option: str, beginning: bytes | None = None) -> None
     """That there can be a file of this name.
 
     Args:
-        path: the file.
-        option: the argument that asks for it.
         beginning: how files of ours begin, where one is made anew: it goes over no other file. None for any.
 
     Raises:
@@ -79,11 +73,7 @@ def check_place(path: Path, option: str, beginning: bytes | None = None) -> None
 
 
 def digest_of(path: Path, length: int) -> Any:
-    """The SHA-256 of the first `length` bytes of a file, as an object that can go on.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """The SHA-256 of the first `length` bytes of a file, as an object that can go on."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(min(length, BLOCK)):
@@ -107,7 +97,6 @@ def saying(rule: str, refusal: Callable[[str, OSError], Exception]) -> Iterator[
     """What the system says, as an error of ours.
 
     Args:
-        rule: what cannot be done.
         refusal: makes the error, of that and why, and of the system's own.
     """
     try:

@@ -1,8 +1,8 @@
 """How probable a text is, exactly where: bytes, characters, words, regions, distributions."""
 
 from genlm.bytes.score.byte_scores import CharScores, Score
-from genlm.bytes.score.corpus import Filling, RegionOptions, ScoredText, Scoring, TextRecord, score_records
-from genlm.bytes.score.groups import score_groups
+from genlm.bytes.score.corpus import Filling, RegionOptions, ScoredText, Scoring, TextRecord
+from genlm.bytes.score.groups import score_groups, score_records
 from genlm.bytes.score.scorer import ScoringOptions
 from genlm.bytes.score.shards import read_shards
 from genlm.bytes.score.table import WordSurprisal, WordSurprisals

@@ -30,13 +30,7 @@ def continues(char: str) -> bool:
 
 
 def word_boundaries(text: str, sep: str | None, marks: str) -> Boundary:
-    """The places between words.
-
-    Args:
-        text: the text.
-        sep: what stands between words; None for any white space, `""` for nothing.
-        marks: characters that are regions of their own.
-    """
+    """The places between words."""
     if sep == "":
         places = {match.start() for match in CHARACTERS.finditer(text)}
     else:

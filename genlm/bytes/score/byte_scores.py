@@ -114,9 +114,6 @@ class CharScores:
     """A score that counts in characters: `score.chars[3:6]`, `score.chars.logprobs`.
 
     A byte that is no valid UTF-8 counts as a character of its own.
-
-    Args:
-        score: the score by bytes.
     """
 
     def __init__(self, score: Score) -> None:
@@ -131,7 +128,13 @@ class CharScores:
     @property
     def logprobs(self) -> Float64[np.ndarray, " chars"]:
         """Natural log-probabilities of the characters, each given all before it."""
-        return np.array([self[i] for i in range(len(self))], np.float64)
+        logprobs, starts = self.score.logprobs, self.offsets[:-1]
+        if not starts:
+            return np.zeros(0)
+        with np.errstate(invalid="ignore"):
+            sums = np.add.reduceat(logprobs, starts)
+        # A character with an impossible byte is impossible, whatever stands after that byte.
+        return np.where(np.add.reduceat(np.isneginf(logprobs), starts), -np.inf, sums)
 
     @overload
     def __getitem__(self, at: int) -> float: ...

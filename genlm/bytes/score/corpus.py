@@ -1,8 +1,8 @@
 """Scoring a corpus: texts come one after another, results go out in the same order, memory holds a batch.
 
 `Scoring` says what is asked of every text, and can be sent to another process; `Scoring.of` asks it of some
-texts at once. `score_records` does so batch by batch with one model. Whoever has more than one model puts
-another function of the same shape in its place: texts in, results out, in order.
+texts at once. `score_records` (`groups.py`) does so batch by batch with one model. Whoever has more than one
+model puts another function of the same shape in its place: texts in, results out, in order.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from genlm.bytes.errors import GenlmBytesError, InvalidValueError, bad_value
 from genlm.bytes.score.byte_scores import CharScores, Score
 from genlm.bytes.score.reading import check_policy
 from genlm.bytes.score.regions import find_regions
-from genlm.bytes.score.scorer import rule_of
+from genlm.bytes.score.scorer import ScoringOptions
 from genlm.bytes.score.table import WordSurprisal
+from genlm.bytes.score.words import Rule
 from genlm.bytes.util.numbers import whole_number
 
-__all__ = ["Filling", "RegionOptions", "ScoredText", "Scoring", "TextRecord", "batches", "score_records"]
+__all__ = ["Filling", "RegionOptions", "ScoredText", "Scoring", "TextRecord", "batches", "named"]
 
 TEXTS = 64
 """Texts a batch: twice those that are read at the same time, so that forwards stay full."""
@@ -113,7 +114,7 @@ class Scoring:
         whole_number("overlap", self.overlap, 1)
         regions = self.regions
         if regions is None:
-            rule_of("none", None, False, self.base, None)
+            Rule.of("none", None, False, self.base, spans=False)
             return
         if self.end:
             rule = "does not go with regions, whose boundary says which ends count"
@@ -122,8 +123,11 @@ class Scoring:
             raise bad_value("given", regions.given, "must be 'words', 'spans' or None")
         if regions.given is None and regions.sep == "":
             raise bad_value("sep", "", "finds no words", "Give the words, or spans, or a separator.")
-        spans = () if regions.given == "spans" else None
-        rule_of(regions.boundary, regions.sep, regions.punctuation, self.base, spans)
+        self._rule(regions)
+
+    def _rule(self, regions: RegionOptions) -> Rule:
+        by_spans = regions.given == "spans"
+        return Rule.of(regions.boundary, regions.sep, regions.punctuation, self.base, by_spans)
 
     def check(self, record: TextRecord) -> None:
         """That the regions asked for are in a text; no model is needed to know.
@@ -133,9 +137,8 @@ class Scoring:
         """
         if self.regions is None:
             return
-        given, options = self.regions.given, self.regions
+        given, rule = self.regions.given, self._rule(self.regions)
         spans = record.spans or () if given == "spans" else None
-        rule = rule_of(options.boundary, options.sep, options.punctuation, self.base, spans)
         text = CharScores(Score(record.text, np.zeros(len(record.text)))).text
         words = list(record.words or ()) if given == "words" else None
         try:
@@ -143,25 +146,17 @@ class Scoring:
                 if rule.wants_end(region):
                     rule.own_end(text, region)
         except GenlmBytesError as error:
-            raise _named(record, error) from error
+            raise named(record, error) from error
 
     def of(self, lm: Any, records: Sequence[TextRecord]) -> list[ScoredText]:
         """What is asked, of some texts at once.
-
-        Args:
-            lm: a `ByteLM`.
-            records: the texts.
 
         Raises:
             ImpossibleByteError: a byte that the model cannot write.
             ValueError: regions that are not in their text.
         """
         texts = [record.text for record in records]
-        options: dict[str, Any] = {
-            "on_impossible": self.on_impossible,
-            "window": self.window,
-            "overlap": self.overlap,
-        }
+        options = ScoringOptions(on_impossible=self.on_impossible, window=self.window, overlap=self.overlap)
         if self.regions is None:
             scores = lm.score(texts, self.context, end=self.end, **options)
             return [ScoredText(record, score) for record, score in zip(records, scores, strict=True)]
@@ -186,28 +181,12 @@ class Scoring:
         ]
 
 
-def score_records(lm: Any, records: Iterable[TextRecord], scoring: Scoring) -> Iterator[ScoredText]:
-    """Score texts of any number, in order; no more are held than a batch.
-
-    Args:
-        lm: a `ByteLM`.
-        records: the texts; taken as they are needed.
-        scoring: what is asked of each.
-
-    Raises:
-        ValueError: a text that cannot be scored, by its name. Those before it have been yielded.
-    """
-    for batch in batches(records):
-        yield from _scored(lm, batch, scoring)
-
-
 def batches(
     records: Iterable[TextRecord], texts: int = TEXTS, most: int = BYTES
 ) -> Iterator[list[TextRecord]]:
     """Texts in groups that are scored together.
 
     Args:
-        records: the texts.
         texts: how many a group has at most.
         most: how many bytes; a text with more is a group of its own.
     """
@@ -226,10 +205,6 @@ class Filling:
     """Where batches begin: it depends on the lengths of the texts from the first on, and on nothing else.
 
     So whoever goes on in the middle knows which texts were, or would have been, scored together.
-
-    Args:
-        texts: how many a batch has at most.
-        most: how many bytes; a text with more is a batch of its own.
     """
 
     def __init__(self, texts: int = TEXTS, most: int = BYTES) -> None:
@@ -246,20 +221,9 @@ class Filling:
         return False
 
 
-def _scored(lm: Any, batch: list[TextRecord], scoring: Scoring) -> Iterator[ScoredText]:
-    """A batch; one after another if some text of it fails, to say which and to keep what is before it."""
-    try:
-        found = scoring.of(lm, batch)
-    except GenlmBytesError as error:
-        if len(batch) == 1:
-            raise _named(batch[0], error) from error
-    else:
-        yield from found
-        return
-    for record in batch:
-        yield from _scored(lm, [record], scoring)
-
-
-def _named(record: TextRecord, error: GenlmBytesError) -> GenlmBytesError:
+def named(record: TextRecord, error: GenlmBytesError) -> GenlmBytesError:
+    """An error in a text, with the text's name."""
     kind = InvalidValueError if isinstance(error, ValueError) else GenlmBytesError
-    return kind(f"text {record.id!r}: {error}")
+    told = kind(f"text {record.id!r}: {error}")
+    told.__cause__ = error
+    return told

@@ -38,12 +38,7 @@ Ends: TypeAlias = dict[int | bytes, Any]
 
 
 def ends_tree(strings: Iterable[str], trie: AsyncTokenByteTrie) -> Ends:
-    """Some strings and the end of the text, as a tree; one that begins another stands for both.
-
-    Args:
-        strings: not empty.
-        trie: whose atomic units are symbols.
-    """
+    """Strings, none empty, and the end of the text, as a tree; one that begins another stands for both."""
     tree: Ends = {EOS: None}
     for string in strings:
         *before, last = split_symbols(string.encode(), trie)
@@ -59,8 +54,6 @@ async def end_probability(beam: Any, ends: Ends, read: float = 0.0) -> float:
     """The probability that an end comes next.
 
     Args:
-        beam: a pruned beam after the word.
-        ends: what counts.
         read: the probability of the end that stands there, where the text goes on and it has been read. What
             pruning has left of the beam may show none, though reading, which heals, has found one.
 
@@ -77,13 +70,10 @@ def _light(params: BeamParams) -> float:
 
 
 async def _mass(beam: Any, ends: Ends, least: float, light: float) -> float:
-    """By distributions: what candidates that can end here give.
+    """By distributions: what hypotheses that can end here give.
 
     Args:
-        beam: a pruned beam.
-        ends: what counts.
         least: a probability so small that nothing of less is read.
-        light: see `LIGHT`.
     """
     try:
         found = await beam.logp_next()
@@ -102,7 +92,7 @@ async def _mass(beam: Any, ends: Ends, least: float, light: float) -> float:
 
 
 async def _read(beam: ByteBeamState, ends: Ends) -> float:
-    """By reading each end, which heals: for a beam in which no candidate can end the word."""
+    """By reading each end, which heals: for a beam in which no hypothesis can end the word."""
     total = 0.0
     for end in _strings(ends):
         after = beam

@@ -84,11 +84,6 @@ async def token_scores(start: Any, before: bytes, text: bytes, most: int | None)
 def reaches(text: str, regions: Sequence[Region], sep: str | None) -> list[tuple[int, int]]:
     """Where the tokens of each region begin and end, in characters: at the separators before it.
 
-    Args:
-        text: the text.
-        regions: in order, apart.
-        sep: the separator; white space is one too.
-
     Examples:
         >>> reaches(" in 1998 ", [Region(1, 3, "word"), Region(4, 8, "word")], " ")
         [(0, 3), (3, 9)]
@@ -111,7 +106,6 @@ def naive_sums(tokens: Sequence[TokenScore], regions: Sequence[tuple[int, int]])
     A token belongs to the first region it reaches into.
 
     Args:
-        tokens: in the order of the text.
         regions: where each reaches from and to, in bytes; in order, apart.
 
     Examples:

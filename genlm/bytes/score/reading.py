@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from genlm.bytes.byte_lm import ByteBeamState
-from genlm.bytes.byte_lm.symbols import check_readable, split_symbols
+from genlm.bytes.byte_lm.symbols import check_readable, offsets, split_symbols
 from genlm.bytes.errors import EmptyBeamError, ImpossibleByteError, bad_value
 from genlm.bytes.score.ends import end_probability, ends_tree
 from genlm.bytes.score.window import Window, read_sliding
@@ -59,14 +59,7 @@ async def read(
     """Read a text.
 
     Args:
-        start: the beam after the context.
-        text: the text.
-        window: see `read_sliding`.
         wanted: byte offsets before which the beam is kept.
-        on_impossible: what to do at a byte that cannot be read: `"error"`, or `"inf"`.
-
-    Raises:
-        ImpossibleByteError: such a byte.
     """
     if not isinstance(start, ByteBeamState):
         return await _read_by_distributions(start, text, frozenset(wanted), on_impossible)
@@ -76,15 +69,15 @@ async def read(
     found = np.zeros(len(text), np.float64)
     beams: dict[int, ByteBeamState] = {}
     wanted = frozenset(wanted)
-    offset = np.cumsum([0, *(len(s) if isinstance(s, bytes) else 1 for s in symbols)])
+    offset = offsets(symbols)
 
     def note(at: int, before: Any, after: Any) -> None:
-        place = int(offset[at])  # an atomic unit's whole log-probability stands at its first byte
+        place = offset[at]  # an atomic unit's whole log-probability stands at its first byte
         logp = after.logZ - before.logZ
         found[place] = 0.0 if 0.0 < logp < ROUND_OFF else logp
         if place in wanted:
             beams[place] = before
-        reached[0], reached[1] = int(offset[at + 1]), after
+        reached[:] = offset[at + 1], after
 
     reached: list[Any] = [0, start.with_mode(TrieMode.WITH_EOS)]
     try:
@@ -139,11 +132,7 @@ def _renamed(message: str, said: int, offset: int) -> str:
 
 
 async def end_logprob(reading: Reading) -> float:
-    """Natural log-probability that the text ends where it does.
-
-    Raises:
-        ValueError: nothing ends a sequence.
-    """
+    """Natural log-probability that the text ends where it does."""
     if reading.last is None:
         return float("nan")
     if not reading.last.params.eos_byte_strings:

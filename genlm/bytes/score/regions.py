@@ -37,7 +37,6 @@ def find_regions(
     """The regions of a text.
 
     Args:
-        text: the text.
         words: words that occur in it, in order, each whole; or several, one right after another, that make up
             a whole one ("do", "n't", with `boundary="none"`).
         spans: pairs of character offsets, in order.
@@ -68,12 +67,7 @@ def find_regions(
 
 
 def punctuation_marks(punctuation: Any) -> str:
-    """The characters that are regions of their own.
-
-    Raises:
-        TypeError: neither a truth value nor a string.
-        ValueError: a string with lone surrogates.
-    """
+    """The characters that are regions of their own."""
     if isinstance(punctuation, str):
         as_bytes("punctuation", punctuation)
         return punctuation

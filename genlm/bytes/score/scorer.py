@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from genlm.bytes.byte_lm import ByteBeamState
-from genlm.bytes.byte_lm.symbols import split_symbols
+from genlm.bytes.byte_lm.symbols import offsets, split_symbols
 from genlm.bytes.errors import bad_type, bad_value, called, check_names
 from genlm.bytes.prompt.prompt import Prompt, as_bytes
 from genlm.bytes.prompt.read import read_text
@@ -28,7 +28,7 @@ from genlm.bytes.score.byte_scores import CharScores, Score
 from genlm.bytes.score.ends import end_probability, ends_tree
 from genlm.bytes.score.naive import naive_sums, reaches, token_scores
 from genlm.bytes.score.reading import Reading, check_policy, distributions, end_logprob, read
-from genlm.bytes.score.regions import Region, find_regions, punctuation_marks
+from genlm.bytes.score.regions import Region, find_regions
 from genlm.bytes.score.shards import Shards
 from genlm.bytes.score.table import WordSurprisal, WordSurprisals
 from genlm.bytes.score.window import Window, fits, read_sliding
@@ -202,13 +202,11 @@ class Scorer:
         read_contexts = await self._contexts(contexts, len(texts))
 
         async def one(text: bytes, context: _Context) -> Float32[np.ndarray, "n 257"]:
-            units = _boundaries(text, context.after)
-            reading = await self._read(text, context, units)
+            places = offsets(split_symbols(text, context.after.trie))[:-1]  # not inside atomic units
+            reading = await self._read(text, context, places)
             found = np.full((len(text), 257), np.nan, np.float32)
-            places = [place for place in reading.beams if place < len(text)]
-            for place, row in zip(
-                places, await distributions([reading.beams[place] for place in places]), strict=True
-            ):
+            rows = await distributions(reading.beams.values())
+            for place, row in zip(reading.beams, rows, strict=True):
                 found[place] = np.delete(row, EOT)
             return found
 
@@ -224,15 +222,7 @@ class Scorer:
         settings: dict[str, Any],
         forget: Callable[[], Awaitable[None]],
     ) -> Path:
-        """Write the arrays to a folder, shard by shard; see `Shards`.
-
-        Args:
-            texts: the texts.
-            contexts: one for all, or one for each.
-            out: the folder.
-            kind: see `Shards`, as for `size` and `settings`.
-            forget: has the model forget what it has read. A shard then depends on its texts alone.
-        """
+        """Write the arrays to a folder, shard by shard; see `Shards`. Each depends on its texts alone."""
         shards = Shards(out, texts, kind, size, settings)
         with closing(shards):
             for shard in shards.missing():
@@ -287,22 +277,8 @@ def _score(text: bytes, reading: Reading, end: float | None = None) -> Score:
     return Score(text, reading.logprobs, end, slack)
 
 
-def _boundaries(text: bytes, beam: Any) -> list[int]:
-    """Where the symbols of a text begin: every byte, but for those inside atomic units."""
-    found, at = [], 0
-    for symbol in split_symbols(text, beam.trie):
-        found.append(at)
-        at += len(symbol) if isinstance(symbol, bytes) else 1
-    return found
-
-
 def texts_of(texts: Any, name: str = "texts") -> tuple[list[bytes], bool]:
-    """One text or several as bytes, and whether it was one.
-
-    Raises:
-        TypeError: a text that is neither str nor bytes.
-        ValueError: a string with lone surrogates.
-    """
+    """One text or several as bytes, and whether it was one."""
     if isinstance(texts, str | bytes | bytearray | memoryview):
         return [as_bytes(name, texts)], True
     if not isinstance(texts, Iterable):
@@ -315,16 +291,7 @@ def texts_of(texts: Any, name: str = "texts") -> tuple[list[bytes], bool]:
 
 
 def contexts_of(context: Any, count: int, several: bool) -> list[Any]:
-    """One context for all texts; or one for each, where it is a list of them.
-
-    Args:
-        context: the context, or the contexts.
-        count: how many texts there are.
-        several: whether `context` is a list of contexts.
-
-    Raises:
-        ValueError: as many contexts as texts are needed.
-    """
+    """One context for all texts; or one for each, where it is a list of them."""
     if not several:
         return [context]
     if len(context) != count:
@@ -333,12 +300,7 @@ def contexts_of(context: Any, count: int, several: bool) -> list[Any]:
 
 
 def for_each(name: str, given: Any, single: bool, count: int) -> list[Any]:
-    """What is given for one text, or a list with an entry for each, or None for all.
-
-    Raises:
-        ValueError: another number of entries.
-        TypeError: no list.
-    """
+    """What is given for one text, or a list with an entry for each, or None for all."""
     if given is None:
         return [None] * count
     if single:
@@ -356,8 +318,3 @@ def settings_of(params: Any, model: str, context: Any, options: dict[str, Any]) 
     del beam["eos_tokens"], beam["verbose"]
     beam["eos_byte_strings"] = sorted(repr(string) for string in params.eos_byte_strings or ())
     return {"model": model, "params": beam, "context": repr(context), **options}
-
-
-def rule_of(boundary: Any, sep: Any, punctuation: Any, base: Any, spans: Any) -> Rule:
-    """The rule for words, checked."""
-    return Rule.of(boundary, sep, punctuation_marks(punctuation), base, spans is not None)

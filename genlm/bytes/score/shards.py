@@ -47,9 +47,7 @@ class Shards:
 
     Args:
         folder: the folder; made if it is not there.
-        texts: all texts.
         kind: `"npz"`, compressed, or `"safetensors"`.
-        size: texts a shard.
         settings: what else decides the numbers; JSON values.
 
     Raises:
@@ -123,11 +121,7 @@ class Shards:
                 yield shard
 
     def write(self, shard: int, arrays: Sequence[Distributions]) -> None:
-        """Write a shard, of an array for each of its texts.
-
-        Raises:
-            ValueError: it cannot be written.
-        """
+        """Write a shard, of an array for each of its texts."""
         content: dict[str, Any] = {}
         for i, array in zip(self.members(shard), arrays, strict=True):
             content[f"logprobs_{i}"] = array

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
-from genlm.bytes.errors import MissingDependencyError
+from genlm.bytes.errors import optional
 from genlm.bytes.resumable import write_whole
 from genlm.bytes.score.byte_scores import Score
 
@@ -94,11 +94,7 @@ class WordSurprisals(Sequence[WordSurprisal]):
         Raises:
             MissingDependencyError: pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            message = 'a DataFrame needs pandas: pip install "genlm-bytes[pandas]", or use `records()`.'
-            raise MissingDependencyError(message) from error
+        pandas = optional("pandas", "`to_dataframe`, other than `records`,", "'genlm-bytes[pandas]'")
         return pandas.DataFrame(self.records(), columns=list(COLUMNS))
 
     def to_tsv(self, path: str | os.PathLike[str] | None = None) -> str:

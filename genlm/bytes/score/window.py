@@ -1,6 +1,6 @@
 """Reading texts longer than the model's context: a window of tokens that slides and keeps the beam.
 
-When the window is full, every candidate forgets all but the tokens the text began after (the beginning of
+When the window is full, every hypothesis forgets all but the tokens the text began after (the beginning of
 the sequence, a chat's header) and its latest `overlap` tokens. Its weight and the bytes of its unfinished
 token stay, and, where only canonical tokenizations count, what its tokens may be followed by. So the beam
 goes on as the same mixture of tokenizations, and no boundary is put into the text. What is lost is what the
@@ -8,10 +8,10 @@ model would have made of the older tokens, and what is deferred (`deferred.py`).
 
 A byte is read with at least `overlap` tokens before it, and, as the window fills, up to `most`.
 
-Two candidates of which one has cut some word in more tokens would keep contexts that begin at different
+Two hypotheses of which one has cut some word in more tokens would keep contexts that begin at different
 places, and so share none. So, as far as an eighth more than `overlap` allows, all begin at one place of the
 text: then those that differ in a few boundaries share most contexts, and the overlap is read about once
-rather than once a candidate (28 of them in Python: 2,325 tokens at a slide of 256).
+rather than once a hypothesis (28 of them in Python: 2,325 tokens at a slide of 256).
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def fits(beam: ByteBeamState, symbols: list[int | bytes], window: Window | None)
     begun = any(state.partial_bytes for state in beam)  # a token that is not yet counted
     if window is None or _deepest(beam) + begun + len(symbols) <= window.most:
         return True
-    # Half of the room: some candidates cut into more tokens than the tokenizer does.
+    # Half of the room: some hypotheses cut into more tokens than the tokenizer does.
     text = spelled(symbols)
     room = window.most - _deepest(beam)
     if len(text) > LONG_TOKEN * room:
@@ -100,15 +100,8 @@ async def read_sliding(
 ) -> ByteBeamState:
     """The beam after a text of any length.
 
-    Args:
-        beam: the beam before it.
-        symbols: the text.
-        window: None for no limit.
-        mode: how end-of-sequence strings are read.
-        listener: see `read_context`.
-
     Raises:
-        ImpossibleByteError: a byte that no candidate can read.
+        ImpossibleByteError: a byte that no hypothesis can read.
         ValueError: the tokens that the text begins after leave no room in the window.
     """
     at = 0
@@ -130,7 +123,7 @@ def _later(listener: Listener, start: int) -> Listener:
 
 
 async def slide(beam: ByteBeamState, window: Window) -> ByteBeamState:
-    """The beam with older tokens forgotten; its candidates' committed weights and partial tokens kept."""
+    """The beam with older tokens forgotten; its hypotheses' committed weights and partial tokens kept."""
     begun = beam.begun
     if begun + window.overlap > window.most - window.most // 4:
         rule = f"{begun} tokens precede the text, and with the overlap leave too little of the window"
@@ -141,19 +134,19 @@ async def slide(beam: ByteBeamState, window: Window) -> ByteBeamState:
 
 
 def _kept(beam: ByteBeamState, window: Window) -> list[int]:
-    """How many of its latest tokens each candidate keeps: all from one place of the text on, if it can be."""
+    """How many of its latest tokens each hypothesis keeps: all from one place of the text on if it can be."""
     least, begun = window.overlap, beam.begun
     most = min(least + least // 8, window.most - window.most // 4 - begun)
     lengths = [_lengths_back(state, begun)[: most + 1] for state in beam]
     places = sorted({back[min(least, len(back) - 1)] for back in lengths})
-    # The farthest that is not too far for the heaviest candidate; its own place never is.
+    # The farthest that is not too far for the heaviest hypothesis; its own place never is.
     place = max(p for p in places if bisect_left(lengths[0], p) <= most)
     counts = [bisect_left(back, place) for back in lengths]
     return [n if least <= n <= most else least for n in counts]
 
 
 def _lengths_back(state: LazyTrieState, begun: int) -> list[int]:
-    """How far back in the text a candidate's latest 0, 1, 2, ... tokens begin, in bytes."""
+    """How far back in the text a hypothesis's latest 0, 1, 2, ... tokens begin, in bytes."""
     spelling = state.trie.trie.spelling_of_id
     lengths = (len(spelling[token]) for token in reversed(state.lm_state.context[begun:]))
     return list(accumulate(lengths, initial=len(state.partial_bytes)))

@@ -32,7 +32,7 @@ from genlm.bytes.prompt.prompt import as_bytes
 from genlm.bytes.score.boundaries import continues
 from genlm.bytes.score.ends import SPACES
 from genlm.bytes.score.reading import Reading
-from genlm.bytes.score.regions import Region
+from genlm.bytes.score.regions import Region, punctuation_marks
 
 __all__ = ["BOUNDARIES", "Rule", "log_sum", "region_logprobs"]
 
@@ -44,10 +44,8 @@ class Rule:
     """What counts as a word's probability, checked.
 
     Attributes:
-        boundary: see above.
         sep: the separator; None for any white space.
         marks: characters that are regions of their own.
-        base: of the logarithm.
     """
 
     boundary: str
@@ -56,7 +54,7 @@ class Rule:
     base: float
 
     @classmethod
-    def of(cls, boundary: Any, sep: Any, marks: str, base: Any, spans: bool) -> Rule:
+    def of(cls, boundary: Any, sep: Any, punctuation: Any, base: Any, spans: bool) -> Rule:
         """The rule asked for; `boundary` None is trailing for words between separators, and else none.
 
         Raises:
@@ -64,6 +62,7 @@ class Rule:
                 base that is not above 1.
             TypeError: a base that is no number, a separator that is no string.
         """
+        marks = punctuation_marks(punctuation)
         if sep is not None and not isinstance(sep, str):
             raise bad_type("sep", sep, "must be a string, or None for any white space")
         as_bytes("sep", sep or "")
@@ -102,13 +101,7 @@ class Rule:
         return self.trailing and region.kind != "punctuation"
 
     def start(self, text: str, region: Region, least: int) -> int:
-        """Where what counts begins, in characters: with `"leading"` at the separators before the region.
-
-        Args:
-            text: the text.
-            region: the region.
-            least: where the region before it ends.
-        """
+        """Where what counts begins, in characters; with `"leading"` at the separators before it."""
         start = region.start
         if self.boundary == "leading":
             width = 1 if self.sep is None else len(self.sep)
@@ -144,11 +137,7 @@ def region_logprobs(
     """The natural log-probability of each region; and how many figures in this sum are above 0.
 
     Args:
-        text: the text.
-        regions: in order.
-        rule: what counts.
         offset: where each character begins, in bytes; then the length of the text.
-        reading: the text as read.
         ended: the probability that an end comes next, by byte offset, after each region whose end counts.
     """
     found, least = list[tuple[float, int]](), 0

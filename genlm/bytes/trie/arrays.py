@@ -84,16 +84,20 @@ class TrieArrays:
         levels = _levels(depth)
         parent = _parents(levels)
         edge_start = np.concatenate([[0], np.cumsum(np.bincount(parent[1:], minlength=len(lo)))])
-        edge_child = _children(levels, parent, edge_start)
+        # By parent; siblings are numbered in the order of their labels.
+        edge_child = (np.argsort(parent[1:], kind="stable") + 1).astype(np.int32)
 
         # A spelling ends at the node of its full depth: the last node it added, or, for a repeated
         # spelling, the one its predecessor ended at; a running maximum carries that forward.
         last = np.where(added > 0, first + added, 0)
         ends = np.bincount(np.maximum.accumulate(last) if len(last) else last, minlength=len(lo))
+        below = ends.copy()
+        for nodes in reversed(levels[1:]):
+            np.add.at(below, parent[nodes], below[nodes])
         trie = cls(
             order=order,
             lo=lo,
-            hi=_interval_ends(lo, levels, parent, len(order)),
+            hi=(lo + below).astype(np.int32),
             ends=ends.astype(np.int32),
             depth=depth,
             parent=parent,
@@ -120,6 +124,11 @@ class TrieArrays:
     def byte_labels(self) -> bytes:
         """Edge labels as `bytes`, so that finding a child is one `memchr`. A unit's byte is a blank."""
         return self.edge_label.astype(np.uint8).tobytes()
+
+    @property
+    def end_node(self) -> Int[np.ndarray, " tokens"]:
+        """The node at which each sorted spelling ends: nodes are in the order of spellings too."""
+        return np.repeat(np.arange(len(self)), self.ends)
 
     @cached_property
     def unit_node(self) -> dict[bytes, int]:
@@ -234,35 +243,3 @@ def _parents(levels: list[Int[np.ndarray, " level"]]) -> Int[np.ndarray, " nodes
     for above, nodes in pairwise(levels):
         parent[nodes] = above[np.searchsorted(above, nodes) - 1]
     return parent
-
-
-def _children(
-    levels: list[Int[np.ndarray, " level"]],
-    parent: Int[np.ndarray, " nodes"],
-    edge_start: Int[np.ndarray, " nodes_plus_1"],
-) -> Int[np.ndarray, " edges"]:
-    """Nodes by parent. In order of depth siblings stand together, so each has its rank from its run."""
-    nodes = np.concatenate(levels)[1:]
-    up = parent[nodes]
-    begins = np.append(True, up[1:] != up[:-1])[: len(up)]
-    run = np.flatnonzero(begins)
-    rank = np.arange(len(nodes)) - np.repeat(run, np.diff(np.append(run, len(nodes))))
-    child = np.empty(len(nodes), np.int32)
-    child[edge_start[up] + rank] = nodes
-    return child
-
-
-def _interval_ends(
-    lo: Int[np.ndarray, " nodes"],
-    levels: list[Int[np.ndarray, " level"]],
-    parent: Int[np.ndarray, " nodes"],
-    tokens: int,
-) -> Int[np.ndarray, " nodes"]:
-    """A node's interval stops where its next sibling's starts, or else where its parent's stops."""
-    hi = np.empty(len(lo), np.int32)
-    hi[ROOT] = tokens
-    for nodes in levels[1:]:
-        up = parent[nodes]
-        follows = np.append(up[1:] == up[:-1], False)
-        hi[nodes] = np.where(follows, np.append(lo[nodes[1:]], tokens), hi[up])
-    return hi

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from genlm.bytes.errors import MissingDependencyError, bad_asserted
+from genlm.bytes.errors import bad_asserted, optional
 from genlm.bytes.trie.modes import EOS
 from genlm.bytes.util.maths import as_array
 
@@ -20,20 +20,10 @@ __all__ = ["draw"]
 
 
 def draw(trie: TokenByteTrie, ws: Any) -> Digraph:
-    """The trie as a graph: circles are prefixes, boxes are tokens, labels are bytes.
-
-    Args:
-        trie: the trie.
-        ws: one number a node, shown in it: a tensor, array or sequence; None for none.
-    """
+    """The trie as a graph: circles are prefixes, boxes are tokens, labels are bytes."""
     weights = None if ws is None else _checked(trie, ws)
-    try:
-        from graphviz import Digraph
-    except ImportError as missing:
-        raise MissingDependencyError(
-            "`visualize` needs the package graphviz. Run: pip install 'genlm-bytes[viz]'"
-        ) from missing
-    graph = Digraph(node_attr={"fontsize": "10"}, edge_attr={"fontsize": "10"})
+    graphviz = optional("graphviz", "`visualize`", "'genlm-bytes[viz]'")
+    graph: Digraph = graphviz.Digraph(node_attr={"fontsize": "10"}, edge_attr={"fontsize": "10"})
     for node in range(trie.node_count):
         weight = "" if weights is None else f"\n{weights[node]:.4g}"
         shape = "circle" if node < trie.eos_node else "box"

@@ -37,7 +37,6 @@ class NodeMasses:
     """The masses of one distribution over the tokens of a trie.
 
     Args:
-        trie: the trie.
         weights: the probability of each token, in the trie's sorted order.
         logps: in its place, natural log-probabilities by token id, as many as the largest id needs. They
             must not change.

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -41,9 +40,6 @@ class AsyncTokenByteTrie:
 
     Guarantees: a request with bad arguments fails alone and at once; an error while a batch is worked
     reaches the callers of that batch and no others; cancelling one caller harms no other.
-
-    Args:
-        trie: the trie to serve.
     """
 
     def __init__(self, trie: TokenByteTrie) -> None:
@@ -88,9 +84,7 @@ class AsyncTokenByteTrie:
     async def __aenter__(self) -> AsyncTokenByteTrie:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.cleanup()
 
     async def _request(self, ws: Weights, mode: TrieMode, op: TrieOp) -> Float32[torch.Tensor, " nodes"]:

@@ -78,12 +78,9 @@ class Branches:
         branch_up = nearest[above[chain]]
 
         # A token adds to the node it ends at, or, where it is alone there, to the branch above it.
-        owner = np.empty(tokens, np.int64)
+        owner = trie.end_node.copy()
         alone = np.flatnonzero(~many & branches[above] & (np.arange(n) != ROOT))
         owner[trie.lo[alone]] = above[alone]
-        ending = np.flatnonzero(branches & (trie.ends > 0))
-        counts = trie.ends[ending]
-        owner[np.repeat(trie.lo[ending], counts) + _counting(counts)] = np.repeat(ending, counts)
         return cls(
             leaf_up=nearest[owner].astype(np.uint32),
             branch_up=branch_up.astype(np.uint32),
@@ -102,12 +99,9 @@ def below_cpu(
     """Totals below every node on the CPU.
 
     Args:
-        trie: the arrays.
-        branches: `Branches.of(trie)`.
         weights: one weight per token of the caller's list.
         eos_leaves: the leaves, in sorted order, that give their weight to the end-of-sequence node and
             the root only.
-        op: sum or maximum.
 
     Returns:
         `[batch, nodes + 1 + tokens]`.
@@ -205,11 +199,7 @@ class Levels:
 
         self.nodes = len(trie)
         self.order = put(trie.order)
-        end_node = np.empty(len(trie.order), np.int64)
-        end_node[np.repeat(trie.lo, trie.ends) + _counting(trie.ends)] = np.repeat(
-            np.arange(len(trie)), trie.ends
-        )
-        self.end_node = put(end_node)
+        self.end_node = put(trie.end_node)
         by_depth = np.argsort(trie.depth, kind="stable")
         bounds = np.cumsum(np.bincount(trie.depth))
         levels = [by_depth[a:b] for a, b in pairwise(bounds.tolist())]
@@ -240,12 +230,6 @@ def below_torch(
     stop = ended.sum(1) if summing else torch.cat([ended, ended.new_zeros(len(ended), 1)], 1).amax(1)
     total[:, ROOT] = total[:, ROOT] + stop if summing else torch.maximum(total[:, ROOT], stop)
     return torch.cat([total, stop[:, None], leaves], dim=1).float()
-
-
-def _counting(counts: Int[np.ndarray, " n"]) -> Int[np.ndarray, " total"]:
-    """0 … c-1 for each count c, one run after another."""
-    run: Int[np.ndarray, " total"] = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    return run
 
 
 # Rows that a thread takes at once, at least: four of the 49k vocabulary take 0.5 ms.

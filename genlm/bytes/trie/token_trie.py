@@ -182,20 +182,13 @@ class TokenByteTrie:
 
         Those of atomic units are not, nor, with `TrieMode.WITH_EOS`, those of tokens that end the sequence.
         """
-        return self._text_bytes if mode is TrieMode.WITH_EOS else self._any_bytes
+        return self._readable[mode]
 
     @cached_property
-    def _any_bytes(self) -> frozenset[int]:
-        return self._bytes_but(self.atomic_byte_strings)
-
-    @cached_property
-    def _text_bytes(self) -> frozenset[int]:
-        return self._bytes_but(self.atomic_byte_strings | self.eos_byte_strings)
-
-    def _bytes_but(self, strings: set[bytes]) -> frozenset[int]:
-        if not strings:
-            return self.producible
-        return frozenset(b"".join(string for token in self.decode if (string := bytes(token)) not in strings))
+    def _readable(self) -> dict[TrieMode, frozenset[int]]:
+        words, units = set(map(bytes, self.decode)), self.atomic_byte_strings
+        left_out = {TrieMode.WITHOUT_EOS: units, TrieMode.WITH_EOS: units | self.eos_byte_strings}
+        return {mode: frozenset(b"".join(words - strings)) for mode, strings in left_out.items()}
 
     def may_read(self, symbol: int | bytes, mode: TrieMode) -> bool:
         """Whether any token at all is read by a symbol: a byte, 257 for the end, or an atomic unit."""

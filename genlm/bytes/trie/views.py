@@ -12,7 +12,7 @@ be changed, since nothing could change with them; the builtins' mutating methods
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 from genlm.bytes.trie.arrays import ROOT
 from genlm.bytes.trie.modes import EOS
@@ -23,20 +23,37 @@ if TYPE_CHECKING:
 __all__ = ["Children", "Prefixes", "WordToLeaf"]
 
 
-class Children(Sequence[dict[Any, int]]):
-    """`children[node]`: a dict from each edge below `node` to the node it leads to.
+class _View:
+    """What a builtin can do, done by a copy; `builtin` is which."""
 
-    Edges are bytes `0..255`, atomic units (`bytes`), the end-of-sequence symbol `EOS` at the root, and
-    `(eot_sentinel, token_id)` for each token that ends at the node. Each look makes a dict of its own.
-    """
-
-    __hash__ = None  # type: ignore[assignment]  # as of a list
+    __hash__ = None  # type: ignore[assignment]
+    builtin: ClassVar[type]
 
     def __init__(self, trie: TokenByteTrie) -> None:
         self._trie = trie
 
     def __len__(self) -> int:
         return self._trie.node_count
+
+    def copy(self) -> Any:
+        """A builtin of the same entries."""
+        return self.builtin(self)
+
+    def __repr__(self) -> str:
+        return repr(self.copy())
+
+    def __reduce__(self) -> Any:
+        return self.builtin, (self.copy(),)
+
+
+class Children(_View, Sequence[dict[Any, int]]):
+    """`children[node]`: a dict from each edge below `node` to the node it leads to.
+
+    Edges are bytes `0..255`, atomic units (`bytes`), the end-of-sequence symbol `EOS` at the root, and
+    `(eot_sentinel, token_id)` for each token that ends at the node. Each look makes a dict of its own.
+    """
+
+    builtin = list
 
     @overload
     def __getitem__(self, node: int) -> dict[Any, int]: ...
@@ -73,19 +90,19 @@ class Children(Sequence[dict[Any, int]]):
         )
 
     def __lt__(self, other: Any) -> Any:
-        return list(self) < _list(other)
+        return list(self) < other
 
     def __le__(self, other: Any) -> Any:
-        return list(self) <= _list(other)
+        return list(self) <= other
 
     def __gt__(self, other: Any) -> Any:
-        return list(self) > _list(other)
+        return list(self) > other
 
     def __ge__(self, other: Any) -> Any:
-        return list(self) >= _list(other)
+        return list(self) >= other
 
     def __add__(self, other: Any) -> Any:
-        return list(self) + _list(other)
+        return list(self) + other
 
     def __radd__(self, other: Any) -> Any:
         return other + list(self)
@@ -95,27 +112,11 @@ class Children(Sequence[dict[Any, int]]):
 
     __rmul__ = __mul__
 
-    def copy(self) -> list[dict[Any, int]]:
-        """A list of all dicts."""
-        return list(self)
 
-    def __repr__(self) -> str:
-        return repr(list(self))
-
-    def __reduce__(self) -> Any:
-        return list, (list(self),)
-
-
-class Prefixes(Mapping[int, list[int]]):
+class Prefixes(_View, Mapping[int, list[int]]):
     """`node2prefix[node]`: the bytes read on the way to `node`, as a list of integers."""
 
-    __hash__ = None  # type: ignore[assignment]  # as of a dict
-
-    def __init__(self, trie: TokenByteTrie) -> None:
-        self._trie = trie
-
-    def __len__(self) -> int:
-        return self._trie.node_count
+    builtin = dict
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(len(self)))
@@ -142,16 +143,6 @@ class Prefixes(Mapping[int, list[int]]):
 
     def __ror__(self, other: Any) -> Any:
         return {**other, **self} if isinstance(other, Mapping) else NotImplemented
-
-    def copy(self) -> dict[int, list[int]]:
-        """A dict of all prefixes."""
-        return dict(self)
-
-    def __repr__(self) -> str:
-        return repr(dict(self))
-
-    def __reduce__(self) -> Any:
-        return dict, (dict(self),)
 
 
 class WordToLeaf(dict[Any, int]):
@@ -193,7 +184,3 @@ class WordToLeaf(dict[Any, int]):
 
     def __reduce__(self) -> Any:
         return dict, (dict(self),)
-
-
-def _list(other: Any) -> Any:
-    return list(other) if isinstance(other, Children) else other

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from genlm.bytes.errors import MissingDependencyError, bad_asserted, bad_type, bad_value
+from genlm.bytes.errors import bad_asserted, bad_type, bad_value, optional
 from genlm.bytes.util.text import format_table
 
 __all__ = ["Chart"]
@@ -207,12 +207,7 @@ class Chart(dict[Any, Any]):
               key  self  other  metric
             0   a     1      3       2
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise MissingDependencyError(
-                "`Chart.compare` returns a pandas DataFrame and pandas is not installed: pip install pandas"
-            ) from error
+        pd = optional("pandas", "`Chart.compare`", "pandas")
         return pd.DataFrame(self._rows(other, domain), columns=["key", "self", "other", "metric"])
 
     def assert_equal(

@@ -61,10 +61,7 @@ def state_after(text: bytes) -> int:
         >>> state_after(b"\\xff caf\\xc3"), state_after(b"\\xff")
         (1, 0)
     """
-    for length in (1, 2, 3):
-        if length <= len(text) and text[-length] >= 0xC0:
-            return max(advance(START, text[-length:]), START)
-    return START
+    return advance(START, unfinished(text))
 
 
 def unfinished(text: bytes) -> bytes:

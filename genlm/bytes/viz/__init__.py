@@ -1,5 +1,6 @@
 """Beams, texts and scores for people to look at: in a terminal, as HTML, in one line."""
 
+from genlm.bytes.escaping import one_line, safe_text
 from genlm.bytes.viz.heat import (
     HeatPiece,
     draw_heat,
@@ -10,8 +11,7 @@ from genlm.bytes.viz.heat import (
 )
 from genlm.bytes.viz.html import beam_html, page_html, page_opening
 from genlm.bytes.viz.terminal import draw_beam, share_text
-from genlm.bytes.viz.text import one_line, safe_text
-from genlm.bytes.viz.view import BeamView, NextByte, Row, view_beam
+from genlm.bytes.viz.view import BeamView, NextByte, Row, likeliest, view_beam
 from genlm.bytes.viz.walk import walk
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "heat_foot",
     "heat_head",
     "heat_section",
+    "likeliest",
     "one_line",
     "page_html",
     "page_opening",

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from genlm.bytes.escaping import safe_text
 from genlm.bytes.viz.html import templates
-from genlm.bytes.viz.text import safe_text
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -31,9 +31,7 @@ class HeatPiece:
     """A part of a text.
 
     Attributes:
-        text: the part.
         heat: from 0 to 1, how hot it is; nan where nothing is known; None for what stands between parts.
-        note: its figures, for whoever asks.
     """
 
     text: str
@@ -59,7 +57,7 @@ def draw_heat(pieces: Iterable[HeatPiece]) -> Text:
 
     drawn = Text()
     for piece in pieces:
-        drawn.append(piece.shown, None if piece.level is None else _style(piece.level))
+        drawn.append(piece.shown, None if piece.level is None else f"#000000 on {_colour(piece.level)}")
     return drawn
 
 
@@ -74,25 +72,15 @@ def draw_scale(most: str) -> Text:
 
 
 def heat_head(title: str, most: str) -> str:
-    """The beginning of a page.
-
-    Args:
-        title: its heading.
-        most: what the hottest colour stands for.
-    """
-    colours = [(level, _opacity(level)) for level in range(LEVELS + 1)]
+    """The beginning of a page."""
+    # Translucent, so that the page serves on light and on dark ground.
+    colours = [(level, f"{0.85 * level / LEVELS:.3f}") for level in range(LEVELS + 1)]
     said = {"title": safe_text(title, keep=""), "most": safe_text(most, keep="")}
     return str(templates().get_template("heat_head.html").render(**said, colours=colours))
 
 
 def heat_section(name: str, figures: str, pieces: Sequence[HeatPiece]) -> str:
-    """A text of a page.
-
-    Args:
-        name: what it is called.
-        figures: its totals.
-        pieces: its parts.
-    """
+    """A text of a page."""
     template = templates().get_template("heat_section.html")
     said = {"name": safe_text(name, keep=""), "figures": safe_text(figures, keep="")}
     shown = [replace(piece, note=safe_text(piece.note, keep="")) for piece in pieces]
@@ -104,17 +92,8 @@ def heat_foot(figures: str) -> str:
     return str(templates().get_template("heat_foot.html").render(figures=safe_text(figures, keep="")))
 
 
-def _style(level: int) -> str:
-    return f"#000000 on {_colour(level)}"
-
-
 def _colour(level: int) -> str:
     at = level / LEVELS * (len(SCALE) - 1)
     low = min(int(at), len(SCALE) - 2)
     mixed = [a + (b - a) * (at - low) for a, b in zip(SCALE[low], SCALE[low + 1], strict=True)]
     return "#" + "".join(f"{round(x):02x}" for x in mixed)
-
-
-def _opacity(level: int) -> str:
-    """Translucent, so that the page serves on light and on dark ground."""
-    return f"{0.85 * level / LEVELS:.3f}"

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from genlm.bytes.escaping import one_line, safe_text
 from genlm.bytes.viz.terminal import next_byte_name, notes, share_text, tail
-from genlm.bytes.viz.text import one_line, safe_text
 from genlm.bytes.viz.view import BeamView
 
 __all__ = ["beam_html", "page_html", "page_opening", "templates"]
@@ -20,18 +20,12 @@ __all__ = ["beam_html", "page_html", "page_opening", "templates"]
 
 def beam_html(view: BeamView) -> str:
     """One beam, to stand inside a page or a notebook."""
-    return str(templates().get_template("beam.html").render(views=[_plain(view)]))
+    return str(templates().get_template("beam.html").render(views=[view]))
 
 
 def page_html(views: Sequence[BeamView], title: str) -> str:
-    """A page of its own with a beam at each of several places; all of them show where scripts do not run.
-
-    Args:
-        views: the beams, in the order of the text.
-        title: the page's heading; what is not visible in it is escaped.
-    """
-    shown = safe_text(title, keep="")
-    return str(templates().get_template("page.html").render(views=[_plain(v) for v in views], title=shown))
+    """A page of its own with a beam at each of several places; all of them show where scripts do not run."""
+    return str(templates().get_template("page.html").render(views=views, title=safe_text(title, keep="")))
 
 
 def page_opening() -> str:
@@ -44,37 +38,13 @@ def templates() -> Any:
     """The templates: they escape all they are given."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    return Environment(
+    made = Environment(
         loader=PackageLoader("genlm.bytes.viz"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-
-
-def _plain(view: BeamView) -> dict[str, Any]:
-    """What a template shows: strings, and numbers already rounded."""
-    return {
-        "text": tail(one_line(view.text)),
-        "length": len(view.text),
-        "logp": f"{view.logp:.2f}",
-        "shared": tail("│".join(map(one_line, view.shared))),
-        "rows": [
-            {
-                "share": share_text(row.share),
-                "percent": f"{100 * row.share:.1f}",
-                "logp": f"{row.logp:.2f}",
-                "tokens": [one_line(token) for token in row.tokens],
-                "partial": one_line(row.partial),
-                "ended": row.ended,
-                "canonical": bool(row.canonical and (row.tokens or row.partial)),
-            }
-            for row in view.rows
-        ],
-        "notes": notes(view),
-        "following": [
-            {"name": next_byte_name(one.byte), "p": share_text(one.p), "percent": f"{100 * one.p:.1f}"}
-            for one in view.following
-        ],
-    }
+    made.filters |= {"line": one_line, "tail": tail, "share": share_text}
+    made.filters |= {"notes": notes, "next_byte_name": next_byte_name}
+    return made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from genlm.bytes.viz.text import one_line
+from genlm.bytes.escaping import one_line
 from genlm.bytes.viz.view import BeamView, NextByte, Row
 
 if TYPE_CHECKING:
@@ -15,11 +15,11 @@ __all__ = ["BAR", "bar", "draw_beam", "next_byte_name", "notes", "share_text", "
 
 BAR = 12
 TAIL = 60
-"""Of the text behind, so many characters are shown: the end is where the candidates differ."""
+"""Of the text behind, so many characters are shown: the end is where the hypotheses differ."""
 
 
 def draw_beam(view: BeamView) -> RenderableType:
-    """The candidates with their shares, what they share, and the likeliest next bytes."""
+    """The hypotheses with their shares, what they share, and the likeliest next bytes."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -81,7 +81,7 @@ def tail(text: str) -> str:
 
 
 def _cut(row: Row) -> Text:
-    """The tokens of a candidate with bars between; what the next begins with is open at its end."""
+    """The tokens of a hypothesis with bars between; what the next begins with is open at its end."""
     from rich.text import Text
 
     text = Text()

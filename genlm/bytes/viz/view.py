@@ -1,6 +1,6 @@
 """What there is to see of a beam, as plain values: made once, drawn anywhere.
 
-All candidates of a beam spell the same bytes and differ in how they cut them. Most cuts lie far behind and
+All hypotheses of a beam spell the same bytes and differ in how they cut them. Most cuts lie far behind and
 are the same in all: those tokens are `shared`, and each row has only what comes after them.
 """
 
@@ -22,7 +22,7 @@ __all__ = ["BeamView", "NextByte", "Row", "view_beam"]
 
 @dataclass(frozen=True)
 class Row:
-    """One candidate.
+    """One hypothesis.
 
     Attributes:
         share: its share of the beam, between 0 and 1.
@@ -57,9 +57,9 @@ class BeamView:
         text: the bytes it has read.
         logp: natural log of its weight, a lower bound of the log prefix probability of `text`.
         shared: the tokens with which all rows begin.
-        rows: the heaviest candidates, the heaviest first.
-        others: how many candidates have no row, and their share of the beam.
-        deferred: how many candidates are not evaluated yet.
+        rows: the heaviest hypotheses, the heaviest first.
+        others: how many hypotheses have no row, and their share of the beam.
+        deferred: how many hypotheses are not evaluated yet.
         missing: the share of the whole that is expected to wait or to have been dropped.
         following: the likeliest next bytes, where somebody asked for them.
     """
@@ -77,20 +77,14 @@ class BeamView:
 def view_beam(
     beam: ByteBeamState, most: int = 10, *, logp_next: LazyByteProbs | None = None, top: int = 5
 ) -> BeamView:
-    """What there is to see of a beam.
-
-    Args:
-        beam: the beam.
-        most: how many candidates get a row.
-        logp_next: the distribution of its next byte, to show the likeliest of.
-        top: how many of them.
-    """
+    """What there is to see of a beam: the heaviest `most` hypotheses, and the `top` likeliest next bytes."""
     found = beam.tokenizations(most)
     shared = _common([t.token_ids for t in found])
     rows = tuple(
         Row(t.posterior, state.weight, t.byte_strings[shared:], t.partial, state.terminated, t.canonical)
         for t, state in zip(found, beam.states, strict=False)
     )
+    following = [] if logp_next is None else likeliest(logp_next, top)
     left = 1.0 - math.fsum(row.share for row in rows) if len(beam) > len(rows) else 0.0
     return BeamView(
         text=b"".join(found[0].byte_strings) + found[0].partial if found else b"",
@@ -100,16 +94,16 @@ def view_beam(
         others=(len(beam) - len(rows), max(0.0, left)),
         deferred=len(beam.deferred),
         missing=beam.slack.expected,
-        following=() if logp_next is None else likeliest(logp_next, top),
+        following=tuple(NextByte(byte, math.exp(log)) for byte, log in following),
     )
 
 
-def likeliest(logp_next: LazyByteProbs, top: int) -> tuple[NextByte, ...]:
-    """The likeliest next bytes that are possible at all, and among them the end."""
+def likeliest(logp_next: LazyByteProbs, top: int) -> list[tuple[bytes | None, float]]:
+    """The likeliest next bytes that are possible at all, with their logs; None is the end."""
     keys: dict[Any, bytes | None] = {b: bytes([b]) for b in range(256)}
     keys |= {257: None} | {unit: unit for unit in logp_next.units}
-    logs = sorted(((logp_next[key], byte) for key, byte in keys.items()), key=lambda pair: -pair[0])
-    return tuple(NextByte(byte, math.exp(log)) for log, byte in logs[:top] if log > -math.inf)
+    logs = sorted(((byte, logp_next[key]) for key, byte in keys.items()), key=lambda pair: -pair[1])
+    return [(byte, log) for byte, log in logs[:top] if log > -math.inf]
 
 
 def _common(paths: Sequence[Sequence[int]]) -> int:

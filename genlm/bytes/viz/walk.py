@@ -20,14 +20,8 @@ async def walk(beam: ByteBeamState, text: bytes, *, most: int = 10, top: int = 5
 
     The text is read as `prefill` reads one: strings that end a sequence are text in it.
 
-    Args:
-        beam: where to start.
-        text: what to read.
-        most: how many candidates to show.
-        top: how many next bytes to show.
-
     Raises:
-        ValueError: no candidate can read a byte.
+        ValueError: no hypothesis can read a byte.
     """
     reading = beam.with_mode(TrieMode.WITHOUT_EOS)
     await reading.materialize()
@@ -35,8 +29,8 @@ async def walk(beam: ByteBeamState, text: bytes, *, most: int = 10, top: int = 5
     for offset, byte in enumerate(text):
         after = await (reading.prune() << byte)
         if not len(after):
-            rule = f"no candidate of the beam can read byte 0x{byte:02x} at offset {offset}"
-            way = "Keep more candidates (a larger K, a smaller threshold or tolerance), or remove the byte."
+            rule = f"no hypothesis of the beam can read byte 0x{byte:02x} at offset {offset}"
+            way = "Keep more hypotheses (a larger K, a smaller threshold or tolerance), or remove the byte."
             raise bad_value("text", text, rule, way)
         reading = after
         yield await _look(reading.prune(), most, top)

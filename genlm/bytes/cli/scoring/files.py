@@ -32,17 +32,7 @@ FORM = 3
 
 
 class Files:
-    """The outputs of a run. They are locked until `close`.
-
-    Args:
-        outputs: at least one.
-        settings: what decides the figures and their form; JSON values.
-        overwrite: whether what is there is thrown away.
-        keep: whether the run may be gone on with.
-
-    Raises:
-        ValueError: see `Growing`.
-    """
+    """The outputs of a run. They are locked until `close`."""
 
     def __init__(
         self, outputs: Sequence[Format], settings: Mapping[str, Any], overwrite: bool, keep: bool = True
@@ -60,11 +50,7 @@ class Files:
         self.unlocked, self.close = self._files.unlocked, self._files.close
 
     def remaining(self, records: Iterator[TextRecord]) -> Iterator[TextRecord]:
-        """The texts that are still to be scored; those in the files are read and compared.
-
-        Raises:
-            ValueError: they are not those that the files were made from.
-        """
+        """The texts that are still to be scored; those in the files are read and compared."""
         if not self._files.entries:
             return self._passing(records)
         last = self._files.entries[-1]

@@ -18,12 +18,7 @@ __all__ = ["Format", "Html", "format_of"]
 
 
 class Format(Output):
-    """A kind of file.
-
-    Args:
-        path: the file.
-        asked: what decides the form.
-    """
+    """A kind of file."""
 
     def __init__(self, path: Path, asked: rows.Asked) -> None:
         super().__init__(path)
@@ -99,11 +94,7 @@ KINDS: dict[str, type[Format]] = {".tsv": Tsv, ".jsonl": Jsonl, ".npz": Npz}
 
 
 def format_of(path: Path, asked: rows.Asked) -> Format:
-    """The file of the format that its name asks for.
-
-    Raises:
-        ValueError: an ending that is none of those there are; see `Output`.
-    """
+    """The file of the format that its name asks for."""
     kind = KINDS.get(path.suffix.lower())
     if kind is None:
         raise bad_value("out", str(path), f"must end with {', '.join(KINDS)}", "The ending says the format.")

@@ -54,11 +54,7 @@ def members(line: str) -> dict[str, JsonText]:
 
 
 def dumps(document: dict[str, Any]) -> str:
-    """A document as a line; pieces of JSON in it stay as they are.
-
-    Raises:
-        ValueError: a number of ours that JSON has no word for.
-    """
+    """A document as a line; pieces of JSON in it stay as they are."""
     return "{" + ", ".join(f"{_dumped(key)}: {_dumped(value)}" for key, value in document.items()) + "}"
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -18,15 +19,7 @@ from genlm.bytes.errors import bad_value
 if TYPE_CHECKING:
     from genlm.bytes.score import RegionOptions, TextRecord
 
-__all__ = ["Boundary", "Given", "Parts", "Unit"]
-
-
-class Boundary(StrEnum):
-    """What of a word's surroundings counts; see `genlm.bytes.score.words`."""
-
-    trailing = "trailing"
-    leading = "leading"
-    none = "none"
+__all__ = ["Given", "Parts", "Unit"]
 
 
 class Unit(StrEnum):
@@ -38,8 +31,7 @@ class Unit(StrEnum):
     byte = "byte"
 
 
-def _option(*names: str, **more: Any) -> Any:
-    return typer.Option(*names, rich_help_panel="Rows", **more)
+_option = partial(typer.Option, rich_help_panel="Rows")
 
 
 @dataclass(frozen=True)
@@ -58,30 +50,21 @@ class Parts:
     sep: Annotated[str, _option(help="What stands between words.", show_default="one space")] = " "
     any_space: Annotated[bool, _option("--any-space", help="Any white space does, line ends too.")] = False
     boundary: Annotated[
-        Boundary | None, _option(help="Which of a word's ends count; trailing for words, none for spans.")
+        Literal["trailing", "leading", "none"] | None,
+        _option(help="Which of a word's ends count; trailing for words, none for spans."),
     ] = None
     punctuation: Annotated[bool, _option("--punctuation", help="Marks have rows of their own.")] = False
     marks: Annotated[str | None, _option(help="So have these characters.", show_default=False)] = None
 
     @property
     def unit(self) -> Unit:
-        """What a row is about.
-
-        Raises:
-            typer.BadParameter: two answers; an option about words without words.
-        """
-        units = {
-            "--words": Unit.region,
-            "--chars": Unit.char,
-            "--bytes": Unit.byte,
-            "--spans": Unit.region,
-            "--word-list": Unit.region,
-        }
+        """What a row is about."""
         asked = (self.words, self.chars, self.byte_rows, self.spans is not None, self.word_list is not None)
-        named = [name for name, given in zip(units, asked, strict=True) if given]
+        names = ("--words", "--chars", "--bytes", "--spans", "--word-list")
+        named = [name for name, given in zip(names, asked, strict=True) if given]
         if len(named) > 1:
             raise typer.BadParameter(f"not together with {named[1]}", param_hint=named[0])
-        unit = units[named[0]] if named else Unit.text
+        unit = {"--chars": Unit.char, "--bytes": Unit.byte}.get(named[0], Unit.region) if named else Unit.text
         defaults = Parts()
         for name in ("sep", "any_space", "boundary", "punctuation", "marks"):
             if unit is not Unit.region and getattr(self, name) != getattr(defaults, name):
@@ -96,7 +79,7 @@ class Parts:
         if self.unit is not Unit.region:
             return None
         given = "spans" if self.spans is not None else "words" if self.word_list is not None else None
-        boundary = None if self.boundary is None else str(self.boundary)
+        boundary: str | None = self.boundary
         sep = None if self.any_space else argument_text("sep", self.sep)
         if given == "spans" and boundary is None:
             boundary = "none"
@@ -104,11 +87,7 @@ class Parts:
         return RegionOptions(given, sep, boundary, marks)
 
     def table(self) -> Given | None:
-        """The spans or words of `--spans` or `--word-list`, read.
-
-        Raises:
-            ValueError: a file that cannot be read, or is no such table.
-        """
+        """The spans or words of `--spans` or `--word-list`, read."""
         path = self.spans if self.spans is not None else self.word_list
         if path is None:
             return None
@@ -146,11 +125,7 @@ class Given:
             yield replace(record, **given)
 
     def check_all_met(self) -> None:
-        """That every id was that of a text.
-
-        Raises:
-            ValueError: one was not.
-        """
+        """That every id was that of a text."""
         missing = [name for name in self._regions if name not in self._met]
         if missing:
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""

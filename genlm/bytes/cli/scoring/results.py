@@ -25,13 +25,7 @@ __all__ = ["show", "write"]
 
 
 def show(results: Iterable[ScoredText], asked: Asked, as_json: bool) -> Totals:
-    """Write results to stdout as they come: documents, a heat map where there are colours, else rows.
-
-    Args:
-        results: the results.
-        asked: what decides their form.
-        as_json: whether documents are wanted.
-    """
+    """Write results to stdout as they come: documents, a heat map where there are colours, else rows."""
     console = Console(highlight=False, emoji=False)
     coloured = on_terminal() and console.color_system is not None and not console.no_color
     each: Callable[[ScoredText, Totals], Any]
@@ -61,11 +55,7 @@ def show(results: Iterable[ScoredText], asked: Asked, as_json: bool) -> Totals:
 
 
 def write(results: Iterable[ScoredText], files: Files) -> Totals:
-    """Write results to files.
-
-    Raises:
-        ValueError: a file cannot be written.
-    """
+    """Write results to files."""
     with closing(files):
         for result in results:
             files.add(result)

@@ -54,14 +54,7 @@ JSON = (*FIGURES[Unit.text], "end", "text", "bytes_base64", "surprisals", "regio
 
 @dataclass(frozen=True)
 class Asked:
-    """What decides the form of results.
-
-    Attributes:
-        unit: what a row is about.
-        fields: the columns carried along.
-        base: of the logarithms.
-        end: whether the ends of texts count.
-    """
+    """What decides the form of results."""
 
     unit: Unit
     fields: tuple[str, ...] = ()
@@ -81,11 +74,7 @@ class Asked:
 
 
 def rows(result: ScoredText, asked: Asked) -> list[list[Any]]:
-    """The rows of a text.
-
-    Raises:
-        ValueError: the text has a field that the head line has not.
-    """
+    """The rows of a text."""
     check_fields(result.record, asked.fields)
     given = result.record.fields
     front = [result.record.id, *(cell(given.get(name)) for name in asked.fields)]
@@ -93,11 +82,7 @@ def rows(result: ScoredText, asked: Asked) -> list[list[Any]]:
 
 
 def check_fields(record: TextRecord, fields: Sequence[str]) -> None:
-    """That there is a column for all that a text carries along.
-
-    Raises:
-        ValueError: the text has a field that the head line has not.
-    """
+    """That there is a column for all that a text carries along."""
     if unknown := [name for name in record.fields if name not in fields]:
         message = f"text {record.id!r}: the first text has no {unknown[0]!r}: there is no such column."
         raise InvalidValueError(f"{message} Write .jsonl instead.")
@@ -148,15 +133,7 @@ def figures(result: ScoredText, asked: Asked) -> list[Any]:
 
 def char_surprisals(result: ScoredText, asked: Asked) -> Float64[np.ndarray, " chars"]:
     """The surprisal of each character, `[chars]`."""
-    score = result.score
-    if not score.text:
-        return np.zeros(0)
-    with np.errstate(invalid="ignore"):
-        sums = np.add.reduceat(score.logprobs, score.chars.offsets[:-1])
-    # A character with an impossible byte is impossible, whatever stands after that byte.
-    impossible = np.add.reduceat(np.isneginf(score.logprobs), score.chars.offsets[:-1])
-    costs: Float64[np.ndarray, " chars"] = np.where(impossible, np.inf, -sums / math.log(asked.base)) + 0.0
-    return costs
+    return -result.score.chars.logprobs / math.log(asked.base) + 0.0
 
 
 def visible(text: str) -> str:

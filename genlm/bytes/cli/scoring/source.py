@@ -10,17 +10,15 @@ import sys
 import tempfile
 from codecs import BOM_UTF8
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import typer
 
-from genlm.bytes.cli.source import argument_bytes
-from genlm.bytes.errors import bad_value
+from genlm.bytes.cli.source import argument_bytes, reading
 from genlm.bytes.escaping import safe_text
-from genlm.bytes.resumable import saying
 
 __all__ = ["Source", "open_sources"]
 
@@ -33,9 +31,6 @@ class Source:
     """A text that was typed, stdin, or a file.
 
     Attributes:
-        name: what texts from it are called by.
-        path: the file; None for others.
-        typed: the text, where it was typed.
         size: in bytes; None where it is not known beforehand.
         consumed: how many bytes have been read.
     """
@@ -58,11 +53,7 @@ class Source:
         return self.typed is not None or self.size is not None or self._kept is not None
 
     def keep(self) -> None:
-        """Make sure that it can be read again: what comes through a pipe is put on the disk.
-
-        Raises:
-            ValueError: it cannot be read.
-        """
+        """Make sure that it can be read again: what comes through a pipe is put on the disk."""
         if self.again:
             return
         with self._open() as file:
@@ -75,22 +66,14 @@ class Source:
             self._kept.close()
 
     def read(self) -> bytes:
-        """Everything.
-
-        Raises:
-            ValueError: the file cannot be read.
-        """
+        """Everything."""
         with self._open() as file:
             text = file.read()
         self.consumed += len(text)
         return text
 
     def lines(self) -> Iterator[bytes]:
-        r"""Each line with its `\n`; the last may have none. A byte order mark before the first is left out.
-
-        Raises:
-            ValueError: the file cannot be read.
-        """
+        r"""Each line with its `\n`; the last may have none. A byte order mark before them is left out."""
         with self._open() as file:
             for number, line in enumerate(file):
                 self.consumed += len(line)
@@ -107,21 +90,12 @@ class Source:
         elif self.path is None:
             yield sys.stdin.buffer
         else:
-            with _reading(self.path), self.path.open("rb") as file:
+            with reading(self.path), self.path.open("rb") as file:
                 yield file
 
 
 def open_sources(texts: list[str], files: list[Path]) -> list[Source]:
-    """Where the texts of a command line are; files are looked at, and not read.
-
-    Args:
-        texts: what was typed; with `files`, more files.
-        files: files.
-
-    Raises:
-        typer.BadParameter: nothing was given and nothing is piped; stdin was given twice.
-        ValueError: a file that cannot be read.
-    """
+    """Where the texts of a command line are; with `files` these are more files. They are not read yet."""
     if not texts and not files:
         if sys.stdin.isatty():
             hint = "missing: give a text, - for stdin, or --file"
@@ -141,15 +115,10 @@ def open_sources(texts: list[str], files: list[Path]) -> list[Source]:
 def _file(path: Path) -> Source:
     if str(path) == "-":
         return Source("-")
-    with _reading(path):
+    with reading(path):
         found = path.stat()
         if stat.S_ISDIR(found.st_mode):
             raise IsADirectoryError(None, "Is a directory")
         if not os.access(path, os.R_OK):
             raise PermissionError(None, "Permission denied")
     return Source(str(path), path, size=found.st_size if stat.S_ISREG(found.st_mode) else None)
-
-
-def _reading(path: Path) -> AbstractContextManager[None]:
-    """What the system says of a file that cannot be read, as an error of ours."""
-    return saying("cannot be read", lambda rule, _: bad_value("file", str(path), rule))

@@ -58,10 +58,7 @@ def table_rows(
 
     Args:
         source: comma-separated if its name ends with `.csv`; else tab-separated.
-        column: the column.
         id_column: the column that names them; None for the number of the row.
-        prefix: goes before the number.
-        quotes: what quotes are.
         remark: takes what the user should know.
 
     Raises:
@@ -124,11 +121,7 @@ def json_rows(source: Source, key: str, id_key: str | None, prefix: str) -> Iter
 
 
 def plain_rows(source: Source) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a list of ours, with the number of their line: tabs separate, and quotes are letters.
-
-    Raises:
-        ValueError: no UTF-8.
-    """
+    """The rows of a list of ours, with the number of their line: tabs separate, and quotes are letters."""
     return (found for found in _unquoted(source, "\t") if found[1] != [""])
 
 

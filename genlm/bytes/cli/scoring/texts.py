@@ -14,9 +14,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -31,8 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Texts", "not_empty"]
 
 
-def _option(*names: str, **more: Any) -> Any:
-    return typer.Option(*names, rich_help_panel="Texts", **more)
+_option = partial(typer.Option, rich_help_panel="Texts")
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,7 @@ class Texts:
         return self.column is not None or self.key is not None
 
     def sources(self) -> list[Source]:
-        """Where the texts are, looked at but not read.
-
-        Raises:
-            typer.BadParameter: options that exclude each other; a text that is the name of a file.
-            ValueError: a file that cannot be read.
-        """
+        """Where the texts are, looked at but not read."""
         if sum((self.lines, self.column is not None, self.key is not None)) > 1:
             raise typer.BadParameter("give one of --lines, --column and --field", param_hint="--lines")
         if self.id_column is not None and self.column is self.key is None:
@@ -90,11 +85,7 @@ class Texts:
     def records(
         self, sources: list[Source], remark: Callable[[str], None] = lambda _: None
     ) -> Iterator[TextRecord]:
-        """The texts, read as they are taken; `remark` takes what the user should know of them.
-
-        Raises:
-            ValueError: a table that is none, lacks the column, or is no UTF-8.
-        """
+        """The texts, read as they are taken; `remark` takes what the user should know of them."""
         from genlm.bytes.score import TextRecord
 
         for source in sources:

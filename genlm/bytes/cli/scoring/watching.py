@@ -19,12 +19,7 @@ __all__ = ["Pace"]
 
 
 class Pace:
-    """How fast texts are scored.
-
-    Args:
-        sources: where they come from; how much of them has been read says how far it is.
-        shown: whether somebody watches.
-    """
+    """How fast texts are scored."""
 
     def __init__(self, sources: Sequence[Source], shown: bool) -> None:
         self._sources = sources

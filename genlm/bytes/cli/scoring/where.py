@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Where"]
 
 
-def _option(*names: str, **more: Any) -> Any:
-    return typer.Option(*names, rich_help_panel="Many machines", **more)
+_option = partial(typer.Option, rich_help_panel="Many machines")
 
 
 @dataclass(frozen=True)
@@ -41,34 +41,30 @@ class Where:
             if given is not None and not self.ray:
                 raise typer.BadParameter("needs --ray", param_hint=name)
 
-    def scorer(
-        self, shared: Shared, scoring: Scoring, ready: Callable[[], None]
-    ) -> Callable[[Iterator[TextRecord]], Generator[ScoredText, None, None]]:
-        """From texts to results in their order: the one place that knows where the work is done.
+    def score(
+        self, records: Iterator[TextRecord], shared: Shared, scoring: Scoring, ready: Callable[[], None]
+    ) -> Generator[ScoredText, None, None]:
+        """The results of texts in their order: the one place that knows where the work is done.
 
         Models are loaded when there is a text to score; then `ready` is called, over a cluster before.
         """
+        first = next(records, None)
+        if first is None:
+            return
+        from genlm.bytes.cli.scoring.files import EVERY
 
-        def score(records: Iterator[TextRecord]) -> Generator[ScoredText, None, None]:
-            first = next(records, None)
-            if first is None:
-                return
-            from genlm.bytes.cli.scoring.files import EVERY
+        records = chain([first], records)
+        if self.ray:
+            from genlm.bytes.integrations.ray import Pretrained, score_corpus
 
-            records = chain([first], records)
-            if self.ray:
-                from genlm.bytes.integrations.ray import Pretrained, score_corpus
+            ready()
+            shared.remark("Ray starts a model on each worker.")
+            model = Pretrained(shared.name, shared.params(), shared.device, shared.dtype)
+            over = {"workers": self.workers, "address": self.ray_address, "texts_per_group": EVERY}
+            yield from score_corpus(records, model, scoring, **over)  # type: ignore[arg-type]
+            return
+        from genlm.bytes.score import score_groups
 
-                ready()
-                shared.remark("Ray starts a model on each worker.")
-                model = Pretrained(shared.name, shared.params(), shared.device, shared.dtype)
-                over = {"workers": self.workers, "address": self.ray_address, "texts_per_group": EVERY}
-                yield from score_corpus(records, model, scoring, **over)  # type: ignore[arg-type]
-                return
-            from genlm.bytes.score import score_groups
-
-            with shared.model() as lm:
-                ready()
-                yield from score_groups(lm, records, scoring, EVERY)
-
-        return score
+        with shared.model() as lm:
+            ready()
+            yield from score_groups(lm, records, scoring, EVERY)
