@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cli_runner import Run
 from hypothesis import given
 from hypothesis import strategies as st
 from toy import BatchingToy, FixedLM, ToyLM
@@ -414,3 +415,38 @@ class TestPotential:
         potential = BytePotential(ByteLM.ensemble(members, weights=[1, 1]))
         drawn = await direct_token_sampler(potential).smc(n_particles=10, ess_threshold=0.5, max_tokens=3)
         assert math.isfinite(drawn.log_total)
+
+
+class TestCommands:
+    """`--model` given several times."""
+
+    def test_complete_and_score(self, run: Run) -> None:
+        model = ToyLM([*(bytes([b]) for b in range(256)), b"<e>"], eos=256)
+        two = ("--model", "A", "--model", "A")
+        alone = run("complete", "a", "--max-bytes", "4", "--any-bytes", model=model)
+        done = run("complete", "a", "--max-bytes", "4", "--any-bytes", "--op", "sum", *two, model=model)
+        assert done.code == alone.code == 0 and done.out == alone.out and len(done.loaded) == 1
+        scored = run("score", "ab", "--op", "0.5", "--weights", "3,1", *two, model=model)
+        columns = scored.out.split(b"\n")[1].split(b"\t")
+        assert columns[:6] == run("score", "ab", model=model).out.split(b"\n")[1].split(b"\t")[:6]
+        drawn = run("complete", "a", "--max-bytes", "2", "--particles", "3", "--json", model=model)
+        assert drawn.out.count(b"log_weight") == 3
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            (["--op", "sum"], "give --model twice"),
+            (["--model", "A", "--model", "B", "--op", "some"], "`op` is 'some'"),
+            (["--model", "A", "--model", "B", "--weights", "a"], "--weights"),
+            (["--model", "A", "--model", "B", "--weights", "1,2,3"], "`weights`"),
+        ],
+    )
+    def test_mistakes_are_found_before_a_model_is_loaded(
+        self, run: Run, options: list[str], said: str
+    ) -> None:
+        done = run("complete", "a", *options, model=ToyLM(FIRST, eos=4))
+        assert done.code in (1, 2) and said in done.err.replace("\n", " ") and done.loaded == []
+
+    def test_where_one_is_meant(self, run: Run) -> None:
+        done = run("info", "--model", "A", "--model", "B", model=ToyLM(FIRST, eos=4))
+        assert done.code == 2 and "one model at a time" in done.err

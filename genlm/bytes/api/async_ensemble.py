@@ -59,6 +59,22 @@ class AsyncEnsemble(AsyncByteLM):
         """The members' models."""
         return tuple(member.llm for member in self.members)
 
+    def special(self, name: str) -> int:
+        """Refused: each member has tokens of its own.
+
+        Raises:
+            GenlmBytesError: always.
+        """
+        raise GenlmBytesError(
+            f"{name!r} is another token for each member of an ensemble. Ask a member, and give what stands "
+            "before the text as `contexts`, one for each."
+        )
+
+    def parse_special(self, text: str) -> tuple[str | int, ...]:
+        """Refused likewise."""
+        self.special(text)
+        raise AssertionError
+
     async def beam(self, context: Any = b"", *, method: str = "beam") -> Any:
         """The `EnsembleState` after a context; see `AsyncByteLM.beam`."""
         return (await self._read(context, method=method)).beam

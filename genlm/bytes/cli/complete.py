@@ -35,6 +35,9 @@ def complete(
     shared: Shared,
     n: Annotated[int, typer.Option("-n", help="How many completions.")] = 1,
     best_of: Annotated[int | None, typer.Option(help="Draw so many and give the n likeliest.")] = None,
+    particles: Annotated[
+        int | None, typer.Option(help="Draw so many together, from the strings that a mask leaves.")
+    ] = None,
     echo: Annotated[bool, typer.Option("--echo", help="Write the text before its completion.")] = False,
     healing: Annotated[
         bool, typer.Option("--healing/--no-healing", help="Whether the text may stop inside a token.")
@@ -76,6 +79,7 @@ def complete(
     genlm-bytes complete --file notes.txt --stop . --echo
     printf 'def fib' | genlm-bytes complete - --max-tokens 8 > fib.txt
     genlm-bytes complete "In the year " --regex "19..|20.." --json
+    genlm-bytes complete "In the year " --regex "19..|20.." --particles 8
     """
     prompt = text.read()
     options: dict[str, Any] = {
@@ -89,20 +93,19 @@ def complete(
     if parse_special and suffix is not None:
         raise typer.BadParameter("goes with no --suffix", param_hint="--parse-special")
     spelled = as_text("text", prompt) if parse_special else ""
-    single = n == 1 and best_of is None
+    single = n == 1 and best_of is None and particles is None
     if stream and not single:
         raise typer.BadParameter("only one completion can be streamed", param_hint="--stream")
     with shared.working("Starting"):
-        Options.of(
-            options, n=n, best_of=best_of
-        )  # mistakes are found before the seconds that a model takes to load
+        # Mistakes are found before the seconds that a model takes to load.
+        Options.of(options, n=n, best_of=best_of, particles=particles)
     with shared.model() as lm:
         given = lm.parse_special(spelled) if parse_special else prompt
         if single and (not shared.as_json if stream is None else stream):
             _stream(lm, prompt, given, options, echo, shared)
             return
         with shared.working(f"Reading {len(prompt):,} bytes and writing"):
-            found = lm.complete(given, n=n, best_of=best_of, echo=echo, **options)
+            found = lm.complete(given, n=n, best_of=best_of, particles=particles, echo=echo, **options)
         completions = found if isinstance(found, list) else [found]
         if shared.as_json:
             every = [completion_json(c) for c in completions]

@@ -33,7 +33,7 @@ def info(shared: Shared) -> None:
     with shared.model() as lm:
         from genlm.bytes.models import DEFAULT_MODEL, describe_model
 
-        name = shared.name or DEFAULT_MODEL
+        name = shared.single("one model at a time is told about") or DEFAULT_MODEL
         facts = describe_model(lm.llm)
     if shared.as_json:
         write_json({"model": name, **_json(facts)})

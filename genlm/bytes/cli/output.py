@@ -92,4 +92,5 @@ def completion_json(completion: Completion) -> dict[str, Any]:
         "finish_reason": completion.finish_reason,
         "stop": None if stop is None else stop.decode("utf-8", "replace"),
         "usage": vars(completion.usage),
+        **({} if completion.log_weight is None else {"log_weight": number(completion.log_weight)}),
     }

@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -41,10 +41,19 @@ _option = partial(typer.Option, rich_help_panel="Model, beam, output")
 class Shared:
     """Options of every command. `K`, `threshold` and `tolerance` are those of `BeamParams`."""
 
-    name: Annotated[
-        str | None,
-        _option("--model", "-m", help=f"A model folder or hub name; {EMBEDDED} if not given."),
+    names: Annotated[
+        list[str] | None,
+        _option(
+            "--model", "-m", help=f"A model folder or hub name; {EMBEDDED} if not given. Several are one."
+        ),
     ] = None
+    op: Annotated[
+        str | None,
+        _option("--op", help="How several are one: prod, sum, mixture, min, max, harmonic, or a power."),
+    ] = None
+    weights: Annotated[str | None, _option("--weights", help="Of several models, with commas: 0.7,0.3.")] = (
+        None
+    )
     K: Annotated[int | None, _option("--K", help="The most hypotheses that the beam keeps.")] = None
     threshold: Annotated[
         float | None,
@@ -67,6 +76,23 @@ class Shared:
     quiet: Annotated[
         bool, _option("--quiet", "-q", help="No progress and no remarks on stderr; errors only.")
     ] = False
+
+    @property
+    def name(self) -> str | None:
+        """The model's name; of several, all and how they are one."""
+        names = self.names or []
+        together = "" if len(names) < 2 else f", {self.op or 'prod'}, {self.weights or 'equal weights'}"
+        return ", ".join(names) + together or None
+
+    def single(self, why: str) -> str | None:
+        """The name of the only model.
+
+        Raises:
+            typer.BadParameter: there are several.
+        """
+        if len(self.names or ()) > 1:
+            raise typer.BadParameter(why, param_hint="--model")
+        return self.name
 
     @property
     def remarks(self) -> bool:
@@ -93,11 +119,35 @@ class Shared:
             from genlm.bytes.models import load_model
 
             params = self.params(default)
+            names: list[str | None] = list(self.names or ()) or [None]
+            op, weights = self._together(len(names))
             if self.remarks:
                 _import_backend()
-        llm = load_model(self.name, device=self.device, dtype=self.dtype, progress=self.remarks)
-        with ByteLM(llm, params) as lm:
-            yield lm
+        load = partial(load_model, device=self.device, dtype=self.dtype, progress=self.remarks)
+        llms = {name: load(name) for name in dict.fromkeys(names)}  # a name that is there twice is one model
+        with ExitStack() as stack:
+            members = [stack.enter_context(ByteLM(llms[name], params)) for name in names]
+            if len(members) == 1:
+                yield members[0]
+            else:
+                yield stack.enter_context(ByteLM.ensemble(members, op, weights))
+
+    def _together(self, count: int) -> tuple[str | float, list[float] | None]:
+        """`--op` and `--weights`, checked before anything is loaded."""
+        if count == 1 and (self.op is not None or self.weights is not None):
+            raise typer.BadParameter("there is one model only: give --model twice", param_hint="--op")
+        try:
+            weights = [float(word) for word in self.weights.split(",")] if self.weights else None
+        except ValueError:
+            raise typer.BadParameter("must be numbers with commas between", param_hint="--weights") from None
+        op: str | float = self.op or "prod"
+        with suppress(ValueError):
+            op = float(op)
+        if count > 1:
+            from genlm.bytes.ensemble import operation
+
+            operation(op, count, weights)
+        return op, weights
 
     def working(self, what: str) -> AbstractContextManager[Any]:
         """A spinner on stderr while something takes its time; nothing where nobody watches."""

@@ -59,7 +59,12 @@ class Where:
 
             ready()
             shared.remark("Ray starts a model on each worker.")
-            model = Pretrained(shared.name, shared.params(), shared.device, shared.dtype)
+            model = Pretrained(
+                shared.single("several models score on one machine only"),
+                shared.params(),
+                shared.device,
+                shared.dtype,
+            )
             over = {"workers": self.workers, "address": self.ray_address, "texts_per_group": EVERY}
             yield from score_corpus(records, model, scoring, **over)  # type: ignore[arg-type]
             return
