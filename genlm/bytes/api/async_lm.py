@@ -7,7 +7,9 @@ import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
+from typing import Any, Literal, Self, Unpack
+
+import torch
 
 from genlm.bytes.byte_lm import BeamParams, ByteBeamState
 from genlm.bytes.errors import GenlmBytesError, UnsupportedModelError, bad_type, bad_value, called
@@ -25,9 +27,6 @@ from genlm.bytes.score.words import Rule
 from genlm.bytes.trie import TokenByteTrie
 from genlm.bytes.util.gather import gather
 from genlm.bytes.vocab import byte_vocab, end_strings, shared_trie, start_context
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["AsyncByteLM"]
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
+
+import torch
 
 from genlm.bytes.api.async_lm import AsyncByteLM
 from genlm.bytes.api.loop import run
 from genlm.bytes.api.sync_results import NextBytes, SyncStream
 from genlm.bytes.byte_lm import BeamParams
 from genlm.bytes.options import GenerationOptions, spelled_out
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["ByteLM"]
 
