@@ -7,26 +7,21 @@ import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, Self, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 import torch
 
 from genlm.bytes.byte_lm import BeamParams, ByteBeamState
 from genlm.bytes.errors import GenlmBytesError, UnsupportedModelError, bad_type, bad_value, called
-from genlm.bytes.generate import Completion, Read, Stream, complete
-from genlm.bytes.generate.next_bytes import AsyncNextBytes
 from genlm.bytes.options import GenerationOptions, Options, spelled_out
-from genlm.bytes.prompt import Prompt, is_batch, parse_context
-from genlm.bytes.prompt.infill import infill
-from genlm.bytes.prompt.prompt import special_token
-from genlm.bytes.prompt.read import read_text
-from genlm.bytes.prompt.special_tokens import parse_special
-from genlm.bytes.score import Score, ScoringOptions, WordSurprisals
-from genlm.bytes.score.scorer import Scorer, contexts_of, for_each, settings_of, texts_of
-from genlm.bytes.score.words import Rule
 from genlm.bytes.trie import TokenByteTrie
-from genlm.bytes.util.gather import gather
 from genlm.bytes.vocab import byte_vocab, end_strings, shared_trie, start_context
+
+if TYPE_CHECKING:
+    from genlm.bytes.generate import Completion, Read, Stream
+    from genlm.bytes.generate.next_bytes import AsyncNextBytes
+    from genlm.bytes.prompt import Prompt
+    from genlm.bytes.score import Score, ScoringOptions, WordSurprisals
 
 __all__ = ["AsyncByteLM"]
 
@@ -143,6 +138,8 @@ class AsyncByteLM:
             context: see `complete`.
             method: how the context is read; see `complete`.
         """
+        from genlm.bytes.generate.next_bytes import AsyncNextBytes
+
         read = await self._read(context, method=method)
         return AsyncNextBytes(await read.beam.logp_next(), read.beam, read.text)
 
@@ -167,6 +164,10 @@ class AsyncByteLM:
             ValueError: an option out of range, a prompt that the model cannot read.
             TypeError: an option or a prompt of the wrong type, or an option that does not exist.
         """
+        from genlm.bytes.generate import complete
+        from genlm.bytes.prompt import is_batch
+        from genlm.bytes.util.gather import gather
+
         checked = Options.of(options, n, best_of)
 
         async def one(single: Any) -> Completion | list[Completion]:
@@ -189,6 +190,8 @@ class AsyncByteLM:
         Returns:
             A `Stream`; its `completion` holds the whole when it has ended.
         """
+        from genlm.bytes.generate import Stream
+
         checked = Options.of(options)
         return Stream(lambda: self._read(prompt, name="prompt", **checked.reading), checked)
 
@@ -213,6 +216,9 @@ class AsyncByteLM:
             ValueError: an option out of range; `end` where nothing ends a sequence.
             TypeError: a text that is neither str nor bytes.
         """
+        from genlm.bytes.prompt import is_batch
+        from genlm.bytes.score.scorer import Scorer, contexts_of, texts_of
+
         texts, single = texts_of(text, "text")
         contexts = contexts_of(context, len(texts), is_batch(context))
         found = await Scorer.of(self._begin, options).scores(texts, contexts, end)
@@ -255,6 +261,10 @@ class AsyncByteLM:
             TypeError: an argument of the wrong type.
             ImpossibleByteError: a byte that the model cannot write, with its offset.
         """
+        from genlm.bytes.prompt import is_batch
+        from genlm.bytes.score.scorer import Scorer, contexts_of, for_each, texts_of
+        from genlm.bytes.score.words import Rule
+
         found, single = texts_of(texts)
         rule = Rule.of(boundary, sep, punctuation, base, spans is not None)
         with called(text="texts"):
@@ -298,6 +308,9 @@ class AsyncByteLM:
             ValueError: `out` holds the results of another call, or is being written by one.
             ImpossibleByteError: a byte that the model cannot write, with its offset.
         """
+        from genlm.bytes.prompt import is_batch
+        from genlm.bytes.score.scorer import Scorer, contexts_of, settings_of, texts_of
+
         found, single = texts_of(texts)
         contexts = contexts_of(context, len(found), is_batch(context))
         scorer = Scorer.of(self._begin, options)
@@ -322,6 +335,8 @@ class AsyncByteLM:
         Raises:
             ValueError: the model has no such token.
         """
+        from genlm.bytes.prompt.prompt import special_token
+
         found = special_token(self.llm, name)
         if found is None:
             raise bad_value("name", name, "this model has no such token")
@@ -344,6 +359,8 @@ class AsyncByteLM:
             end = lm.parse_special("<|im_end|>\\n<|im_start|>assistant\\n")
             await lm.complete((*start, question, *end))
         """
+        from genlm.bytes.prompt.special_tokens import parse_special
+
         if not isinstance(text, str):
             raise bad_type("text", text, "must be a str")
         return parse_special(self.llm, self._open_trie(), text)
@@ -358,6 +375,11 @@ class AsyncByteLM:
         suffix: str | bytes | None = None,
         fim: Sequence[str | int | None] | None = None,
     ) -> Read:
+        from genlm.bytes.generate import Read
+        from genlm.bytes.prompt import parse_context
+        from genlm.bytes.prompt.infill import infill
+        from genlm.bytes.prompt.read import read_text
+
         trie = self._open_trie()
         with called(prompt=name, bs=name):
             if suffix is not None:
@@ -385,6 +407,8 @@ class AsyncByteLM:
         return await start.prefill(prompt.lead) if prompt.lead else start
 
     async def _begin(self, context: Any) -> tuple[Prompt, ByteBeamState]:
+        from genlm.bytes.prompt import parse_context
+
         prompt = parse_context(self.llm, self._open_trie(), context)
         return prompt, await self._start_of(prompt)
 

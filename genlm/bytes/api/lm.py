@@ -5,15 +5,17 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 import torch
 
 from genlm.bytes.api.async_lm import AsyncByteLM
 from genlm.bytes.api.loop import run
-from genlm.bytes.api.sync_results import NextBytes, SyncStream
 from genlm.bytes.byte_lm import BeamParams
 from genlm.bytes.options import GenerationOptions, spelled_out
+
+if TYPE_CHECKING:
+    from genlm.bytes.api.sync_results import NextBytes, SyncStream
 
 __all__ = ["ByteLM"]
 
@@ -124,6 +126,8 @@ class ByteLM:
             context: as for `complete`.
             method: how the context is read; see `ByteBeamState.prefill`.
         """
+        from genlm.bytes.api.sync_results import NextBytes
+
         return NextBytes(run(self.asynchronous.next(context, method=method)))
 
     @spelled_out
@@ -137,6 +141,8 @@ class ByteLM:
         Returns:
             An iterator; its `completion` holds the whole when it has ended.
         """
+        from genlm.bytes.api.sync_results import SyncStream
+
         return SyncStream(self.asynchronous.stream(prompt, **options))
 
     # -- scoring --------------------------------------------------------------------------------------
