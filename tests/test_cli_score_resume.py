@@ -97,13 +97,14 @@ class TestAgain:
         starts = [i + 1 for i, byte in enumerate(said) if byte == ord("\n")]
         if kind == "npz":
             starts = starts[-1:]
-        for length in [*starts[:-1], *(s - 9 for s in starts[1:-1])]:
+        for length in [*starts[:-1], *(s - n for s in starts[1:-1] for n in (1, 9))]:
             manifest().write_bytes(said[:length])
             done = run(*line(kind), stdin=TEXTS, model=toy)
             if length < starts[1]:  # no checkpoint, and rows: not a file that is known
                 assert done.code == 1 and "has been changed" in done.err
             else:
                 assert fine(done).startswith(TOTALS) and contents() == whole
+                assert run(*line(kind), stdin=TEXTS, model=toy).loaded == []
 
     def test_a_failure_in_the_middle(
         self, run: Run, toy: Any, kind: str, monkeypatch: pytest.MonkeyPatch

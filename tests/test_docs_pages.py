@@ -6,6 +6,7 @@ import ast
 import asyncio
 import inspect
 import os
+import pydoc
 import re
 import shlex
 import subprocess
@@ -213,3 +214,26 @@ def test_its_commands_find_older_names(tmp_path, nth, expected):
     said = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert expected in said.stdout, said.stdout + said.stderr
     assert "'eos_tokens' is deprecated" in said.stdout
+
+
+def test_what_an_object_can_do_is_in_its_reference():
+    """Methods that are made by a call (`complete = _plain(…)`) are found by no reader of the source."""
+    griffe = pytest.importorskip("griffe", reason="the documentation's tools are not installed")
+    extensions = griffe.load_extensions(str(DOCS / "hooks" / "plain_methods.py"))
+    package = griffe.load("genlm.bytes", search_paths=[str(REPOSITORY)], extensions=extensions)
+    names = [
+        name
+        for page in (DOCS / "api").glob("*.md")
+        for name in re.findall(r"^::: (\S+)", text_of(page), re.M)
+    ]
+    classes = [package[name.removeprefix("genlm.bytes.")] for name in names]
+    classes = [c.final_target if c.is_alias else c for c in classes]
+    classes = [c for c in classes if c.is_class]
+    assert len(classes) > 30
+    lacking = [
+        f"{found.path}.{name}"
+        for found in classes
+        for name, member in found.members.items()
+        if member.is_attribute and inspect.isfunction(vars(pydoc.locate(found.path)).get(name))
+    ]
+    assert not lacking

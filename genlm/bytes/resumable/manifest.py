@@ -70,20 +70,15 @@ class Manifest:
             self._add(b"")
 
     def say(self, what: Mapping[str, Any]) -> None:
-        """Add a line, on the disk when this returns; all of it, or nothing."""
+        """Add a line, on the disk when this returns. A part of it counts for nothing."""
         self._add(json.dumps(what).encode() + b"\n")
 
     def _add(self, line: bytes) -> None:
         with naming(self.path), self.path.open("ab") as file:
-            try:
-                file.truncate(self._kept)
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
-            except OSError:
-                with suppress(OSError):
-                    file.truncate(self._kept)
-                raise
+            file.truncate(self._kept)  # with what is left of a line that found no room
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
         self._kept += len(line)
 
 
