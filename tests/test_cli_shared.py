@@ -109,7 +109,18 @@ class TestShared:
     def test_every_command_has_them(self) -> None:
         import inspect
 
-        names = {"name", "K", "threshold", "tolerance", "device", "dtype", "as_json", "quiet"}
+        names = {
+            "names",
+            "op",
+            "weights",
+            "K",
+            "threshold",
+            "tolerance",
+            "device",
+            "dtype",
+            "as_json",
+            "quiet",
+        }
         for command in app.COMMANDS.values():
             assert names <= set(inspect.signature(grouped(command)).parameters)
 

@@ -204,7 +204,7 @@ FOR_CLIENTS = {
     "genlm.bytes", "genlm.bytes.byte_lm", "genlm.bytes.trie", "genlm.bytes.util", "genlm.bytes.models",
     "genlm.bytes.errors", "genlm.bytes.generate", "genlm.bytes.generate.grammar", "genlm.bytes.score",
     "genlm.bytes.engine", "genlm.bytes.escaping", "genlm.bytes.options", "genlm.bytes.resumable",
-    "genlm.bytes.viz", "genlm.bytes.integrations.ray",
+    "genlm.bytes.viz", "genlm.bytes.integrations.ray", "genlm.bytes.ensemble",
 }  # fmt: skip
 
 

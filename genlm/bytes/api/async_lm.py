@@ -9,28 +9,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
+import torch
+
 from genlm.bytes.api.ensembles import Ensembles
 from genlm.bytes.byte_lm import BeamParams, ByteBeamState
 from genlm.bytes.errors import GenlmBytesError, UnsupportedModelError, bad_type, bad_value, called
-from genlm.bytes.generate import Completion, Read, Stream, complete, draw_particles
-from genlm.bytes.generate.next_bytes import AsyncNextBytes
 from genlm.bytes.options import GenerationOptions, Options, spelled_out
-from genlm.bytes.prompt import Prompt, is_batch, parse_context
-from genlm.bytes.prompt.infill import infill
-from genlm.bytes.prompt.prompt import special_token
-from genlm.bytes.prompt.read import read_text
-from genlm.bytes.prompt.special_tokens import parse_special
-from genlm.bytes.score import Score, ScoringOptions, WordSurprisals
-from genlm.bytes.score.scorer import Scorer, contexts_of, for_each, settings_of, texts_of
-from genlm.bytes.score.words import Rule
 from genlm.bytes.trie import TokenByteTrie
-from genlm.bytes.util.gather import gather
 from genlm.bytes.vocab import byte_vocab, end_strings, shared_trie, start_context
 
 if TYPE_CHECKING:
-    import torch
-
     from genlm.bytes.ensemble import Operation
+    from genlm.bytes.generate import Completion, Read, Stream
+    from genlm.bytes.generate.next_bytes import AsyncNextBytes
+    from genlm.bytes.prompt import Prompt
+    from genlm.bytes.score import Score, ScoringOptions, WordSurprisals
 
 __all__ = ["AsyncByteLM"]
 
@@ -153,6 +146,8 @@ class AsyncByteLM(Ensembles):
             context: see `complete`.
             method: how the context is read; see `complete`.
         """
+        from genlm.bytes.generate.next_bytes import AsyncNextBytes
+
         read = await self._read(context, method=method)
         return AsyncNextBytes(await read.beam.logp_next(), read.beam, read.text)
 
@@ -189,6 +184,10 @@ class AsyncByteLM(Ensembles):
             TypeError: an option or a prompt of the wrong type, or an option that does not exist.
             DeadEndError: all particles have met a dead end.
         """
+        from genlm.bytes.generate import complete, draw_particles
+        from genlm.bytes.prompt import is_batch
+        from genlm.bytes.util.gather import gather
+
         counts = {"n": n, "best_of": best_of, "particles": particles, "ess_threshold": ess_threshold}
         checked = self._checked(options, **counts)
 
@@ -214,6 +213,8 @@ class AsyncByteLM(Ensembles):
         Returns:
             A `Stream`; its `completion` holds the whole when it has ended.
         """
+        from genlm.bytes.generate import Stream
+
         checked = self._checked(options)
         return Stream(lambda: self._read(prompt, name="prompt", **checked.reading), checked)
 
@@ -238,6 +239,9 @@ class AsyncByteLM(Ensembles):
             ValueError: an option out of range; `end` where nothing ends a sequence.
             TypeError: a text that is neither str nor bytes.
         """
+        from genlm.bytes.prompt import is_batch
+        from genlm.bytes.score.scorer import Scorer, contexts_of, texts_of
+
         texts, single = texts_of(text, "text")
         contexts = contexts_of(context, len(texts), is_batch(context))
         found = await Scorer.of(self._begin, options).scores(texts, contexts, end)
@@ -280,6 +284,10 @@ class AsyncByteLM(Ensembles):
             TypeError: an argument of the wrong type.
             ImpossibleByteError: a byte that the model cannot write, with its offset.
         """
+        from genlm.bytes.prompt import is_batch
+        from genlm.bytes.score.scorer import Scorer, contexts_of, for_each, texts_of
+        from genlm.bytes.score.words import Rule
+
         found, single = texts_of(texts)
         rule = Rule.of(boundary, sep, punctuation, base, spans is not None)
         with called(text="texts"):
@@ -323,6 +331,9 @@ class AsyncByteLM(Ensembles):
             ValueError: `out` holds the results of another call, or is being written by one.
             ImpossibleByteError: a byte that the model cannot write, with its offset.
         """
+        from genlm.bytes.prompt import is_batch
+        from genlm.bytes.score.scorer import Scorer, contexts_of, settings_of, texts_of
+
         found, single = texts_of(texts)
         contexts = contexts_of(context, len(found), is_batch(context))
         scorer = Scorer.of(self._begin, options)
@@ -347,6 +358,8 @@ class AsyncByteLM(Ensembles):
         Raises:
             ValueError: the model has no such token.
         """
+        from genlm.bytes.prompt.prompt import special_token
+
         found = special_token(self.llm, name)
         if found is None:
             raise bad_value("name", name, "this model has no such token")
@@ -369,6 +382,8 @@ class AsyncByteLM(Ensembles):
             end = lm.parse_special("<|im_end|>\\n<|im_start|>assistant\\n")
             await lm.complete((*start, question, *end))
         """
+        from genlm.bytes.prompt.special_tokens import parse_special
+
         if not isinstance(text, str):
             raise bad_type("text", text, "must be a str")
         return parse_special(self.llm, self._open_trie(), text)
@@ -386,6 +401,11 @@ class AsyncByteLM(Ensembles):
         suffix: str | bytes | None = None,
         fim: Sequence[str | int | None] | None = None,
     ) -> Read:
+        from genlm.bytes.generate import Read
+        from genlm.bytes.prompt import parse_context
+        from genlm.bytes.prompt.infill import infill
+        from genlm.bytes.prompt.read import read_text
+
         trie = self._open_trie()
         with called(prompt=name, bs=name):
             if suffix is not None:
@@ -413,6 +433,8 @@ class AsyncByteLM(Ensembles):
         return await start.prefill(prompt.lead) if prompt.lead else start
 
     async def _begin(self, context: Any) -> tuple[Prompt, ByteBeamState]:
+        from genlm.bytes.prompt import parse_context
+
         prompt = parse_context(self.llm, self._open_trie(), context)
         return prompt, await self._start_of(prompt)
 

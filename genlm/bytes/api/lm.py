@@ -7,16 +7,16 @@ import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
+import torch
+
 from genlm.bytes.api.async_lm import AsyncByteLM
 from genlm.bytes.api.ensembles import Ensembles
 from genlm.bytes.api.loop import run
-from genlm.bytes.api.sync_results import NextBytes, SyncStream
 from genlm.bytes.byte_lm import BeamParams
 from genlm.bytes.options import GenerationOptions, spelled_out
 
 if TYPE_CHECKING:
-    import torch
-
+    from genlm.bytes.api.sync_results import NextBytes, SyncStream
     from genlm.bytes.ensemble import Operation
 
 __all__ = ["ByteLM"]
@@ -135,6 +135,8 @@ class ByteLM(Ensembles):
             context: as for `complete`.
             method: how the context is read; see `ByteBeamState.prefill`.
         """
+        from genlm.bytes.api.sync_results import NextBytes
+
         return NextBytes(run(self.asynchronous.next(context, method=method)))
 
     @spelled_out
@@ -148,6 +150,8 @@ class ByteLM(Ensembles):
         Returns:
             An iterator; its `completion` holds the whole when it has ended.
         """
+        from genlm.bytes.api.sync_results import SyncStream
+
         return SyncStream(self.asynchronous.stream(prompt, **options))
 
     # -- scoring --------------------------------------------------------------------------------------

@@ -156,7 +156,9 @@ class EnsembleState(StatefulByteLM):
         found = await gather(self._read(i, int(b)) for i in range(len(self.members)))
         return self._with([member for member, _ in found], [gain for _, gain in found])
 
-    advance = __lshift__
+    async def advance(self, symbol: int) -> Self:
+        """`<<`, as beams call it."""
+        return await (self << symbol)
 
     async def _read(self, i: int, symbol: int) -> tuple[Member, float]:
         """A member after a symbol, and its natural log-probability if that counts."""

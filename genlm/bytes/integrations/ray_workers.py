@@ -119,11 +119,7 @@ class GroupScorer(_Worker):
     """From packed groups to their packed results, or to what scoring them raised.
 
     Args:
-        load: makes the model.
-        scoring: what is asked.
         threads: of torch; None leaves that to the environment.
-        tally: see `Attempts.on`.
-        retries: see `Attempts`.
     """
 
     def __call__(self, batch: Any) -> Any:

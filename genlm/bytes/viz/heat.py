@@ -9,13 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+
+from rich.text import Text
 
 from genlm.bytes.escaping import safe_text
 from genlm.bytes.viz.html import templates
-
-if TYPE_CHECKING:
-    from rich.text import Text
 
 __all__ = ["HeatPiece", "draw_heat", "draw_scale", "heat_foot", "heat_head", "heat_section"]
 
@@ -53,8 +51,6 @@ class HeatPiece:
 
 def draw_heat(pieces: Iterable[HeatPiece]) -> Text:
     """The pieces in colours, black on light, in one flow."""
-    from rich.text import Text
-
     drawn = Text()
     for piece in pieces:
         drawn.append(piece.shown, None if piece.level is None else f"#000000 on {_colour(piece.level)}")
@@ -63,8 +59,6 @@ def draw_heat(pieces: Iterable[HeatPiece]) -> Text:
 
 def draw_scale(most: str) -> Text:
     """What the colours mean: from 0 to `most` and beyond."""
-    from rich.text import Text
-
     drawn = Text.assemble(("0 ", "dim"))
     for level in range(LEVELS + 1):
         drawn.append(" ", f"on {_colour(level)}")

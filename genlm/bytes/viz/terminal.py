@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
 
 from genlm.bytes.escaping import one_line
 from genlm.bytes.viz.view import BeamView, NextByte, Row
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.text import Text
 
 __all__ = ["BAR", "bar", "draw_beam", "next_byte_name", "notes", "share_text", "tail"]
 
@@ -20,10 +18,6 @@ TAIL = 60
 
 def draw_beam(view: BeamView) -> RenderableType:
     """The hypotheses with their shares, what they share, and the likeliest next bytes."""
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
     head = Text(tail(one_line(view.text)) or "(nothing read)", style="bold")
     head.append(f"   {len(view.text)} bytes, logp {view.logp:.2f}", style="dim not bold")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -82,8 +76,6 @@ def tail(text: str) -> str:
 
 def _cut(row: Row) -> Text:
     """The tokens of a hypothesis with bars between; what the next begins with is open at its end."""
-    from rich.text import Text
-
     text = Text()
     for token in row.tokens:
         text.append(one_line(token), style="magenta").append("│", style="dim")
@@ -97,8 +89,6 @@ def _cut(row: Row) -> Text:
 
 
 def _following(following: tuple[NextByte, ...]) -> Text:
-    from rich.text import Text
-
     text = Text("next  ", style="dim")
     for one in following:
         text.append(next_byte_name(one.byte), style="not dim bold").append(f" {share_text(one.p)}   ")

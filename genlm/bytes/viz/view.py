@@ -10,12 +10,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from genlm.bytes.byte_lm import ByteBeamState
 from genlm.bytes.util import LazyByteProbs
-
-if TYPE_CHECKING:
-    from genlm.bytes.byte_lm import ByteBeamState
 
 __all__ = ["BeamView", "NextByte", "Row", "view_beam"]
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
 
+from genlm.bytes.byte_lm import ByteBeamState
 from genlm.bytes.errors import bad_value
 from genlm.bytes.trie.modes import TrieMode
 from genlm.bytes.viz.view import BeamView, view_beam
-
-if TYPE_CHECKING:
-    from genlm.bytes.byte_lm import ByteBeamState
 
 __all__ = ["walk"]
 

@@ -13,15 +13,12 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from genlm.bytes.cli.scoring.formats import Format
 from genlm.bytes.cli.scoring.totals import Totals
 from genlm.bytes.resumable import Growing
-from genlm.bytes.score import Filling
-
-if TYPE_CHECKING:
-    from genlm.bytes.score import ScoredText, TextRecord
+from genlm.bytes.score import Filling, ScoredText, TextRecord
 
 __all__ = ["Files"]
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from genlm.bytes.cli.scoring import heat, npz, rows
 from genlm.bytes.cli.scoring.totals import Totals, unit_name
 from genlm.bytes.errors import bad_value
 from genlm.bytes.resumable import Output
+from genlm.bytes.score import ScoredText
 from genlm.bytes.viz import heat_foot, heat_head, heat_section, page_opening
-
-if TYPE_CHECKING:
-    from genlm.bytes.score import ScoredText
 
 __all__ = ["Format", "Html", "format_of"]
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from genlm.bytes.cli.scoring.parts import Unit
 from genlm.bytes.cli.scoring.rows import Asked, char_surprisals
 from genlm.bytes.cli.scoring.totals import unit_name
+from genlm.bytes.score import ScoredText
 from genlm.bytes.viz import HeatPiece, one_line
-
-if TYPE_CHECKING:
-    from genlm.bytes.score import ScoredText
 
 __all__ = ["pieces", "scale_end"]
 

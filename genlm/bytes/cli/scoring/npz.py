@@ -26,17 +26,15 @@ import json
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Shaped
 
 from genlm.bytes.cli.scoring.rows import cell, line, visible
+from genlm.bytes.cli.scoring.totals import Totals
 from genlm.bytes.escaping import safe_text
-
-if TYPE_CHECKING:
-    from genlm.bytes.cli.scoring.totals import Totals
-    from genlm.bytes.score import ScoredText
+from genlm.bytes.score import ScoredText
 
 __all__ = ["begun", "spooled", "write"]
 

@@ -5,21 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from genlm.bytes.cli.output import on_terminal, write_json_line
 from genlm.bytes.cli.scoring import heat, rows
+from genlm.bytes.cli.scoring.files import Files
 from genlm.bytes.cli.scoring.jsontext import dumps
 from genlm.bytes.cli.scoring.rows import Asked
 from genlm.bytes.cli.scoring.totals import Totals
+from genlm.bytes.score import ScoredText
 from genlm.bytes.viz import draw_heat, draw_scale, safe_text
-
-if TYPE_CHECKING:
-    from genlm.bytes.cli.scoring.files import Files
-    from genlm.bytes.score import ScoredText
 
 __all__ = ["show", "write"]
 

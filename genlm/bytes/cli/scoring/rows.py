@@ -17,7 +17,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -26,9 +26,7 @@ from genlm.bytes.cli.output import number
 from genlm.bytes.cli.scoring.jsontext import JsonText, dumps
 from genlm.bytes.cli.scoring.parts import Unit
 from genlm.bytes.errors import InvalidValueError
-
-if TYPE_CHECKING:
-    from genlm.bytes.score import ScoredText, TextRecord
+from genlm.bytes.score import ScoredText, TextRecord
 
 __all__ = [
     "Asked",

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from genlm.bytes.cli.output import number
-
-if TYPE_CHECKING:
-    from genlm.bytes.score import ScoredText
+from genlm.bytes.score import ScoredText
 
 __all__ = ["Totals", "unit_name"]
 
