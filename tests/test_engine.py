@@ -231,14 +231,14 @@ def test_contexts_that_do_not_fit_beside_each_other(llama):
     engine = Engine(llama, max_cache_bytes=2 * 512 * 20)
     contexts = [[i] * 12 for i in range(6)]
     seen = []
-    run = engine.backend.runner.run
+    run = engine.backend.runner.run_scored
 
-    def counted(new, wanted):
-        found = run(new, wanted)
+    def counted(new, wanted, scored):
+        found = run(new, wanted, scored)
         seen.append(len(engine.backend.runner.cache.view.old) + len(new))
         return found
 
-    engine.backend.runner.run = counted
+    engine.backend.runner.run_scored = counted
     check(llama, contexts, engine.batch_next_token_logprobs_sync(contexts))
     assert seen == [12] * 6
     long = [3] * 30

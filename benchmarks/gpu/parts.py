@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import Any, NamedTuple
 
 import torch
@@ -68,6 +69,48 @@ def versions(bench: Bench) -> None:
         device=torch.cuda.get_device_name() if bench.device == "cuda" else "cpu",
         tf32=torch.backends.cuda.matmul.allow_tf32,
     )
+
+
+def kernels(bench: Bench) -> None:
+    """The kernels called directly against float64: types, sizes of heads, rows that see next to nothing."""
+    if bench.device == "cpu":
+        bench.keep("kernels", skipped="needs CUDA")
+        return
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+        for size in (64, 80, 96, 128, 256):
+            worst = {}
+            for new, slots, kind in (
+                (1, 1003, "none"),
+                (40, 40, "causal"),
+                (1, 1003, "mask"),
+                (70, 1003, "mask"),
+            ):
+                try:
+                    worst[f"{kind} {new}"] = _off(bench, dtype, size, new, slots, kind)
+                except Exception as error:
+                    worst[f"{kind} {new}"] = f"{error!r}"[:300]
+            bench.keep("kernels", dtype=str(dtype), head=size, off=worst)
+
+
+def _off(bench: Bench, dtype: torch.dtype, size: int, new: int, slots: int, kind: str) -> float:
+    torch.manual_seed(0)
+    device = torch.device(bench.device)
+    query = torch.randn(1, new, 8, size, dtype=dtype, device=device).transpose(1, 2)
+    buffer = torch.randn(2, 1, 2, 2048, size, dtype=dtype, device=device)
+    key, value = buffer[:, :, :, 5 : 5 + slots]
+    allowed = torch.rand(new, slots).numpy() < 0.6
+    allowed[::2, : slots - new] = False  # whole blocks of keys are hidden from every other row
+    allowed[range(new), range(slots - new, slots)] = True
+    mask = fused_attention.padded_bias(allowed, dtype, device) if kind == "mask" else None
+    found = fused_attention.fused_attention(query, key, value, mask, scale=None, causal=kind == "causal")
+    assert found is not None, "no kernel takes it"
+    keys, values = (of.double().repeat_interleave(4, 1) for of in (key, value))
+    scores = query.double() @ keys.mT / size**0.5
+    if kind == "causal":
+        scores = scores.masked_fill(torch.ones(new, slots, device=device).triu(1).bool(), -torch.inf)
+    if mask is not None:
+        scores = scores + mask.double()
+    return float((found.double() - (scores.softmax(-1) @ values).transpose(1, 2)).abs().max())
 
 
 def plans(bench: Bench) -> None:
@@ -227,9 +270,8 @@ def first_byte(bench: Bench, shape: str) -> None:
     engine = adopt(llm)
 
     async def first() -> bytes:
-        async for chunk in AsyncByteLM(llm).stream(prompt, max_bytes=8):
-            return bytes(chunk.bytes)
-        return b""
+        async with aclosing(aiter(AsyncByteLM(llm).stream(prompt, max_bytes=8))) as chunks:
+            return bytes((await anext(chunks)).bytes)
 
     scores = HFTreeBackend.has_scores
     for name in ("numbers", "numbers", "rows"):
@@ -409,6 +451,7 @@ class Part(NamedTuple):
 
 PARTS = {
     "versions": Part(versions),
+    "kernels": Part(kernels),
     "plans": Part(plans),
     "correctness": Part(correctness),
     "loaded_with": Part(loaded_with),

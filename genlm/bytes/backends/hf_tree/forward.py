@@ -54,7 +54,6 @@ class TreeModel:
         longest: the most tokens that the model reads; None where it does not say.
         switch: the longest context to be read in a tree that is not far; None: all are.
         attention: how its layers attend.
-        reference: how they attend in the model's own forwards that ours are compared with.
         deterministic: whether to do without what is chosen by measuring (`small_matmul.py`): a second engine
             may find otherwise, and round-off depends on it.
 
@@ -72,9 +71,10 @@ class TreeModel:
             raise UnsupportedModelError("its forward takes no position_ids and past_key_values")
         self._keeps_logits = "logits_to_keep" in parameters
         self.device: torch.device = model.device
+        self._dtype: torch.dtype = model.dtype
         self._attentions = attentions(model, self.config, self.device)
         self.attention = self._attentions[0]
-        self.reference = reference(model, self.config)
+        self._reference = reference(model, self.config)
         self.cache = KVCache(len(self.kinds), self.device, most_bytes)
         self.longest = longest_of(model)
         self.switch = switch_of(self.config)
@@ -155,6 +155,12 @@ class TreeModel:
                 ways.enter_context(TransposedMatmul(self._transposed))
             yield
 
+    @contextmanager
+    def own_way(self) -> Iterator[None]:
+        """Have a plain forward of the model computed as those are that ours are compared with."""
+        with self._reference.used(self.config), eagerly(self._compiled):
+            yield
+
     def _masks(self, new: list[ContextNode], paths: Mapping[ContextNode, Int[np.ndarray, " depth"]]) -> Any:
         """A mask for each kind of layer; None where a node may attend to all that it is shown."""
         shown = self.cache.view
@@ -174,7 +180,7 @@ class TreeModel:
         return masks if len(masks) > 1 else next(iter(masks.values()))
 
     def _tensor(self, mask: Bool[np.ndarray, "new all"]) -> torch.Tensor:
-        return self.attention.tensor(mask, self.model.dtype, self.device)
+        return self.attention.tensor(mask, self._dtype, self.device)
 
     def check(self) -> None:
         """Compare forwards over trees with plain ones (`trial.py`), and find the best way that agrees.

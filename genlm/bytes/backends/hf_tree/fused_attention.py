@@ -14,6 +14,7 @@ whose distance is a multiple of 16 bytes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +41,7 @@ KERNELS = Kernels(
 )
 
 
+@cache
 def has_kernels(device: torch.device) -> bool:
     """Whether the kernels run there: on NVIDIA's devices from the Ampere generation on."""
     if device.type != "cuda" or torch.version.hip is not None:
