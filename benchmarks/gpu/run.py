@@ -11,6 +11,7 @@ random (`models.py`), the tokenizer lies in `.carry/tokenizer`, packages that th
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import os
 import sys
@@ -31,7 +32,9 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="small models, on the CPU")
     parser.add_argument("--parts", nargs="*")
     parser.add_argument("--models", nargs="*", default=["1B", "8B"])
+    parser.add_argument("--seconds", type=float, default=270.0, help="begin no part after so many")
     given = parser.parse_args()
+    faulthandler.dump_traceback_later(given.seconds + 120, exit=True)
     from gpu.parts import PARTS, Bench
 
     out = Path(os.environ.get("OUT", ".")) / "gpu.jsonl"
@@ -49,11 +52,16 @@ def main() -> None:
         shared = [(name, part, "") for name, part in chosen if not part.per_model]
         of_models = [(name, part, m) for m in bench.models for name, part in chosen if part.per_model]
         for name, part, model in [*shared, *of_models]:
+            if time.perf_counter() - begun > given.seconds:
+                keep(name, model=model, skipped="the time is up")
+                continue
             try:
                 part.run(bench, *([model] if model else []))
             except Exception as error:
                 keep(name, model=model, failed=f"{type(error).__name__}: {error}"[:500])
                 print(traceback.format_exc()[-3000:], flush=True)
+                if "CUDA error" in str(error):
+                    break  # nothing works in this process any more
 
 
 def _short(value: object) -> str:
