@@ -14,8 +14,9 @@ from test_engine_slots import SUPPORTED, TOKENS, check
 from torch.nn.functional import linear
 
 from genlm.bytes.backends.hf_tree import forward, small_matmul
+from genlm.bytes.backends.hf_tree.attention import Attention
 from genlm.bytes.backends.hf_tree.forward import TreeModel
-from genlm.bytes.backends.hf_tree.grouped_query import NAME, grouped_query
+from genlm.bytes.backends.hf_tree.grouped_query import NAME
 from genlm.bytes.backends.hf_tree.small_matmul import TransposedMatmul, faster_transposed
 from genlm.bytes.engine import Engine
 
@@ -127,6 +128,9 @@ class TestTheChoice:
         assert not faster_transposed(model), "a compiled one"
 
 
+OURS = Attention(NAME, "boolean")
+
+
 class TestGroupedHeads:
     @pytest.mark.parametrize("kind", GROUPED)
     def test_used_by_those_who_share_keys(self, kind, monkeypatch):
@@ -158,12 +162,12 @@ class TestGroupedHeads:
         with torch.no_grad():
             for given in ({"input_ids": ids}, {"input_ids": ids, "attention_mask": mask}):
                 want = model(**given).logits
-                with grouped_query(model.config):
+                with OURS.used(model.config):
                     assert model.config._attn_implementation == NAME
                     found = model(**given).logits
                 torch.testing.assert_close(found[1], want[1], rtol=1e-4, atol=1e-4)
                 torch.testing.assert_close(found[0, 4:], want[0, 4:], rtol=1e-4, atol=1e-4)
-            with grouped_query(model.config):
+            with OURS.used(model.config):
                 made = model.generate(ids[:1], max_new_tokens=5, do_sample=False, pad_token_id=0)
             assert torch.equal(
                 made, model.generate(ids[:1], max_new_tokens=5, do_sample=False, pad_token_id=0)
@@ -171,7 +175,7 @@ class TestGroupedHeads:
 
     def test_the_name_is_given_back(self):
         model = tiny.model("llama")
-        with pytest.raises(RuntimeError, match="lost"), grouped_query(model.config):
+        with pytest.raises(RuntimeError, match="lost"), OURS.used(model.config):
             raise RuntimeError("device lost")
         assert model.config._attn_implementation == "sdpa"
 
@@ -184,6 +188,5 @@ class TestGroupedHeads:
         check(llm, nodes, engine._logprobs_sync(nodes))
 
     def test_only_where_keys_are_shared(self):
-        assert not TreeModel(tiny.model("gpt_neox"), 10**6)._grouped
-        assert not TreeModel(tiny.model("llama", attention="eager"), 10**6)._grouped
-        assert TreeModel(tiny.model("llama"), 10**6)._grouped
+        names = [tiny.model("gpt_neox"), tiny.model("llama", attention="eager"), tiny.model("llama")]
+        assert [TreeModel(one, 10**6).attention.name for one in names] == ["sdpa", "eager", NAME]

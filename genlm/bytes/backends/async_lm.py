@@ -7,7 +7,7 @@ Such a model belongs to the event loop that asks it. What is asked at a moment g
 from __future__ import annotations
 
 from asyncio import gather
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from inspect import isawaitable
 from threading import RLock
@@ -37,7 +37,7 @@ class AsyncLMBackend(Backend):
         # Asked of the class: a mock has every attribute.
         self.batches = hasattr(type(llm), "batch_next_token_logprobs")
 
-    async def evaluate(self, contexts: list[ContextNode]) -> list[Outcome]:
+    async def evaluate(self, contexts: list[ContextNode]) -> Sequence[Outcome]:
         """What the model says after each context. A context that fails harms no other."""
         if getattr(getattr(self.llm, "model", None), "training", False) is True:
             raise training(self.llm.model)

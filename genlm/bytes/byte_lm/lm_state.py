@@ -171,6 +171,18 @@ class StatefulTokenizedLM:
         self.n_calls += 1
         return self._checked(await self._cached.logprobs(self.node))
 
+    async def logp_of(self, token: int) -> float:
+        """`logp_next()[token]`, for callers that need no other: backends that can move only this number.
+
+        Raises:
+            ModelOutputError: the model gave something else.
+        """
+        own = type(self).logp_next is not StatefulTokenizedLM.logp_next
+        if own or not self._cached.backend.has_scores:
+            return float((await self.logp_next())[token])
+        self.n_calls += 1
+        return await self._cached.score(self.node, token)
+
     def logp_known(self) -> Float[Tensor, " logits"] | None:
         """`logp_next` if that needs no run of the model; else None."""
         row = self._cached.known(self.node)

@@ -71,12 +71,13 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
     known = next((i for i, token in enumerate(tokens) if token >= len(first)), len(tokens))
     if known < kept:
         return beam, 0
-    # To the end, if only those contexts are kept: the beam that reads the rest will need them next.
-    ahead = path[1 : known + 1] if state.batches else path[1 : kept + 1]
-    logps = [first, *await asyncio.gather(*(lm_state.logp_next() for lm_state in ahead))]
-    weight = state.committed + sum(
-        float(row[token]) for row, token in zip(logps, tokens[:kept], strict=False)
-    )
+    # To the end, if only those contexts are kept: the beam that reads the rest will need them next. Of
+    # those on the way there, one number each is needed.
+    ahead = path[kept : known + 1] if state.batches else path[kept : kept + 1]
+    rows = asyncio.gather(*(lm_state.logp_next() for lm_state in ahead))
+    scores = await asyncio.gather(*(path[i].logp_of(tokens[i]) for i in range(kept)))
+    await rows
+    weight = state.committed + sum(scores)
     if weight == -math.inf:
         return beam, 0
     end: LazyTrieState | None

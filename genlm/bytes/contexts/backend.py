@@ -36,10 +36,26 @@ from genlm.bytes.errors import bad_value
 if TYPE_CHECKING:
     from genlm.backend.tokenization import Token
 
-__all__ = ["Backend", "Outcome", "Statistics"]
+__all__ = ["Backend", "Outcome", "Question", "Score", "Statistics"]
 
-Outcome = Tensor | BaseException
+Outcome = Tensor | float | BaseException
 """What was found, or what was raised; an exception is raised by whoever awaits it."""
+
+
+class Score(NamedTuple):
+    """A question with a number for an answer: the natural log-probability of one next token.
+
+    Attributes:
+        context: the context.
+        token: the token's id.
+    """
+
+    context: ContextNode
+    token: int
+
+
+Question = ContextNode | Score
+"""A context: what comes next. Or how probable one token is there."""
 
 
 class Statistics(NamedTuple):
@@ -99,6 +115,24 @@ class Backend(ABC):
                 f"this model reads at most {self.max_length} tokens",
                 "Shorten the text, or give `max_context_length` to keep the latest tokens only.",
             )
+
+    def scores(self, contexts: list[ContextNode], asked: list[Score]) -> Sequence[Outcome]:
+        """Optional: what `evaluate` gives, and then the natural log-probability of each token asked for.
+
+        Numbers, where `evaluate` would give rows: of a prompt of 4,000 tokens the rows are two gigabytes.
+        Where a backend has none of its own, rows are evaluated, and remembered. A plain function, as an
+        `evaluate` on `CachedLM`'s thread is.
+
+        Args:
+            contexts: those whose rows are wanted; there may be none.
+            asked: the tokens, of the same tree; none after a context whose row is known.
+        """
+        raise NotImplementedError
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether it has `scores` of its own."""
+        return type(self).scores is not Backend.scores
 
     def split(self, contexts: list[ContextNode]) -> Iterable[list[ContextNode]]:
         """The parts in which contexts of one tree are to be evaluated, each by one call."""

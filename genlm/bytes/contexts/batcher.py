@@ -29,8 +29,7 @@ from threading import Lock
 from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakSet
 
-from genlm.bytes.contexts.backend import Outcome
-from genlm.bytes.contexts.tree import ContextNode
+from genlm.bytes.contexts.backend import Outcome, Question
 
 __all__ = ["QUIET_PASSES", "UNTIL_IDLE", "Batcher", "Outcome"]
 
@@ -53,13 +52,13 @@ class _Request:
 
     __slots__ = ("_found", "_missing", "_nodes", "answers")
 
-    def __init__(self, nodes: Sequence[ContextNode], answers: _Answers) -> None:
+    def __init__(self, nodes: Sequence[Question], answers: _Answers) -> None:
         self._nodes = nodes
         self._missing = set(nodes)
-        self._found: dict[ContextNode, Outcome] = {}
+        self._found: dict[Question, Outcome] = {}
         self.answers = answers
 
-    def answer(self, node: ContextNode, outcome: Outcome) -> None:
+    def answer(self, node: Question, outcome: Outcome) -> None:
         self._found[node] = outcome
         self._missing.discard(node)
         if not self._missing and not self.answers.done():
@@ -70,11 +69,11 @@ class _Request:
 class _Loop:
     """The requests of one event loop that no batch has taken yet."""
 
-    waiting: dict[ContextNode, list[_Request]] = field(default_factory=dict)
+    waiting: dict[Question, list[_Request]] = field(default_factory=dict)
     events: int = 0  # requests made and deliveries received
     stirred: bool = False  # a callback that waits for quiet is on its way
     settled: bool = True  # what waits may be taken
-    running: dict[asyncio.Task[None], dict[ContextNode, list[_Request]]] = field(default_factory=dict)
+    running: dict[asyncio.Task[None], dict[Question, list[_Request]]] = field(default_factory=dict)
 
 
 _Asker = tuple[_Loop | None, _Request]
@@ -102,9 +101,9 @@ class Batcher:
 
     def __init__(
         self,
-        split: Callable[[Collection[ContextNode]], Iterable[list[ContextNode]]],
-        evaluate: Callable[[list[ContextNode]], Mapping[ContextNode, Outcome]],
-        on_loop: Callable[[list[ContextNode]], Awaitable[Mapping[ContextNode, Outcome]]] | None = None,
+        split: Callable[[Collection[Question]], Iterable[list[Question]]],
+        evaluate: Callable[[list[Question]], Mapping[Question, Outcome]],
+        on_loop: Callable[[list[Question]], Awaitable[Mapping[Question, Outcome]]] | None = None,
     ) -> None:
         self.quiet_passes = QUIET_PASSES
         self._split = split
@@ -115,13 +114,13 @@ class Batcher:
     def _start(self) -> None:
         self._gate = Lock()  # held for bookkeeping only, never while something is evaluated
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = WeakKeyDictionary()
-        self._blocked: list[tuple[ContextNode, _Request]] = []
+        self._blocked: list[tuple[Question, _Request]] = []
         self._working = False
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "genlm-bytes-batcher")
 
     # -- asking ---------------------------------------------------------------------------------------
 
-    async def ask(self, nodes: Sequence[ContextNode]) -> list[Outcome]:
+    async def ask(self, nodes: Sequence[Question]) -> list[Outcome]:
         """The log-probabilities at each node, or what evaluating it raised."""
         if not nodes:
             return []
@@ -147,7 +146,7 @@ class Batcher:
                 await asyncio.wait(forsaken)  # whoever cancels finds the model let go of
             raise
 
-    def ask_and_wait(self, nodes: Sequence[ContextNode]) -> list[Outcome]:
+    def ask_and_wait(self, nodes: Sequence[Question]) -> list[Outcome]:
         """`ask` for a thread that waits."""
         if not nodes:
             return []
@@ -195,8 +194,8 @@ class Batcher:
             task = loop.create_task(self._work_here(loop, mine, part))
             mine.running[task] = {node: waiting[node] for node in part}
 
-    async def _work_here(self, loop: asyncio.AbstractEventLoop, mine: _Loop, part: list[ContextNode]) -> None:
-        found: Mapping[ContextNode, Outcome]
+    async def _work_here(self, loop: asyncio.AbstractEventLoop, mine: _Loop, part: list[Question]) -> None:
+        found: Mapping[Question, Outcome]
         try:
             assert self._on_loop is not None
             found = await self._on_loop(part)
@@ -211,7 +210,7 @@ class Batcher:
         self,
         loop: asyncio.AbstractEventLoop,
         mine: _Loop,
-        answers: list[tuple[_Request, ContextNode, Outcome]],
+        answers: list[tuple[_Request, Question, Outcome]],
     ) -> None:
         for request, node, outcome in answers:
             request.answer(node, outcome)
@@ -229,16 +228,16 @@ class Batcher:
     def _work(self) -> None:
         while askers := self._take():
             for part in self._split(askers):
-                found: Mapping[ContextNode, Outcome]
+                found: Mapping[Question, Outcome]
                 try:
                     found = self._evaluate(part)
                 except BaseException as error:
                     found = dict.fromkeys(part, error)
                 self._give([(asker, node, found[node]) for node in part for asker in askers[node]])
 
-    def _take(self) -> dict[ContextNode, list[_Asker]]:
+    def _take(self) -> dict[Question, list[_Asker]]:
         """All that waits and may be taken, without those who have gone away."""
-        taken: dict[ContextNode, list[_Asker]] = {}
+        taken: dict[Question, list[_Asker]] = {}
         with self._gate:
             for mine in [mine for mine in self._loops.values() if mine.settled]:
                 for node, requests in mine.waiting.items():
@@ -252,8 +251,8 @@ class Batcher:
             self._working = bool(taken)
         return taken
 
-    def _give(self, answers: Iterable[tuple[_Asker, ContextNode, Outcome]]) -> None:
-        by_loop: dict[_Loop, list[tuple[_Request, ContextNode, Outcome]]] = {}
+    def _give(self, answers: Iterable[tuple[_Asker, Question, Outcome]]) -> None:
+        by_loop: dict[_Loop, list[tuple[_Request, Question, Outcome]]] = {}
         for (mine, request), node, outcome in answers:
             if mine is None:
                 request.answer(node, outcome)

@@ -23,7 +23,7 @@ from typing import Generic, TypeVar
 import torch
 from jaxtyping import Float
 
-from genlm.bytes.contexts.backend import Backend, Outcome, Statistics
+from genlm.bytes.contexts.backend import Backend, Outcome, Question, Score, Statistics
 from genlm.bytes.contexts.batcher import QUIET_PASSES, UNTIL_IDLE, Batcher
 from genlm.bytes.contexts.logprob_cache import LogProbCache
 from genlm.bytes.contexts.tree import ContextNode, ContextTree
@@ -164,7 +164,25 @@ class CachedLM(Generic[_B]):
         known.update(zip(asked, await self._ask(asked), strict=True))
         return [known[node] for node in nodes]
 
-    async def _ask_one_by_one(self, nodes: Sequence[ContextNode]) -> list[Outcome]:
+    async def score(self, node: ContextNode, token: int) -> float:
+        """The natural log-probability of one next token: `logprobs(node)[token]`, where only that is needed.
+
+        A backend that can gives the number alone (`Backend.scores`); else the row is evaluated, and
+        remembered.
+
+        Raises:
+            ValueError: see `logprobs`.
+        """
+        logps = node.logps
+        if logps is None and self.backend.has_scores:
+            self.backend.check(node)
+            (outcome,) = await self._ask([Score(node, token)])
+            if isinstance(outcome, BaseException):
+                raise outcome
+            return float(outcome)
+        return float((await self.logprobs(node) if logps is None else logps)[token])
+
+    async def _ask_one_by_one(self, nodes: Sequence[Question]) -> list[Outcome]:
         if len(nodes) == 1:  # in the task of whoever asks
             return [(await self._evaluate_on_loop(list(nodes)))[nodes[0]]]
         one_by_one = (self._ask_one_by_one([node]) for node in nodes)
@@ -201,53 +219,71 @@ class CachedLM(Generic[_B]):
 
     # -- evaluation, on the batcher's thread ----------------------------------------------------------
 
-    def _parts(self, nodes: Collection[ContextNode]) -> Iterator[list[ContextNode]]:
+    def _parts(self, questions: Collection[Question]) -> Iterator[list[Question]]:
+        by_context: dict[ContextNode, list[Question]] = {}
+        for question in questions:
+            by_context.setdefault(_context(question), []).append(question)
         by_tree: dict[ContextTree, list[ContextNode]] = {}
-        for node in sorted(nodes, key=lambda node: node.depth):
+        for node in sorted(by_context, key=lambda node: node.depth):
             by_tree.setdefault(node.tree, []).append(node)
         for alike in by_tree.values():
-            yield from self.backend.split(alike)
+            for part in self.backend.split(alike):
+                yield [question for node in part for question in by_context[node]]
 
-    def _evaluate(self, nodes: list[ContextNode]) -> dict[ContextNode, Outcome]:
-        """The log-probabilities at `nodes`, which share a tree, running what is missing."""
-        found, missing = self._begun(nodes)
-        if missing:
-            rows, outcomes = self.rows, self.backend.evaluate(missing)
-            if not isinstance(outcomes, Sequence):
-                outcomes = asyncio.run(_awaited(outcomes))  # a thread waits, on which no loop runs
-            found |= self._kept(rows, missing, outcomes)
+    def _evaluate(self, questions: list[Question]) -> dict[Question, Outcome]:
+        """The answers to questions that share a tree, running what is missing."""
+        found, missing, asked = self._begun(questions)
+        rows = self.rows
+        if asked:
+            outcomes = self.backend.scores(missing, asked)
+            found |= zip(asked, outcomes[len(missing) :], strict=True)
+            found |= self._kept(rows, missing, outcomes[: len(missing)])
+        elif missing:
+            evaluated = self.backend.evaluate(missing)
+            if not isinstance(evaluated, Sequence):
+                evaluated = asyncio.run(_awaited(evaluated))  # a thread waits, on which no loop runs
+            found |= self._kept(rows, missing, evaluated)
         return found
 
-    async def _evaluate_on_loop(self, nodes: list[ContextNode]) -> dict[ContextNode, Outcome]:
-        found, missing = self._begun(nodes)
+    async def _evaluate_on_loop(self, nodes: list[Question]) -> dict[Question, Outcome]:
+        found, missing, _ = self._begun(nodes)
         if missing:
             rows, outcomes = self.rows, self.backend.evaluate(missing)
             assert isinstance(outcomes, Awaitable)
             found |= self._kept(rows, missing, await outcomes)
         return found
 
-    def _begun(self, nodes: list[ContextNode]) -> tuple[dict[ContextNode, Outcome], list[ContextNode]]:
-        """What is known, and what is to be evaluated."""
+    def _begun(
+        self, questions: list[Question]
+    ) -> tuple[dict[Question, Outcome], list[ContextNode], list[Score]]:
+        """What is known, the contexts to be evaluated, and the tokens to be scored."""
         if self.backend.changed():
             self._forget()
-        # A node's may be given up by the next, so they are read once.
-        found: dict[ContextNode, Outcome] = {n: logps for n in nodes if (logps := n.logps) is not None}
-        missing = [node for node in nodes if node not in found]
-        if missing:
-            self._check_adapter(missing[0].tree)
-        return found, missing
+        found: dict[Question, Outcome] = {}
+        missing: list[ContextNode] = []
+        asked: list[Score] = []
+        for question in questions:
+            logps = _context(question).logps  # it may be given up at any moment, so it is read once
+            if logps is not None:
+                found[question] = float(logps[question.token]) if isinstance(question, Score) else logps
+            elif isinstance(question, Score):
+                asked.append(question)
+            else:
+                missing.append(question)
+        if missing or asked:
+            self._check_adapter(_context(questions[0]).tree)
+        return found, missing, asked
 
     def _kept(
         self, rows: LogProbCache, nodes: list[ContextNode], outcomes: Sequence[Outcome]
-    ) -> dict[ContextNode, Outcome]:
+    ) -> dict[Question, Outcome]:
         self._calls += 1
         self._contexts += len(nodes)
-        found = dict(zip(nodes, outcomes, strict=True))
         with self._lock:
-            for node, outcome in found.items():
+            for node, outcome in zip(nodes, outcomes, strict=True):
                 if isinstance(outcome, torch.Tensor) and rows is self.rows:
                     rows.keep(node, outcome)
-        return found
+        return dict(zip(nodes, outcomes, strict=True))
 
     def _check_adapter(self, tree: ContextTree) -> None:
         if tree.adapter is not self.backend.adapter(tree.lora_name):
@@ -263,10 +299,15 @@ async def _awaited(outcomes: Awaitable[Sequence[Outcome]]) -> Sequence[Outcome]:
     return await outcomes
 
 
+def _context(question: Question) -> ContextNode:
+    return question.context if isinstance(question, Score) else question
+
+
 def raised(outcome: Outcome) -> _Logps:
     """What was found; an exception is raised."""
     if isinstance(outcome, BaseException):
         raise outcome
+    assert isinstance(outcome, torch.Tensor)  # a row was asked for
     return outcome
 
 

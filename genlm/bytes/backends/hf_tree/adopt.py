@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from threading import RLock
 from typing import Any
 
@@ -23,9 +24,9 @@ def adopt(llm: Any) -> Any:
     """An engine over the model's weights, the same one each time; the model itself if none is needed.
 
     Models that are not `genlm-backend` `AsyncTransformer`s are returned as they are. Of a transformer that
-    cannot be run over a tree of contexts (recurrent layers, an attention that takes no mask) the log says so
-    once, and its engine runs every context whole (`Engine(llm, trees=False)`): not in the padded batches of
-    `genlm-backend`, since models are wrong in those, too, in ways that no few contexts show.
+    cannot be run over a tree of contexts (recurrent layers, an attention that takes no mask) a warning and
+    the log say so once, and its engine runs every context whole (`Engine(llm, trees=False)`): not in the
+    padded batches of `genlm-backend`, since models are wrong in those, too, in ways no few contexts show.
     """
     hf = getattr(llm, "model", None)
     # Asked of the class: a mock has every attribute.
@@ -47,7 +48,15 @@ def _engine(llm: Any) -> Engine | None:
     try:
         engine = Engine(llm, trees=False)
     except UnsupportedModelError as error:
-        logger.warning("%s runs without the engine: %s. It may fail: %s", name, why, error)
+        _warn(f"{name} runs without the engine: {why}. It may fail: {error}")
         return None
-    logger.warning("%s runs without the engine's cache, every context from its beginning: %s", name, why)
+    _warn(
+        f"{name} runs without the engine's cache, every context from its beginning: {why}. Reading a text "
+        "takes some ten to a hundred times as long."
+    )
     return engine
+
+
+def _warn(text: str) -> None:
+    logger.warning(text)
+    warnings.warn(text, UserWarning, stacklevel=4)

@@ -14,6 +14,7 @@ import logging
 import math
 import sys
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,7 +25,8 @@ from genlm.bytes.backends.hf_tree.positions import Twins
 from genlm.bytes.backends.hf_tree.schedule import nodes_to_run, split_batch
 from genlm.bytes.backends.hf_tree.uncached import UncachedModel
 from genlm.bytes.backends.hf_tree.weights import Weights
-from genlm.bytes.contexts.backend import Backend, Outcome, Statistics
+from genlm.bytes.backends.hf_tree.wrapped import unwrapped
+from genlm.bytes.contexts.backend import Backend, Outcome, Score, Statistics
 from genlm.bytes.contexts.tree import ContextNode
 from genlm.bytes.errors import ModelOutputError, bad_value, training
 
@@ -40,6 +42,8 @@ MOST_NEW = 512
 vocabulary of 49k) is."""
 
 _Logps = Float32[torch.Tensor, " logits"]
+_Rows = dict[ContextNode, _Logps]
+_Scores = dict[Score, float]
 
 
 class HFTreeBackend(Backend):
@@ -58,13 +62,18 @@ class HFTreeBackend(Backend):
 
     def __init__(self, llm: AsyncTransformer, most_bytes: int, trees: bool) -> None:
         self.tokenizer, self.byte_vocab = llm.tokenizer, llm.byte_vocab
-        self._llm, self._model = llm, llm.model
+        self._llm, self._model = llm, unwrapped(llm.model)
         self._most_bytes, self._trees = most_bytes, trees
         self.runner = self._made()
         self.max_length = self.runner.longest
         self._weights = Weights(self._model)
         self._twins = Twins()
+        self._fit = MOST_NEW
         self._forwards = self._tokens_run = self._tokens_reused = 0
+
+    def try_out(self) -> None:
+        """Find out whether, and how, the model can be run (`TreeModel.check`, `UncachedModel.check`)."""
+        self._check(self.runner)
 
     def _made(self) -> TreeModel | UncachedModel:
         return TreeModel(self._model, self._most_bytes) if self._trees else UncachedModel(self._model)
@@ -96,7 +105,7 @@ class HFTreeBackend(Backend):
     @property
     def _most_new(self) -> int:
         """New nodes in one forward: some models have buffers as wide as the longest text they read."""
-        return min(MOST_NEW, self.max_length or MOST_NEW)
+        return min(self._fit, self.max_length or self._fit)
 
     def adapter(self, lora_name: str | None) -> object:
         """The configuration that came with an adapter's weights; None if there is no such adapter."""
@@ -125,7 +134,7 @@ class HFTreeBackend(Backend):
             raise training(self._model)
         if self._weights.moved():
             renewed, deterministic = self._made(), self.deterministic
-            renewed.check()
+            self._check(renewed)
             renewed.deterministic = deterministic
             self.forget()
             self.runner, self._weights = renewed, Weights(self._model)
@@ -140,27 +149,49 @@ class HFTreeBackend(Backend):
 
     def evaluate(self, contexts: list[ContextNode]) -> list[Outcome]:
         """The log-probabilities after each context, running what is missing on the way to them."""
-        self._llm._activate(contexts[0].tree.lora_name)
+        return self.scores(contexts, [])
+
+    def scores(self, contexts: list[ContextNode], asked: list[Score]) -> list[Outcome]:
+        """Rows and single numbers, from the same forwards; see `Backend`."""
+        self._llm._activate((contexts or [asked[0].context])[0].tree.lora_name)
         try:
-            found = self._rows(contexts)
-            if len(contexts) > 1:
-                for node in [node for node, row in found.items() if _undefined(row)]:
+            with self._current_device():
+                found, scores = self._answers(contexts, asked)
+                if len(contexts) + len(asked) > 1:
                     # What is undefined passes every mask (0 x nan), so it may be another's.
-                    found |= self._rows([node])
+                    for node in [node for node, row in found.items() if _undefined(row)]:
+                        found |= self._answers([node], [])[0]
+                    for one in [one for one, score in scores.items() if math.isnan(score)]:
+                        scores |= self._answers([], [one])[1]
         finally:
             self.runner.cache.trim()
-        return [self._gave_nan(n) if _undefined(row := found[n]) else row for n in contexts]
+        rows = [self._gave_nan(n) if _undefined(row := found[n]) else row for n in contexts]
+        numbers = [self._gave_nan(q.context) if math.isnan(x := scores[q]) else x for q in asked]
+        return [*rows, *numbers]
 
-    def _rows(self, wanted: list[ContextNode]) -> dict[ContextNode, _Logps]:
+    def _current_device(self) -> AbstractContextManager[object]:
+        """Each thread has a current device of its own, the first at first; Triton's kernels run there."""
+        device = self.runner.device
+        return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+    def _check(self, runner: TreeModel | UncachedModel) -> None:
+        with self._current_device():
+            runner.check()
+
+    def _answers(self, wanted: list[ContextNode], asked: list[Score]) -> tuple[_Rows, _Scores]:
         model = self.runner
         if isinstance(model, UncachedModel):
-            return model.run(wanted)
+            rows = model.run(list(dict.fromkeys([*wanted, *(one.context for one in asked)])))
+            return rows, {one: float(rows[one.context][one.token]) for one in asked}
         most = math.inf if model.switch is None else model.switch
-        found = self._run_tree(model, [node for node in wanted if node.depth <= most])
+        near = [one for one in asked if one.context.depth <= most]
+        found, scores = self._run_tree(model, [node for node in wanted if node.depth <= most], near)
         twins = {self._twins.of(node): node for node in wanted if node.depth > most}
-        for twin, row in self._run_tree(model, list(twins)).items():
+        far = {Score(self._twins.of(a.context), a.token): a for a in asked if a.context.depth > most}
+        rows, numbers = self._run_tree(model, list(twins), list(far))
+        for twin, row in rows.items():
             found[twins[twin]], twins[twin].log_normalizer = row, twin.log_normalizer
-        return found
+        return found, scores | {far[one]: number for one, number in numbers.items()}
 
     def _gave_nan(self, node: ContextNode) -> ModelOutputError:
         return ModelOutputError(
@@ -169,28 +200,43 @@ class HFTreeBackend(Backend):
             "dtype='float32' or 'bfloat16'), or damaged weights."
         )
 
-    def _run_tree(self, model: TreeModel, wanted: list[ContextNode]) -> dict[ContextNode, _Logps]:
+    def _run_tree(
+        self, model: TreeModel, wanted: list[ContextNode], asked: list[Score]
+    ) -> tuple[_Rows, _Scores]:
         cache = model.cache
         cache.clock += 1
-        new = nodes_to_run(wanted, cache.clock)
+        tokens: dict[ContextNode, list[int]] = {}
+        for context, token in asked:
+            tokens.setdefault(context, []).append(token)
+        new = everything = nodes_to_run(list(dict.fromkeys([*wanted, *tokens])), cache.clock)
         ask = set(wanted)
-        found: dict[ContextNode, _Logps] = {}
-        for first in range(0, len(new), self._most_new):
-            part = new[first : first + self._most_new]
+        found: _Rows = {}
+        scores: _Scores = {}
+        while new:
+            part = new[: self._most_new]
             at = [i for i, node in enumerate(part) if node in ask]
+            scored = [(i, token) for i, node in enumerate(part) for token in tokens.get(node, ())]
             try:
-                rows = model.run(part, at or [len(part) - 1])
-            except BaseException:
+                rows, numbers = model.run_scored(part, at, scored)
+            except BaseException as error:
                 cache.discard(part)
-                raise
+                if not isinstance(error, torch.cuda.OutOfMemoryError) or len(part) == 1:
+                    raise
+                rows = None
+            if rows is None:
+                self._fit = len(part) // 2
+                logger.warning("out of memory over %d contexts: at most %d from now on", len(part), self._fit)
+                torch.cuda.empty_cache()
+                continue
             self._forwards += 1
             self._tokens_run += len(part)
             self._tokens_reused += len(cache.view.old)
-            if at:
-                found |= {part[i]: row for i, row in zip(at, rows, strict=True)}
-        if any(_undefined(row) for row in found.values()):
-            cache.discard(new)
-        return found
+            found |= {part[i]: row for i, row in zip(at, rows, strict=True)}
+            scores |= {Score(part[i], t): x for (i, t), x in zip(scored, numbers.tolist(), strict=True)}
+            new = new[len(part) :]
+        if any(map(_undefined, found.values())) or any(map(math.isnan, scores.values())):
+            cache.discard(everything)
+        return found, scores
 
 
 def _undefined(row: _Logps) -> bool:

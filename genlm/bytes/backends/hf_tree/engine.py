@@ -51,7 +51,7 @@ class Engine(CachedLM[HFTreeBackend]):
         self.max_cache_bytes = slots_bytes + rows_bytes
         self.str_vocab, self.model = llm.str_vocab, llm.model
         self._llm = llm
-        self._batcher.run(self.backend.runner.check)
+        self._batcher.run(self.backend.try_out)
 
     reproducible = CachedLM.deterministic  # its name in 0.3.0
 

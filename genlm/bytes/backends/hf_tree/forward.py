@@ -12,30 +12,33 @@ positions (`positions.py`). Where none of a forward's nodes is past it itself, o
 
 `torch.compile` does not pay on a CPU, where nearly every forward has a shape of its own: SmolLM2-135M took 86
 s for the first of compiled layers, and no forward over 1, 12 or 60 new nodes was faster than uncompiled.
-Nearly all time is in matrix products, which compiling leaves as they are.
+Nearly all time is in matrix products, which compiling leaves as they are. So a compiled model is run as it
+was written (`wrapped.py`).
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int
 
-from genlm.bytes.backends.hf_tree.grouped_query import grouped_query, groups_queries
+from genlm.bytes.backends.hf_tree.attention import attentions, reference
+from genlm.bytes.backends.hf_tree.float32_head import Float32Head
 from genlm.bytes.backends.hf_tree.kv_cache import KVCache
 from genlm.bytes.backends.hf_tree.positions import forget_longer, longest_of, stretched, switch_of
 from genlm.bytes.backends.hf_tree.small_matmul import TransposedMatmul, faster_transposed
 from genlm.bytes.backends.hf_tree.tree_mask import ancestors, depths, is_chain
 from genlm.bytes.backends.hf_tree.trial import try_out
+from genlm.bytes.backends.hf_tree.wrapped import accepted, eagerly, is_compiled
 from genlm.bytes.contexts.tree import ContextNode
 from genlm.bytes.errors import UnsupportedModelError
 
-__all__ = ["TreeModel", "normalized"]
+__all__ = ["TreeModel", "normalized", "token_logps"]
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
@@ -50,6 +53,7 @@ class TreeModel:
     Attributes:
         longest: the most tokens that the model reads; None where it does not say.
         switch: the longest context to be read in a tree that is not far; None: all are.
+        attention: how its layers attend.
         deterministic: whether to do without what is chosen by measuring (`small_matmul.py`): a second engine
             may find otherwise, and round-off depends on it.
 
@@ -62,23 +66,23 @@ class TreeModel:
         self.config = model.config.get_text_config(decoder=True)
         self.kinds = _layer_kinds(self.config)
         self.window: int = getattr(self.config, "sliding_window", None) or 0
-        attention = getattr(self.config, "_attn_implementation", "eager")
-        if attention not in ("sdpa", "eager"):
-            raise UnsupportedModelError(f"attention implementation {attention!r} takes no tree mask")
-        self.boolean = attention == "sdpa"
-        parameters = inspect.signature(model.forward).parameters
-        if "position_ids" not in parameters or "past_key_values" not in parameters:
+        parameters = accepted(model)
+        if not {"position_ids", "past_key_values"} <= parameters:
             raise UnsupportedModelError("its forward takes no position_ids and past_key_values")
         self._keeps_logits = "logits_to_keep" in parameters
         self.device: torch.device = model.device
+        self._dtype: torch.dtype = model.dtype
+        self._attentions = attentions(model, self.config, self.device)
+        self.attention = self._attentions[0]
+        self._reference = reference(model, self.config)
         self.cache = KVCache(len(self.kinds), self.device, most_bytes)
         self.longest = longest_of(model)
         self.switch = switch_of(self.config)
         self._stretched = stretched(model)
         self.deterministic = False
-        on_cpu = self.device.type == "cpu"
-        self._transposed = faster_transposed(model) if on_cpu else frozenset()
-        self._grouped = on_cpu and self.boolean and groups_queries(model)
+        self._transposed = faster_transposed(model) if self.device.type == "cpu" else frozenset()
+        self._head: Float32Head | None = Float32Head(model)
+        self._compiled = is_compiled(model)
 
     def run(self, new: list[ContextNode], wanted: Sequence[int]) -> list[Float32[torch.Tensor, " v"]]:
         """The next token's natural log-probabilities at some of `new` (see `forward`), in the host's memory.
@@ -89,6 +93,22 @@ class TreeModel:
         that is kept must not keep all of them.
         """
         return normalized([new[i] for i in wanted], self.forward(new, wanted))
+
+    def run_scored(
+        self, new: list[ContextNode], wanted: Sequence[int], scored: Sequence[tuple[int, int]]
+    ) -> tuple[list[Float32[torch.Tensor, " v"]], Float32[torch.Tensor, " scored"]]:
+        """`run`; and of a few tokens their log-probabilities alone, taken on the model's device.
+
+        Args:
+            new: see `forward`.
+            wanted: positions in `new` whose rows are wanted.
+            scored: positions in `new`, and the token asked for there.
+        """
+        at = list(dict.fromkeys([*wanted, *(i for i, _ in scored)])) or [len(new) - 1]
+        logits = self.forward(new, at)
+        row = {i: k for k, i in enumerate(at)}
+        picked = token_logps(logits, [(row[i], token) for i, token in scored])
+        return normalized([new[i] for i in wanted], logits[: len(wanted)]), picked
 
     @torch.no_grad()
     def forward(self, new: list[ContextNode], wanted: Sequence[int]) -> Float[torch.Tensor, "wanted v"]:
@@ -111,7 +131,7 @@ class TreeModel:
         put: dict[str, Any] = {"device": self.device, "dtype": torch.long}
         kwargs: dict[str, Any] = {"logits_to_keep": torch.tensor(wanted, **put)} if self._keeps_logits else {}
         masks = self._masks(new, paths)
-        with self._faster(len(new), masks is not None):
+        with self._ways(len(new)):
             output = self.model(
                 input_ids=torch.tensor([[node.token for node in new]], **put),
                 position_ids=torch.tensor([[node.depth - 1 for node in new]], **put),
@@ -124,13 +144,21 @@ class TreeModel:
         return logits if self._keeps_logits else logits[list(wanted)]
 
     @contextmanager
-    def _faster(self, new: int, masked: bool) -> Iterator[None]:
-        """Have a forward over so many nodes computed in the fastest way known."""
+    def _ways(self, new: int) -> Iterator[None]:
+        """Have a forward over so many nodes computed in the best ways known."""
         with ExitStack() as ways:
+            ways.enter_context(self.attention.used(self.config))
+            ways.enter_context(eagerly(self._compiled))
+            if self._head:
+                ways.enter_context(self._head.used())
             if new in self._transposed and not self.deterministic:
                 ways.enter_context(TransposedMatmul(self._transposed))
-            if masked and self._grouped:
-                ways.enter_context(grouped_query(self.config))
+            yield
+
+    @contextmanager
+    def own_way(self) -> Iterator[None]:
+        """Have a plain forward of the model computed as those are that ours are compared with."""
+        with self._reference.used(self.config), eagerly(self._compiled):
             yield
 
     def _masks(self, new: list[ContextNode], paths: Mapping[ContextNode, Int[np.ndarray, " depth"]]) -> Any:
@@ -152,28 +180,22 @@ class TreeModel:
         return masks if len(masks) > 1 else next(iter(masks.values()))
 
     def _tensor(self, mask: Bool[np.ndarray, "new all"]) -> torch.Tensor:
-        allowed = torch.from_numpy(mask).to(self.device)[None, None]
-        if self.boolean:
-            return allowed
-        dtype = self.model.dtype
-        return torch.zeros(allowed.shape, dtype=dtype, device=self.device).masked_fill(
-            ~allowed, torch.finfo(dtype).min
-        )
+        return self.attention.tensor(mask, self._dtype, self.device)
 
     def check(self) -> None:
-        """Compare forwards over trees with plain ones (`trial.py`).
-
-        A model that cannot attend by groups does without.
+        """Compare forwards over trees with plain ones (`trial.py`), and find the best way that agrees.
 
         Raises:
             UnsupportedModelError: the model fails, or the results differ.
         """
-        if self._grouped:
+        ways = list(product(self._attentions, [self._head, None] if self._head else [None]))
+        for way in ways:
+            self.attention, self._head = way
             try:
                 return try_out(self)
             except UnsupportedModelError:
-                self._grouped = False
-        try_out(self)
+                if way == ways[-1]:
+                    raise
 
 
 def normalized(
@@ -192,6 +214,19 @@ def normalized(
     for node, normalizer in zip(nodes, taken_off, strict=True):
         node.log_normalizer = normalizer
     return found
+
+
+def token_logps(
+    logits: Float[torch.Tensor, "nodes v"], asked: Sequence[tuple[int, int]]
+) -> Float32[torch.Tensor, " asked"]:
+    """Log-probabilities of single tokens, `(row, token)`, as `normalized` has them; only they are moved."""
+    if not asked:
+        return torch.empty(0)
+    if logits.device.type == "cpu":  # one by one, as there
+        rows = {i: torch.log_softmax(logits[i], dim=-1, dtype=torch.float32) for i in {i for i, _ in asked}}
+        return torch.stack([rows[i][token] for i, token in asked])
+    at = torch.tensor(asked, device=logits.device)
+    return torch.log_softmax(logits, dim=-1, dtype=torch.float32)[at[:, 0], at[:, 1]].cpu()
 
 
 def _layer_kinds(config: Any) -> list[str]:

@@ -86,7 +86,8 @@ def _alone(
     if start is not None:
         positions = torch.arange(start, start + ids.shape[1], device=model.device)
         given["position_ids"] = positions.expand(len(ids), -1)
-    logits: torch.Tensor = model.model(ids, **given).logits
+    with model.own_way():
+        logits: torch.Tensor = model.model(ids, **given).logits
     return logits
 
 
@@ -179,7 +180,8 @@ def _after_a_trunk(model: TreeModel, tokens: Sequence[int], depth: int) -> None:
             "position_ids": torch.arange(depth, depth + 5, device=model.device)[None],
         }
         ids = torch.tensor([[node.token for node in chain]], device=model.device)
-        want = model.model(ids, use_cache=True, **given).logits[0]
+        with model.own_way():
+            want = model.model(ids, use_cache=True, **given).logits[0]
         got = model.run(new, [new.index(node) for node in chain])
     finally:
         model.cache = cache

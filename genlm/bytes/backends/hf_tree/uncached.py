@@ -12,7 +12,6 @@ contexts of the same length share a forward.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
@@ -23,6 +22,7 @@ from jaxtyping import Float, Float32
 from genlm.bytes.backends.hf_tree.forward import normalized
 from genlm.bytes.backends.hf_tree.kv_cache import KVCache
 from genlm.bytes.backends.hf_tree.positions import longest_of
+from genlm.bytes.backends.hf_tree.wrapped import accepted
 from genlm.bytes.contexts.tree import ContextNode
 from genlm.bytes.errors import UnsupportedModelError
 
@@ -59,7 +59,7 @@ class UncachedModel:
         self.cache = KVCache(0, self.device, 0)
         self.deterministic = False
         self.forwards = self.tokens = 0
-        self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._keeps_logits = "logits_to_keep" in accepted(model)
         self._causal = self._batches = False
 
     def run(self, wanted: Sequence[ContextNode]) -> _Found:
