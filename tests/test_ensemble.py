@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from toy import BatchingToy, FixedLM, ToyLM
 
 from genlm.bytes import AsyncByteLM, BeamParams, ByteLM
+from genlm.bytes.ensemble import operation
 from genlm.bytes.errors import GenlmBytesError, ImpossibleByteError, InvalidTypeError, InvalidValueError
 from genlm.bytes.plain import PlainByteLM
 from genlm.bytes.util.symbols import EOS
@@ -190,6 +191,20 @@ def test_the_order_of_members_does_not_matter(op: Any) -> None:
     for order in itertools.permutations(range(3)):
         other = ByteLM.ensemble([members[i] for i in order], op, weights and [weights[i] for i in order])
         assert said(other, b"ab") == pytest.approx(wanted, abs=1e-12)
+
+
+@pytest.mark.parametrize("op", ["sum", "min", "max", 1.5, 4, math.inf])
+@given(seed=seeds, far=st.floats(0, 1))
+def test_how_far_off_members_put_what_they_make(op: Any, seed: int, far: float) -> None:
+    """In total variation by no more than twice what they are off together, by what the potentials sum to."""
+    rng = np.random.default_rng(seed)
+    true, other = (rng.dirichlet(np.full(5, 0.5), 3) + 1e-12 for _ in range(2))
+    said = (1 - far) * true + far * other
+    rule = operation(op, 3)
+    made = [np.exp(rule.potentials(np.log(rows), np.zeros(3))) for rows in (true, said)]
+    distance = abs(made[0] / made[0].sum() - made[1] / made[1].sum()).sum() / 2
+    off = abs(true - said).sum() / 2
+    assert rule.lipschitz and distance <= 2 * off / made[1].sum() + 1e-9
 
 
 class TestImpossible:

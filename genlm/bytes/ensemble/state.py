@@ -23,8 +23,8 @@ from genlm.bytes.byte_lm.beam import ByteBeamState
 from genlm.bytes.byte_lm.context_limits import context_is_full
 from genlm.bytes.byte_lm.error_bounds import Slack
 from genlm.bytes.byte_lm.lm_state import Context, StatefulByteLM
-from genlm.bytes.byte_lm.prefill import read_context
 from genlm.bytes.byte_lm.symbols import spelled
+from genlm.bytes.ensemble.members import Member, distribution, trace
 from genlm.bytes.ensemble.operations import Operation, with_floor
 from genlm.bytes.errors import EmptyBeamError, ImpossibleByteError, UnsupportedModelError, bad_type, bad_value
 from genlm.bytes.trie.modes import EOS, EOT, TrieMode
@@ -32,9 +32,6 @@ from genlm.bytes.util import LazyByteProbs
 from genlm.bytes.util.gather import gather
 
 __all__ = ["EnsembleState"]
-
-Member = StatefulByteLM | None
-"""None: one that is dead."""
 
 
 class _Next(NamedTuple):
@@ -72,7 +69,7 @@ class EnsembleState(StatefulByteLM):
             weights = operation.weights if operation.stringwise else None
             log_shares = np.zeros(len(members)) if weights is None else _log(weights)
         self.log_shares = log_shares
-        self._next: asyncio.Task[_Next] | _Next | None = None
+        self._next: _Next | None = None
 
     # -- looking --------------------------------------------------------------------------------------
 
@@ -106,12 +103,12 @@ class EnsembleState(StatefulByteLM):
         return np.full(len(self.members), 1.0 / len(self.members)) if weights is None else weights
 
     async def _look(self) -> _Next:
-        if not isinstance(self._next, tuple):
+        if self._next is None:
             self._next = await self._ask()
         return self._next
 
     async def _ask(self) -> _Next:
-        found = await gather(_distribution(member) for member in self.members)
+        found = await gather(distribution(member) for member in self.members)
         if any(one is not None and one.units for one in found):
             raise UnsupportedModelError(
                 "a member reads some strings of bytes as one symbol (`atomic_tokens`), which others need "
@@ -217,7 +214,7 @@ class EnsembleState(StatefulByteLM):
             text: the text.
             mode: how end-of-sequence strings are read.
         """
-        traces = await gather(_trace(member, text, mode) for member in self.members)
+        traces = await gather(trace(member, text, mode) for member in self.members)
         found = []
         for at in range(len(text) + 1):
             here = [trace[at] if at < len(trace) else (None, -math.inf) for trace in traces]
@@ -273,48 +270,6 @@ class EnsembleState(StatefulByteLM):
     def __repr__(self) -> str:
         shares = ", ".join(f"{share:.3f}" for share in self.shares)
         return f"<EnsembleState of {len(self.members)}, {type(self.operation).__name__}: {shares}>"
-
-
-async def _distribution(member: Member) -> LazyByteProbs | None:
-    if member is None:
-        return None
-    try:
-        return await member.logp_next()
-    except EmptyBeamError:
-        return None
-
-
-async def _trace(member: Member, text: bytes, mode: TrieMode) -> list[tuple[Member, float]]:
-    """A member before each byte of a text and after the last, with its log-probability of the bytes so far.
-
-    It ends where the member cannot go on.
-    """
-    if member is None:
-        return []
-    found = list[tuple[Member, float]]()
-    total = 0.0
-    if isinstance(member, ByteBeamState):
-
-        def note(at: int, before: Any, after: Any) -> None:
-            nonlocal total
-            found.append((before, total))
-            total += after.logZ - before.logZ
-
-        try:
-            last: Any = await read_context(member, list(text), mode=mode, listener=note)
-        except ImpossibleByteError:
-            return found or [(member, 0.0)]
-        return [*found, (last, total)]
-    state: Any = member
-    for byte in text:
-        state = state.prune()
-        found.append((state, total))
-        row = await _distribution(state)
-        if row is None or row[byte] == -math.inf:
-            return found
-        total += row[byte]
-        state = await (state << byte)
-    return [*found, (state, total)]
 
 
 def _log(weights: Float64[np.ndarray, " members"]) -> Float64[np.ndarray, " members"]:
