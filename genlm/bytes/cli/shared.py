@@ -44,7 +44,7 @@ class Shared:
 
     name: Annotated[
         str | None,
-        _option("--model", "-m", help=f"A model folder or hub name; {EMBEDDED} if not given."),
+        _option("--model", "-m", help=f"A model folder, GGUF file or hub name; {EMBEDDED} if not given."),
     ] = None
     K: Annotated[int | None, _option("--K", help="The most candidates that the beam keeps.")] = None
     threshold: Annotated[
@@ -101,7 +101,7 @@ class Shared:
             from genlm.bytes.models import load_model
 
             params = self.params(default)
-            if self.remarks:
+            if self.remarks and not (self.name or "").lower().endswith(".gguf"):
                 _import_backend()
         llm = load_model(self.name, device=self.device, dtype=self.dtype, progress=self.remarks)
         with ByteLM(llm, params) as lm:
