@@ -11,6 +11,7 @@ sequence that are not after it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -37,12 +38,20 @@ class Cells:
     def remove(self, sequence: int, start: int) -> None:
         for position, _, of in self.cells:
             if position >= start:
-                of.discard(sequence)
-        self.cells = [cell for cell in self.cells if cell[2]]
+                of.discard(sequence)  # the cell stays filled
+
+    def clear(self) -> None:
+        self.cells = []
+
+    def save(self, sequence: int) -> object:
+        return self.of(sequence)
+
+    def load(self, sequence: int, saved: Any) -> None:
+        self.cells += [(position, token, {sequence}) for position, token in enumerate(saved)]
 
     def of(self, sequence: int) -> list[int]:
-        mine = sorted((position, token) for position, token, of in self.cells if sequence in of)
-        assert [position for position, _ in mine] == list(range(len(mine))), "positions without gaps"
+        mine = [(position, token) for position, token, of in self.cells if sequence in of]
+        assert [position for position, _ in mine] == list(range(len(mine))), "in order, without gaps"
         return [token for _, token in mine]
 
     def run(self, runs: Sequence[Run]) -> None:
@@ -74,7 +83,11 @@ class World:
             half = len(request.runs) // 2 if fails else len(request.runs)
             self.cells.run(request.runs[:half])
             count += half
-            (self.sequences.rollback if fails else self.sequences.commit)(request)
+            if fails:
+                self.cells.clear()
+                self.sequences.clear()
+            else:
+                self.sequences.commit(request)
             self.validate()
         return count
 
@@ -86,7 +99,7 @@ class World:
             assert node in tree.tips or tree.children[node]
             assert node.parent is not None
             assert node.depth == 1 or node in tree.children[node.parent]
-        assert len(cells.cells) == len(tree.children), "no cell is lost, none is kept twice"
+        assert len(cells.cells) == tree.filled >= len(tree.children)
         used = {sequence for _, _, of in cells.cells for sequence in of}
         assert used == set(tree.tips.values())
         assert sorted([*used, *tree._free]) == list(range(cells.sequences))
@@ -107,18 +120,27 @@ def test_a_branch_shares_and_a_leaf_goes_on() -> None:
     assert world.ask([[0, 1, 2]]) == 3 and len(world.sequences.tips) == 1
     assert world.ask([[0, 1, 2, 0]]) == 1 and len(world.sequences.tips) == 1, "a leaf keeps its sequence"
     assert world.ask([[0, 1, 0], [0, 1, 1]]) == 2 and len(world.sequences.tips) == 3
-    assert len(world.cells.cells) == 6
+    assert world.sequences.filled == 6
 
 
 def test_the_least_recently_run_is_given_up() -> None:
-    world = World(cells=12, sequences=6)
-    for token in range(4):
+    world = World(cells=100, sequences=6)
+    for token in range(5):
         world.ask([[token, 0]])
     world.ask([[0, 0, 1]])
-    world.ask([[4, 0, 0, 0, 0]])
-    given_up = world.sequences.evictions
-    assert given_up == 2 and world.ask([[0, 0, 1, 1]]) == 1, "what was run lately is there"
+    world.ask([[5, 0], [6, 0]])
+    assert world.ask([[0, 0, 1, 1]]) == 1, "what was run lately is there"
     assert world.ask([[1, 0, 1]]) == 3, "what was not is run again"
+
+
+def test_a_full_cache_keeps_the_paths_that_are_gone_on_from() -> None:
+    world = World(cells=24, sequences=16)
+    world.ask([[0] * 6, [1] * 6])
+    for token in range(2, 13):
+        world.ask([[token]])
+    given_up = world.sequences.evictions
+    assert world.ask([[0] * 6 + [1], [1] * 6 + [1], [0] * 6 + [2]]) == 3, "and runs nothing again"
+    assert world.sequences.evictions > given_up and world.sequences.filled == 15
 
 
 def test_a_context_that_has_a_cell_is_run_again_for_its_row() -> None:
@@ -133,6 +155,7 @@ def test_the_longest_context_fits_beside_nothing() -> None:
     world.ask([[1, 1], [1, 2]])
     assert world.ask([[0] * 12]) == 12
     assert world.ask([[0] * 11]) == 1 and world.ask([[0] * 12]) == 1
+    assert world.ask([[0] * 12]) == 1
 
 
 @pytest.mark.parametrize("many", [1, 40])

@@ -27,7 +27,7 @@ def token_class() -> type[Token]:
         from genlm.backend.tokenization import Token
 
         return Token
-    found: type[Token] = sys.modules[_MODULE].Token
+    found: type[Token] = vars(sys.modules[_MODULE])["Token"]
     return found
 
 

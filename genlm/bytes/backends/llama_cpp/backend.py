@@ -49,8 +49,8 @@ class LlamaCppBackend(Backend):
         self.tokenizer = LlamaTokenizer(session)
         self.byte_vocab = self.tokenizer.byte_vocab()
         self.max_length = min(session.n_cells, session.n_trained or session.n_cells)
-        self._most_contexts = max(1, options.n_seq_max // 2)
-        self.sequences = SequenceTree(session, options.n_seq_max, session.n_cells)
+        self._most_contexts = max(1, (options.n_seq_max - 1) // 2)
+        self.sequences = SequenceTree(session, options.n_seq_max - 1, session.n_cells)
         self._forwards = self._tokens_run = self._tokens_reused = 0
 
     def check(self, context: ContextNode) -> None:
@@ -98,8 +98,7 @@ class LlamaCppBackend(Backend):
         self.session.activate(contexts[0].tree.lora_name)
         try:
             found = self._run(contexts)
-        except NoRoomError:  # cells are scattered in a way that is not foreseen: begin anew
-            self.forget()
+        except NoRoomError:  # for some reason that is not foreseen: all is forgotten now
             found = self._run(contexts)
         if any(_undefined(row) for row in found.values()):
             self.forget()  # what is undefined passes every mask (0 x nan), so it may be another's
@@ -120,7 +119,7 @@ class LlamaCppBackend(Backend):
                 for run, row in zip((run for run in part if run.wanted), logits, strict=True):
                     found[run.node] = _normalized(run.node, row)
         except BaseException:
-            self.sequences.rollback(request)
+            self.forget()  # what has been run of it, nobody knows
             raise
         self.sequences.commit(request)
         self._tokens_run += len(request.runs)

@@ -27,7 +27,9 @@ class LlamaCppOptions:
         n_threads: threads; None takes as many as torch does.
         n_gpu_layers: layers on the GPU, where llama-cpp-python was built with one; -1 for all.
         type_k: the type of keys in the cache.
-        type_v: the type of values in the cache. Quantized ones need flash attention, which is then used.
+        type_v: the type of values in the cache; None takes `'f32'` on a CPU, where a type that is not that of
+            the keys keeps figures the same to the last digit whatever shares the batch, and that of the keys
+            elsewhere.
         max_bytes: the most memory for log-probabilities; None takes an eighth of what is free.
     """
 
@@ -37,7 +39,7 @@ class LlamaCppOptions:
     n_threads: int | None = None
     n_gpu_layers: int = -1
     type_k: str = "f16"
-    type_v: str = "f16"
+    type_v: str | None = None
     max_bytes: int | None = None
 
     def __post_init__(self) -> None:
@@ -54,7 +56,7 @@ class LlamaCppOptions:
         if not hasattr(self.n_gpu_layers, "__index__"):
             raise bad_type("n_gpu_layers", self.n_gpu_layers, "must be an integer", "-1 means all layers.")
         for name in ("type_k", "type_v"):
-            if getattr(self, name) not in CACHE_TYPES:
+            if getattr(self, name) not in (*CACHE_TYPES, *([None] if name == "type_v" else [])):
                 raise bad_value(
                     name, getattr(self, name), f"must be one of {', '.join(map(repr, CACHE_TYPES))}"
                 )

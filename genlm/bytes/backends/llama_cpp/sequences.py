@@ -7,11 +7,16 @@ a sequence that is copied up to where it leaves another: metadata only. A leaf t
 sequence.
 
 **Invariants.** Each leaf has one sequence and each sequence in use one leaf. Every ancestor of a context with
-a cell has one. There are at most `n_cells` of them, plus those of a request that is being run. Positions of a
-sequence have no gaps, which llama.cpp insists on.
+a cell has one. At most `n_cells` are in use. Positions of a sequence have no gaps: llama.cpp insists on it.
 
-**Giving up** goes by leaves, the least recently run first: a leaf's cells back to where its path branches, or
-to a context that the request goes on from. So what is shared lives while anything below it does.
+**Cells are never filled twice**, so that those of a context lie in the order of its tokens. Attention sums in
+the order of the cells, whose last digits decide how activations are rounded to eight bits in the next
+layer: in another order a probability can be off by 0.01. In this one it is to the bit what it is alone. So
+what is given up stays where it is, in no sequence that is looked at. When no cells are left, the paths that
+the request goes on from are copied out, the cache is emptied, and they are copied back in (`_compact`).
+
+**Giving up**, where sequences are short, goes by leaves, the least recently run first: back to where its path
+branches, or to a context that the request goes on from. So what is shared lives while anything below it does.
 
 **Cost.** Python's share is a few operations for each context and each new token; walking down from a
 context to some leaf, to copy its sequence, is as long as that leaf is far.
@@ -33,13 +38,22 @@ __all__ = ["Memory", "Request", "Run", "SequenceTree"]
 
 
 class Memory(Protocol):
-    """What is done to the cells: `llama_memory_seq_cp` and `llama_memory_seq_rm`."""
+    """What is done to the cells."""
 
     def copy(self, source: int, target: int, length: int) -> None:
         """The first `length` cells of a sequence belong to another one too."""
 
     def remove(self, sequence: int, start: int) -> None:
-        """The cells of a sequence from a position on do not belong to it any more; free if to no other."""
+        """The cells of a sequence from a position on do not belong to it any more. They stay filled."""
+
+    def clear(self) -> None:
+        """No cell is filled."""
+
+    def save(self, sequence: int) -> object:
+        """The cells of a sequence, copied out."""
+
+    def load(self, sequence: int, saved: object) -> None:
+        """Cells copied back in, as the only ones of a sequence."""
 
 
 @dataclass
@@ -85,6 +99,7 @@ class SequenceTree:
         n_cells: how many cells there are.
 
     Attributes:
+        filled: cells in use, with those that nobody needs any more.
         children: the contexts that have cells, each with its children that have.
         tips: the leaves with their sequences, the least recently run first.
         evictions: contexts whose cells have been given up.
@@ -100,12 +115,13 @@ class SequenceTree:
         """Forget all; whoever calls it has emptied the memory."""
         self.children: dict[ContextNode, dict[ContextNode, None]] = {}
         self.tips: OrderedDict[ContextNode, int] = OrderedDict()
+        self.filled = 0
         self._free = list(reversed(range(self._n_sequences)))
 
     # -- a request --------------------------------------------------------------------------------------
 
     def begin(self, wanted: Sequence[ContextNode]) -> Request:
-        """What running some contexts takes. It must be followed by `commit` or `rollback`.
+        """What running some contexts takes. It must be followed by `commit`, or `clear` where that failed.
 
         Args:
             wanted: contexts of one tree; with their ancestors, and one more each, they must fit into the
@@ -115,8 +131,11 @@ class SequenceTree:
             if node in self.tips:
                 self._shorten(node)
         new, beside = self._to_run(wanted)
+        if self.filled + len(new) + len(beside) > self._n_cells:
+            self._compact(wanted, _bases(new, beside))
+            new, beside = self._to_run(wanted)
         # A new leaf is a context that is wanted, so there are no more of them than those.
-        self._make_room(len(wanted), len(new) + len(beside), _bases(new, beside))
+        self._make_room(len(wanted), _bases(new, beside))
         new, beside = self._to_run(wanted)  # one to be run beside others may have been given up with them
         bases = _bases(new, beside)
         inner = {node.parent for node in new}
@@ -142,6 +161,7 @@ class SequenceTree:
 
     def commit(self, request: Request) -> None:
         """The request has been run: its contexts have cells."""
+        self.filled += len(request.runs)
         for run in request.runs[: len(request.runs) - len(request.beside)]:
             self.children[run.node] = {}
             assert run.node.parent is not None
@@ -151,15 +171,6 @@ class SequenceTree:
             del self.tips[base]
         for leaf, sequence, _ in request.leaves:
             self.tips[leaf] = sequence
-        self._give_back(request.beside)
-
-    def rollback(self, request: Request) -> None:
-        """The request has failed, after whatever part of it: nothing of it is left."""
-        for _, sequence, base in request.leaves:
-            if request.going_on.get(base) == sequence:
-                self._memory.remove(sequence, base.depth)
-            else:
-                self._give_back([sequence])
         self._give_back(request.beside)
 
     # -- inside -----------------------------------------------------------------------------------------
@@ -201,12 +212,44 @@ class SequenceTree:
             self._memory.remove(sequence, 0)
             self._free.append(sequence)
 
-    def _make_room(self, sequences: int, cells: int, keep: Collection[ContextNode]) -> None:
+    def _make_room(self, sequences: int, keep: Collection[ContextNode]) -> None:
         for tip in list(self.tips):
-            if len(self._free) >= sequences and self._n_cells - len(self.children) >= cells:
+            if len(self._free) >= sequences:
                 return
             if tip not in keep:
                 self._shorten(tip, keep)
+
+    def _compact(self, wanted: Collection[ContextNode], bases: Collection[ContextNode]) -> None:
+        """Keep nothing but paths that a request goes on from: as many as leave room for the rest of it."""
+        needed = {node for context in wanted for node in _path(context)}
+        paths, kept, cells = list[list[ContextNode]](), set[ContextNode](), 0
+        for base in sorted(bases, key=lambda node: -node.depth):
+            path = _path(base)
+            own = [node for node in path if node not in kept]
+            together = cells + len(path) + len(needed - kept) - len(own) + len(wanted)
+            # Of a path that shares most of its cells, less is run again than is copied twice.
+            if 2 * len(own) > len(path) and (together <= self._n_cells or not paths):
+                paths.append(path)
+                kept.update(path)
+                cells += len(path)
+        saved = []
+        for path in paths:
+            sequence = self._through(path[0])
+            self._memory.remove(sequence, path[0].depth)
+            saved.append(self._memory.save(sequence))
+        before = len(self.children)
+        self._memory.clear()
+        self.clear()
+        for path, cells_of in zip(paths, saved, strict=True):
+            sequence = self._free.pop()
+            self._memory.load(sequence, cells_of)
+            self.tips[path[0]] = sequence
+            for child, node in zip([None, *path], path, strict=False):
+                children = self.children.setdefault(node, {})
+                if child is not None:
+                    children[child] = None
+        self.filled = cells
+        self.evictions += before - len(self.children)
 
     def _shorten(self, tip: ContextNode, keep: Collection[ContextNode] | None = None) -> None:
         """Give up a leaf's cell. Its parent keeps the sequence, if it is a leaf now.
@@ -251,11 +294,11 @@ def _ancestors(nodes: Collection[ContextNode]) -> int:
     return len(seen)
 
 
-def _path(leaf: ContextNode, base: ContextNode) -> list[ContextNode]:
-    """The contexts from `leaf` up to `base`, the latter left out."""
-    found, node = [], leaf
-    while node is not base:
+def _path(leaf: ContextNode, base: ContextNode | None = None) -> list[ContextNode]:
+    """The contexts from `leaf` up to `base`, or to the empty one; the latter left out."""
+    found = list[ContextNode]()
+    node: ContextNode | None = leaf
+    while node is not None and node is not base and node.depth:
         found.append(node)
-        assert node.parent is not None
         node = node.parent
     return found

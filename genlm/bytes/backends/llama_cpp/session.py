@@ -1,8 +1,13 @@
 """A GGUF model that llama.cpp has loaded, with one KV cache: running tokens, copying and dropping sequences.
 
 All that is known of llama.cpp's calls stands here. The cache is one buffer for all sequences (`kv_unified`:
-only so can they share cells), whole for sliding-window layers too (`swa_full`: else what has left the window
-is gone, and nobody can branch there).
+only so can they share cells), whole for sliding-window layers too (`swa_full`: else what has left the
+window is gone, and nobody can branch there). The last sequence is the *grave*: a cell that is given up
+belongs to it, and so is not filled again (`sequences.py` says why).
+
+On a CPU, keys and values are kept in different types, and flash attention is used: llama.cpp then has one
+way to sum, cell after cell, for one token as for many. Without, or with one type for both, it sums in blocks
+whose borders depend on how many tokens and cells there are, and a probability can be off by 0.01.
 
 Models whose memory is a running state (Mamba, RWKV and hybrids with such layers) are refused: a state cannot
 be taken back to where two contexts part. So are models that do not predict a next token.
@@ -94,6 +99,7 @@ class Session:
         self._memory = lib.llama_get_memory(self._c.context)
         if not self._memory:
             raise _refused(path, "it keeps nothing of what it has read: a model of embeddings")
+        self._grave = options.n_seq_max - 1
         self.n_batch = int(lib.llama_n_batch(self._c.context))
         self.cell_bytes = 0
         self._adapters: dict[str, Any] = {}
@@ -121,11 +127,10 @@ class Session:
         params.n_batch = params.n_ubatch = options.n_batch
         params.n_seq_max = options.n_seq_max
         params.n_threads = params.n_threads_batch = options.n_threads or torch.get_num_threads()
+        values = options.type_v or (options.type_k if self.on_gpu() else "f32")
         params.type_k, params.type_v = (
-            getattr(lib, f"GGML_TYPE_{name.upper()}") for name in (options.type_k, options.type_v)
+            getattr(lib, f"GGML_TYPE_{name.upper()}") for name in (options.type_k, values)
         )
-        if options.type_v.startswith("q"):
-            params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
         params.swa_full = params.kv_unified = True
         with complaints() as said:
             self._c.context = lib.llama_init_from_model(self._c.model, params)
@@ -189,8 +194,23 @@ class Session:
         self._lib.llama_memory_seq_cp(self._memory, source, target, 0, length)
 
     def remove(self, sequence: int, start: int) -> None:
-        """The cells of a sequence from a position on do not belong to it any more."""
+        """The cells of a sequence from a position on do not belong to it any more. They stay filled."""
+        self._lib.llama_memory_seq_cp(self._memory, sequence, self._grave, start, -1)
         self._lib.llama_memory_seq_rm(self._memory, sequence, start, -1)
+
+    def save(self, sequence: int) -> Any:
+        """The keys and values of a sequence, copied out."""
+        size = int(self._lib.llama_state_seq_get_size(self._c.context, sequence))
+        saved = (ctypes.c_uint8 * size)()
+        self._lib.llama_state_seq_get_data(self._c.context, saved, size, sequence)
+        return saved
+
+    def load(self, sequence: int, saved: Any) -> None:
+        """Keys and values copied back in, into the first cells that are free."""
+        if not self._lib.llama_state_seq_set_data(self._c.context, saved, len(saved), sequence):
+            raise ModelOutputError("llama.cpp could not copy a sequence back into its cache.")
+        # Else cells that have left a sliding window count as free, since no other sequence has them.
+        self._lib.llama_memory_seq_cp(self._memory, sequence, self._grave, 0, -1)
 
     def clear(self) -> None:
         """Forget everything that has been read."""

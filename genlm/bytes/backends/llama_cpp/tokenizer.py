@@ -204,7 +204,7 @@ class LlamaTokenizer:
 
     def decode(self, token_ids: Iterable[int], skip_special_tokens: bool = False) -> str:
         """The text of some tokens; what is no UTF-8 is replaced."""
-        lib, found = library(), b""
+        lib, found = library(), bytearray()
         buffer = ctypes.create_string_buffer(1 << 16)
         for i in token_ids:
             length = lib.llama_token_to_piece(self._vocab, i, buffer, len(buffer), 0, not skip_special_tokens)
