@@ -1,9 +1,9 @@
 """The backend of GGUF models: what is asked for at a moment is one batch of llama.cpp over a tree.
 
-A forward costs 5 ms and each context 2.6 ms more (SmolLM2-135M in Q4_1, two cores, 232 tokens before). A tree
-gives what plain decoding gives, to the last digits: nothing depends on what shares the batch or has been
-given up. Against the weights in float32 the figures differ, since llama.cpp quantizes activations too: see
-docs/api/backends.md.
+A forward costs 5 ms and each context 2.6 ms more (SmolLM2-135M in Q4_1, two cores, 232 tokens before). With
+quantized weights, on a CPU, a tree gives what plain decoding gives to the last bit, whatever shares the batch
+and whatever has been given up; with weights in float32 or float16, to round-off. Against the weights in
+float32 the figures of quantized ones differ, since llama.cpp quantizes activations too: docs/api/backends.md.
 
 **Memory.** The KV cache is taken when the model is loaded, for `n_ctx` cells; what does not fit is given up,
 the least recently run first, and run again when it is asked for (`sequences.py`).

@@ -7,9 +7,11 @@ from typing import Any
 
 from genlm.bytes.errors import bad_type, bad_value, check_names
 
-__all__ = ["LlamaCppOptions"]
+__all__ = ["CACHE_TYPES", "LlamaCppOptions"]
 
-CACHE_TYPES = ("f16", "f32", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+CACHE_TYPES = {"f16": 1, "bf16": 30, "f32": 0, "q8_0": 8, "q5_1": 7, "q5_0": 6, "q4_1": 3, "q4_0": 2}
+"""`ggml_type`, of which llama-cpp-python names some."""
+
 MOST_SEQUENCES = 256
 """`LLAMA_MAX_SEQ`: the width of the set of sequences that each cell keeps."""
 
@@ -27,9 +29,9 @@ class LlamaCppOptions:
         n_threads: threads; None takes as many as torch does.
         n_gpu_layers: layers on the GPU, where llama-cpp-python was built with one; -1 for all.
         type_k: the type of keys in the cache.
-        type_v: the type of values in the cache; None takes `'f32'` on a CPU, where a type that is not that of
-            the keys keeps figures the same to the last digit whatever shares the batch, and that of the keys
-            elsewhere.
+        type_v: the type of values in the cache. None takes `'bf16'` on a CPU, where a type that is not that of
+            the keys keeps figures the same to the last digit whatever shares the batch; elsewhere that of
+            the keys.
         max_bytes: the most memory for log-probabilities; None takes an eighth of what is free.
     """
 

@@ -5,9 +5,10 @@ only so can they share cells), whole for sliding-window layers too (`swa_full`: 
 window is gone, and nobody can branch there). The last sequence is the *grave*: a cell that is given up
 belongs to it, and so is not filled again (`sequences.py` says why).
 
-On a CPU, keys and values are kept in different types, and flash attention is used: llama.cpp then has one
-way to sum, cell after cell, for one token as for many. Without, or with one type for both, it sums in blocks
-whose borders depend on how many tokens and cells there are, and a probability can be off by 0.01.
+On a CPU, keys are kept in float16 and values in bfloat16, and flash attention is used: with two types llama.cpp
+has one way to sum, cell after cell, for one token as for many. With one type for both it sums in tiles from
+64 tokens on, and single tokens in parts from 512 cells on; activations are then rounded otherwise in the
+layers above, and log-probabilities are off by up to 0.7.
 
 Models whose memory is a running state (Mamba, RWKV and hybrids with such layers) are refused: a state cannot
 be taken back to where two contexts part. So are models that do not predict a next token.
@@ -29,7 +30,7 @@ from jaxtyping import Float32
 
 from genlm.bytes.backends.llama_cpp.header import check_header, unreadable
 from genlm.bytes.backends.llama_cpp.library import complaints, library
-from genlm.bytes.backends.llama_cpp.options import LlamaCppOptions
+from genlm.bytes.backends.llama_cpp.options import CACHE_TYPES, LlamaCppOptions
 from genlm.bytes.backends.llama_cpp.sequences import Run
 from genlm.bytes.errors import GenlmBytesError, ModelOutputError, UnsupportedModelError, bad_value
 
@@ -37,6 +38,10 @@ __all__ = ["NoRoomError", "Session"]
 
 DEFAULT_CELLS = 4096
 """Cells where nobody says how many: 95 MB for SmolLM2-135M, half a gigabyte for an 8B model."""
+
+
+ROUND = 256
+"""llama.cpp rounds cells up to a multiple of it; and no more sequences are allowed."""
 
 
 class NoRoomError(GenlmBytesError, RuntimeError):
@@ -100,7 +105,7 @@ class Session:
         if not self._memory:
             raise _refused(path, "it keeps nothing of what it has read: a model of embeddings")
         self._grave = options.n_seq_max - 1
-        self.n_batch = int(lib.llama_n_batch(self._c.context))
+        self.n_batch = min(options.n_batch, int(lib.llama_n_batch(self._c.context)))
         self.cell_bytes = 0
         self._adapters: dict[str, Any] = {}
         self._active: Any = None
@@ -123,14 +128,14 @@ class Session:
     def _begin(self, options: LlamaCppOptions) -> None:
         lib = self._lib
         params = lib.llama_context_default_params()
-        params.n_ctx = options.n_ctx or min(DEFAULT_CELLS, self.n_trained or DEFAULT_CELLS)
-        params.n_batch = params.n_ubatch = options.n_batch
+        cells = options.n_ctx or min(DEFAULT_CELLS, self.n_trained or DEFAULT_CELLS)
+        params.n_ctx = -(-cells // ROUND) * ROUND
+        # At least a token for each sequence, and no more than cells: else llama.cpp ends the process.
+        params.n_batch = params.n_ubatch = max(options.n_seq_max, min(options.n_batch, params.n_ctx))
         params.n_seq_max = options.n_seq_max
         params.n_threads = params.n_threads_batch = options.n_threads or torch.get_num_threads()
-        values = options.type_v or (options.type_k if self.on_gpu() else "f32")
-        params.type_k, params.type_v = (
-            getattr(lib, f"GGML_TYPE_{name.upper()}") for name in (options.type_k, values)
-        )
+        values = options.type_v or (options.type_k if self.on_gpu() else "bf16")
+        params.type_k, params.type_v = CACHE_TYPES[options.type_k], CACHE_TYPES[values]
         params.swa_full = params.kv_unified = True
         with complaints() as said:
             self._c.context = lib.llama_init_from_model(self._c.model, params)
