@@ -29,8 +29,8 @@ class LlamaCppOptions:
         n_threads: threads; None takes as many as torch does.
         n_gpu_layers: layers on the GPU, where llama-cpp-python was built with one; -1 for all.
         type_k: the type of keys in the cache.
-        type_v: the type of values in the cache. None takes `'bf16'` on a CPU, where a type that is not that of
-            the keys keeps figures the same to the last digit whatever shares the batch; elsewhere that of
+        type_v: the type of values in the cache. None takes `'bf16'` on a CPU, where a type that is not that
+            of the keys keeps figures the same to the last digit whatever shares the batch; elsewhere that of
             the keys.
         max_bytes: the most memory for log-probabilities; None takes an eighth of what is free.
     """

@@ -5,10 +5,10 @@ only so can they share cells), whole for sliding-window layers too (`swa_full`: 
 window is gone, and nobody can branch there). The last sequence is the *grave*: a cell that is given up
 belongs to it, and so is not filled again (`sequences.py` says why).
 
-On a CPU, keys are kept in float16 and values in bfloat16, and flash attention is used: with two types llama.cpp
-has one way to sum, cell after cell, for one token as for many. With one type for both it sums in tiles from
-64 tokens on, and single tokens in parts from 512 cells on; activations are then rounded otherwise in the
-layers above, and log-probabilities are off by up to 0.7.
+On a CPU, keys are kept in float16 and values in bfloat16, and flash attention is used: with two types
+llama.cpp has one way to sum, cell after cell, for one token as for many. With one type for both it sums in
+tiles from 64 tokens on, and single tokens in parts from 512 cells on; activations are then rounded otherwise
+in the layers above, and log-probabilities are off by up to 0.7.
 
 Models whose memory is a running state (Mamba, RWKV and hybrids with such layers) are refused: a state cannot
 be taken back to where two contexts part. So are models that do not predict a next token.
@@ -133,7 +133,8 @@ class Session:
         # At least a token for each sequence, and no more than cells: else llama.cpp ends the process.
         params.n_batch = params.n_ubatch = max(options.n_seq_max, min(options.n_batch, params.n_ctx))
         params.n_seq_max = options.n_seq_max
-        params.n_threads = params.n_threads_batch = options.n_threads or torch.get_num_threads()
+        self.n_threads = options.n_threads or torch.get_num_threads()
+        params.n_threads = params.n_threads_batch = self.n_threads
         values = options.type_v or (options.type_k if self.on_gpu() else "bf16")
         params.type_k, params.type_v = CACHE_TYPES[options.type_k], CACHE_TYPES[values]
         params.swa_full = params.kv_unified = True
