@@ -69,6 +69,23 @@ def writing(clock: Clock, context: str, steps: int) -> dict[str, Any]:
 
 
 @case
+def rows(clock: Clock, text: str, path: str) -> dict[str, Any]:
+    """The probabilities of the token after each of a text, saved to a file."""
+    import numpy as np
+
+    async def run() -> Any:
+        ids = list(state["llm"].tokenizer.encode(text, add_special_tokens=False))
+        from genlm.bytes.backends.async_lm import cached
+        from genlm.bytes.engine import adopt
+
+        model = cached(adopt(state["llm"]))
+        return await model.batch_next_token_logprobs([ids[: n + 1] for n in range(len(ids))])
+
+    np.save(path, asyncio.run(run()).exp().numpy())
+    return {}
+
+
+@case
 def first_byte(clock: Clock, context: str) -> dict[str, Any]:
     """The distribution after a context."""
     _timed(clock, lambda lm: lm.next(context))
