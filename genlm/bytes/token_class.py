@@ -9,6 +9,7 @@ gets the same class.
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,9 +25,7 @@ _MODULE = "genlm.backend.tokenization.token"
 def token_class() -> type[Token]:
     """`genlm.backend.tokenization.Token`."""
     if _MODULE not in sys.modules and not _imported_alone():
-        from genlm.backend.tokenization import Token
-
-        return Token
+        import_module(_MODULE)
     found: type[Token] = vars(sys.modules[_MODULE])["Token"]
     return found
 

@@ -208,7 +208,7 @@ class LlamaTokenizer:
         buffer = ctypes.create_string_buffer(1 << 16)
         for i in token_ids:
             length = lib.llama_token_to_piece(self._vocab, i, buffer, len(buffer), 0, not skip_special_tokens)
-            found += buffer[: max(0, length)]
+            found += ctypes.string_at(buffer, max(0, length))
         return found.decode("utf-8", "replace")
 
     # -- conversations ----------------------------------------------------------------------------------
