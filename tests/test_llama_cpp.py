@@ -298,10 +298,10 @@ def test_contexts_that_cannot_be_read(llm: Any, files: Callable[..., Path]) -> N
             llm.next_token_logprobs_sync(ids)
 
 
-def test_quantized_keys_and_values(files: Callable[..., Path]) -> None:
+def test_keys_and_values_of_other_types(files: Callable[..., Path]) -> None:
     want = load_model(files(), n_threads=1).next_token_logprobs_sync([3, 4, 5])  # type: ignore[attr-defined]
     other: Any = load_model(files(), n_threads=1, type_k="f32", type_v="f16")
-    assert (other.next_token_logprobs_sync([3, 4, 5]) - want).abs().max() < 0.05
+    assert (other.next_token_logprobs_sync([3, 4, 5]) - want).abs().max() < 0.3
 
 
 def test_canonical_tokenizations_work_or_are_refused(llm: Any) -> None:

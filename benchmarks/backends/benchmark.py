@@ -127,7 +127,7 @@ def _report(found: _Found, sides: list[str], versions: dict[str, str]) -> Report
         table=Table(["", *(SIDES[side] for side in sides), "float32 / llama.cpp", "target", ""], rows),
         notes=[
             "SmolLM2-135M-Instruct at the default tolerance, in turns; medians; each case cold. Loading has "
-            "importing in it. Memory is the most resident: Python, torch, rows remembered and mapped pages too",
+            "importing in it. Memory is the most resident: Python, torch, rows and mapped pages included",
         ],
         missed=missed,
     )
