@@ -60,13 +60,19 @@ pytest: $(VENV)/.stamp-test
 
 # Tests without the real model with all their examples, under checked annotations; then what takes longer. The release's
 # environment is made beforehand, outside of any test's time limit; where it cannot be, its tests are skipped and say why.
-thorough: $(VENV)/.stamp-test
+thorough: $(VENV)/.stamp-test $(VENV)/.stamp-llamacpp
 	-@$(BIN)/python benchmarks/common/peers.py release
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m "not (real_model or thorough or release)"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m "thorough or release"
 
 bench: $(VENV)/.stamp-demo
 	@$(BIN)/python benchmarks/run.py
+
+# Built from source, in about seven minutes of one CPU; without instructions that only this machine has. Where no
+# compiler is, the tests of GGUF files are skipped and say why.
+$(VENV)/.stamp-llamacpp: $(VENV)/.stamp-test
+	@echo "Installing llama-cpp-python into $(VENV) (it compiles for some minutes)"
+	@CMAKE_ARGS="-DGGML_NATIVE=OFF" $(PIP) -e ".[llamacpp]" && touch $@ || echo "llama-cpp-python could not be built"
 
 clean:
 	rm -rf $(VENV) .venv-* build dist site htmlcov .cache .coverage .coverage.* \

@@ -28,6 +28,7 @@ BENCHMARKS = {
         "sentences scored with word surprisals, against plain scoring by tokens and 0.2.0",
     ),
     "ensembles": ("ensembles.benchmark", "several models as one, and particles, beside one model"),
+    "backends": ("backends.benchmark", "one model on Hugging Face and on llama.cpp: speed, memory, loading"),
     "window": ("accuracy.window", "what a sliding window loses against the full context"),
     "canonical": ("accuracy.canonical", "what canonical tokenizations cost"),
     "accuracy": (

@@ -548,7 +548,9 @@ def test_an_incomplete_or_damaged_folder(
 
 def test_paths_that_hold_no_model(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for place in (tmp_path / "file", tmp_path / "nothing", tmp_path):
+    with pytest.raises(ModelUnavailableError, match="it is empty"):  # a file is taken for a GGUF file
+        models.load_model(tmp_path / "file")
+    for place in (tmp_path / "nothing", tmp_path):
         with pytest.raises(ModelUnavailableError, match=r"holds no config\.json"):
             models.load_model(place)
     for name in (str(tmp_path / "nothing"), "./nothing", "~/no such folder"):  # the hub is not asked

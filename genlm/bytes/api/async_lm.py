@@ -92,14 +92,16 @@ class AsyncByteLM(Ensembles):
         eos: Iterable[bytes] | None = None,
         **llm_opts: Any,
     ) -> Self:
-        """A model by name: the embedded one, a folder on disk, or one from the model hub.
+        """A model by name: the embedded one, a folder or GGUF file on disk, or one from the model hub.
 
         Args:
-            name_or_path: None for the embedded SmolLM2-135M-Instruct, an existing folder, or a hub name.
+            name_or_path: None for the embedded SmolLM2-135M-Instruct, an existing folder, a GGUF file, or a
+                hub name.
             params: see the class.
             device: `'cpu'`, `'cuda'`, …; by default CUDA if there is any, else the CPU.
             dtype: `'float32'`, `'bfloat16'`, …; by default float32 on a CPU and as stored elsewhere.
-            backend: `'hf'` (default), `'vllm'`, `'sgl'`, `'mlx'` or `'mock'`.
+            backend: `'hf'` (default), `'llamacpp'` (the default for a file), `'vllm'`, `'sgl'`, `'mlx'` or
+                `'mock'`.
             progress: whether to show progress bars on stderr.
             eos: see the class.
             **llm_opts: options for the backend's model class.
@@ -460,13 +462,18 @@ class AsyncByteLM(Ensembles):
             reproducible: older name of `deterministic`.
         """
         from genlm.bytes.backends.async_lm import cached
-        from genlm.bytes.engine import adopt
+        from genlm.bytes.contexts.cached_lm import CachedLM
 
         self._open_trie()
         if self._start is not None:
             await self._start.cleanup()
             self._start = None
-        model = cached(adopt(self.llm) if self._initial_opts["engine"] else self.llm)
+        llm = self.llm
+        if self._initial_opts["engine"] and not isinstance(llm, CachedLM):
+            from genlm.bytes.engine import adopt  # brings transformers
+
+            llm = adopt(llm)
+        model = cached(llm)
         deterministic = reproducible if deterministic is None else deterministic
         if deterministic is not None:
             model.deterministic = deterministic

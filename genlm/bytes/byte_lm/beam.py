@@ -42,6 +42,7 @@ from genlm.bytes.byte_lm.symbols import check_symbol
 from genlm.bytes.byte_lm.threshold import extensions_above
 from genlm.bytes.byte_lm.tokenization import Tokenization, tokenizations_of
 from genlm.bytes.byte_lm.trie_state import LazyTrieState
+from genlm.bytes.contexts.cached_lm import CachedLM
 from genlm.bytes.errors import EmptyBeamError, bad_type
 from genlm.bytes.trie.modes import EOS, Mode, TrieMode, as_mode
 from genlm.bytes.trie.service import AsyncTokenByteTrie
@@ -137,7 +138,7 @@ class ByteBeamState(StatefulByteLM):
             from genlm.bytes.canonical import CanonicalContext  # a dozen modules few need
 
             canonical = CanonicalContext.initial(llm, trie.trie, initial_context)
-        if engine:
+        if engine and not isinstance(llm, CachedLM):
             from genlm.bytes.engine import adopt  # brings transformers, which importing us should not
 
             llm = adopt(llm)

@@ -44,7 +44,9 @@ class Shared:
     names: Annotated[
         list[str] | None,
         _option(
-            "--model", "-m", help=f"A model folder or hub name; {EMBEDDED} if not given. Several are one."
+            "--model",
+            "-m",
+            help=f"A model folder, GGUF file or hub name; {EMBEDDED} if not given. Several are one.",
         ),
     ] = None
     op: Annotated[
@@ -121,7 +123,7 @@ class Shared:
             params = self.params(default)
             names: list[str | None] = list(self.names or ()) or [None]
             op, weights = self._together(len(names))
-            if self.remarks:
+            if self.remarks and not all((name or "").lower().endswith(".gguf") for name in names):
                 _import_backend()
         load = partial(load_model, device=self.device, dtype=self.dtype, progress=self.remarks)
         llms = {name: load(name) for name in dict.fromkeys(names)}  # a name that is there twice is one model

@@ -1,12 +1,13 @@
 """Language models by name, and one that needs no model hub."""
 
 from genlm.bytes.models.describe import ModelFacts, describe_model
-from genlm.bytes.models.embedded import DEFAULT_MODEL, default_model_path
+from genlm.bytes.models.embedded import DEFAULT_MODEL, default_gguf_path, default_model_path
 from genlm.bytes.models.load import load_default_model, load_model
 
 __all__ = [
     "DEFAULT_MODEL",
     "ModelFacts",
+    "default_gguf_path",
     "default_model_path",
     "describe_model",
     "load_default_model",

@@ -86,8 +86,8 @@ def describe_model(llm: Any) -> ModelFacts:
     contained = set(b"".join(by_spelling))
     every = range(256)
     return ModelFacts(
-        architecture=type(llm if model is None else model).__name__,
-        parameters=int(model.num_parameters()) if hasattr(model, "num_parameters") else None,
+        architecture=getattr(model, "architecture", None) or type(llm if model is None else model).__name__,
+        parameters=_parameters(model),
         device=_said(getattr(model, "device", None)),
         dtype=_said(getattr(model, "dtype", None)),
         context_length=context_length(config),
@@ -110,8 +110,8 @@ def describe_model(llm: Any) -> ModelFacts:
 def tokenizer_family(tokenizer: Any) -> str:
     """How a tokenizer cuts text, in words: from the description that fast tokenizers keep of themselves."""
     fast = getattr(tokenizer, "backend_tokenizer", None)
-    if fast is None:
-        return type(tokenizer).__name__
+    if fast is None:  # it may say so itself
+        return str(getattr(tokenizer, "family", type(tokenizer).__name__))
     parts = json.loads(fast.to_str())
     model = parts.get("model") or {}
     kinds = part_types([parts.get("pre_tokenizer"), parts.get("decoder")])

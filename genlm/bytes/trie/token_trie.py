@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Float32, Int
 
 from genlm.bytes.errors import bad_asserted, bad_type, bad_value
+from genlm.bytes.token_class import token_class
 from genlm.bytes.trie.arrays import ROOT, TrieArrays
 from genlm.bytes.trie.modes import EOS, Mode, TrieMode, TrieOp, as_mode
 from genlm.bytes.trie.sums import Branches, Levels, below_cpu, below_torch
@@ -314,8 +315,7 @@ def _either(name: str, value: Any, older: str, older_value: Any) -> Any:
 
 def _tokens(decode: Sequence[Any]) -> list[Token]:
     """The vocabulary as a list of `Token`s."""
-    from genlm.backend.tokenization import Token
-
+    Token = token_class()
     entries = list(decode)
     if not entries:
         raise bad_value("decode", decode, "decode cannot be empty", "Pass the model's `byte_vocab`.")

@@ -1,0 +1,3 @@
+"""GGUF files on llama.cpp: a tree of contexts over sequences of one KV cache."""
+
+__all__ = []

@@ -1,0 +1,106 @@
+"""Whether a file is a model in GGUF, by its first bytes: asked before llama.cpp opens it.
+
+llama.cpp says of most files that "the model could not be loaded", and of some damaged ones it ends the
+process. A GGUF file begins with its name, version, two counts and then keys with values; the first keys say
+what the file is (a model, a LoRA adapter, a projector of images) and of which architecture.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from genlm.bytes.errors import ModelUnavailableError
+
+__all__ = ["check_header", "unreadable"]
+
+_NUMBERS = {
+    0: "<B",
+    1: "<b",
+    2: "<H",
+    3: "<h",
+    4: "<I",
+    5: "<i",
+    6: "<f",
+    7: "<?",
+    10: "<Q",
+    11: "<q",
+    12: "<d",
+}
+_STRING, _ARRAY = 8, 9
+_LONGEST = 1 << 20
+"""Bytes of a key or string that is believed; a count above is damage."""
+
+_OTHERS = {
+    "adapter": "a LoRA adapter, which changes a model: load the model, then `llm.add_new_lora(path)`",
+    "mmproj": "a projector of images for another model: give the model's own file",
+    "imatrix": "statistics made for quantizing: give the model's own file",
+    "vocab": "a vocabulary without a model: give a file with weights",
+}
+
+
+def check_header(path: Path) -> dict[str, Any]:
+    """What the file says of itself, by key; arrays, and what follows the first long one, are left out.
+
+    Raises:
+        ModelUnavailableError: there is no such file, or it is no model in GGUF.
+    """
+    try:
+        with path.open("rb") as file:
+            found = _read(path, file)
+    except OSError as error:
+        raise unreadable(path, error.strerror or str(error)) from None
+    except (struct.error, ValueError, UnicodeDecodeError):
+        raise unreadable(path, "it ends, or is damaged, in its header", "Fetch it again.") from None
+    kind = found.get("general.type", "model")
+    if kind != "model":
+        raise unreadable(path, f"it holds {_OTHERS.get(kind, f'{kind!r}, which is no model')}")
+    return found
+
+
+def unreadable(path: Path, why: str, instead: str = "") -> ModelUnavailableError:
+    """The error of a file that is no model which can be run."""
+    return ModelUnavailableError(f"Loading {str(path)!r} failed: {why.rstrip('.')}. {instead}".rstrip())
+
+
+def _read(path: Path, file: BinaryIO) -> dict[str, Any]:
+    begun = file.read(4)
+    if begun != b"GGUF":
+        what = "it is empty" if not begun else f"it begins with {begun!r}, and a GGUF file with b'GGUF'"
+        raise unreadable(path, what, "Give a model's GGUF file, or the folder of a Hugging Face model.")
+    version, tensors, keys = struct.unpack("<IQQ", file.read(20))
+    if not 2 <= version <= 3:
+        raise unreadable(path, f"its GGUF version is {version}, and 2 and 3 are read", "Convert it anew.")
+    found: dict[str, Any] = {"tensors": tensors}
+    for _ in range(min(keys, 256)):
+        key = _string(file).decode()
+        (kind,) = struct.unpack("<I", file.read(4))
+        if kind == _ARRAY:
+            inner, count = struct.unpack("<IQ", file.read(12))
+            if inner == _ARRAY or count > 1000:
+                break
+            for _ in range(count):
+                _value(file, inner)
+        else:
+            found[key] = _value(file, kind)
+    return found
+
+
+def _value(file: BinaryIO, kind: int) -> Any:
+    if kind == _STRING:
+        return _string(file).decode("utf-8", "replace")
+    if kind not in _NUMBERS:
+        raise ValueError(f"no kind of value: {kind}")
+    form = _NUMBERS[kind]
+    return struct.unpack(form, file.read(struct.calcsize(form)))[0]
+
+
+def _string(file: BinaryIO) -> bytes:
+    (length,) = struct.unpack("<Q", file.read(8))
+    if length > _LONGEST:
+        raise ValueError(f"a string of {length} bytes")
+    found = file.read(length)
+    if len(found) < length:
+        raise ValueError("it ends in a string")
+    return found

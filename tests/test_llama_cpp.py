@@ -1,0 +1,403 @@
+"""GGUF files on llama.cpp: a tree of contexts against plain decoding, vocabularies, texts, errors.
+
+Small files are written here (`tiny_gguf.py`); what needs the embedded model runs under `make thorough`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_gguf
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from genlm.bytes import BeamParams, ByteLM
+from genlm.bytes.contexts.conformance import check_backend
+from genlm.bytes.errors import (
+    InvalidTypeError,
+    InvalidValueError,
+    ModelUnavailableError,
+    UnsupportedModelError,
+)
+from genlm.bytes.models import default_gguf_path, describe_model, load_default_model, load_model
+
+pytest.importorskip(
+    "llama_cpp", reason="llama-cpp-python is not installed: `make thorough` does that", exc_type=ImportError
+)
+
+from genlm.bytes.backends.llama_cpp.lm import LlamaCppLM
+from genlm.bytes.backends.llama_cpp.options import LlamaCppOptions
+
+TEXT = "the cat and the hat"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    folder = tmp_path_factory.mktemp("gguf")
+
+    @cache
+    def file(architecture: str = "llama", vocabulary: str = "byte_level") -> Path:
+        path = folder / f"{architecture}-{vocabulary}.gguf"
+        return tiny_gguf.write(path, architecture, getattr(tiny_gguf, vocabulary))
+
+    return file
+
+
+@pytest.fixture
+def llm(files: Callable[..., Path]) -> Any:
+    return load_model(files(), n_threads=1)
+
+
+class Plain:
+    """llama.cpp by itself: one sequence, one context, from its beginning."""
+
+    def __init__(self, path: Path) -> None:
+        from genlm.bytes.backends.llama_cpp.library import library
+        from genlm.bytes.backends.llama_cpp.session import Session
+
+        self.lib, self.session = library(), Session(path, LlamaCppOptions(n_threads=1))
+        self.context = self.session._c.context
+
+    def logprobs(self, ids: Sequence[int], one_by_one: bool = False) -> torch.Tensor:
+        self.session.clear()
+        for part in [[i] for i in ids] if one_by_one else [list(ids)]:
+            tokens = (self.lib.llama_token * len(part))(*part)
+            assert self.lib.llama_decode(self.context, self.lib.llama_batch_get_one(tokens, len(part))) == 0
+        logits = self.lib.llama_get_logits_ith(self.context, -1)[: self.session.n_vocab]
+        return torch.log_softmax(torch.tensor(logits), 0)
+
+
+# -- the tree -------------------------------------------------------------------------------------------
+
+ARCHITECTURES = ["llama", "gemma2"]
+contexts = st.lists(st.integers(3, 5), min_size=1, max_size=2 * tiny_gguf.WINDOW + 4)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_tree_gives_what_plain_decoding_gives(files: Callable[..., Path], architecture: str) -> None:
+    """Whatever shares the batch and whatever has been given up. Few sequences and cells, so much is."""
+    path = files(architecture)
+    plain = Plain(path)
+    options = LlamaCppOptions(n_ctx=256, n_seq_max=8, n_threads=1, n_batch=16, max_bytes=4000)
+    llm = LlamaCppLM(path, options)
+
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+    @given(st.lists(contexts, min_size=1, max_size=12))
+    def compare(wanted: list[list[int]]) -> None:
+        found = llm.batch_next_token_logprobs_sync(wanted)
+        for at in (0, -1):
+            assert (found[at] - plain.logprobs(wanted[at])).abs().max() <= 1e-5
+        one_by_one = plain.logprobs(wanted[-1], one_by_one=True)
+        assert (found[-1] - one_by_one).abs().max() <= 1e-5
+
+    compare()
+    statistics = llm.statistics()
+    assert statistics.evictions > 100 and statistics.tokens_reused > 0
+    assert statistics.slots <= llm.backend.session.n_cells == 256
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+async def test_it_keeps_a_backends_promises(files: Callable[..., Path], architecture: str) -> None:
+    def make() -> Any:
+        return LlamaCppLM(files(architecture), LlamaCppOptions(n_seq_max=6, n_threads=1)).backend
+
+    await check_backend(make, [[1], [1, 5], [1, 5, 2], [1, 5, 3], [1, 4], [0], [0, 5, 5, 1, 2]], atol=1e-5)
+
+
+def test_a_longer_text_than_a_batch_and_a_full_cache(files: Callable[..., Path]) -> None:
+    plain, llm = Plain(files()), LlamaCppLM(files(), LlamaCppOptions(n_ctx=256, n_batch=32, n_threads=1))
+    ids = [3 + i % 7 for i in range(150)]
+    for end in range(150, 60, -7):
+        row = llm.next_token_logprobs_sync([*ids[:end], 9, 8])
+        assert (row - plain.logprobs([*ids[:end], 9, 8])).abs().max() <= 1e-5
+        llm.next_token_logprobs_sync([end, *range(3, 20)])
+    assert llm.statistics().evictions and llm.backend.sequences.filled <= 256
+
+
+def test_adapters_share_a_cache_and_no_figures(files: Callable[..., Path], tmp_path: Path) -> None:
+    llm: Any = load_model(files(), n_threads=1)
+    before = llm.next_token_logprobs_sync([3, 4])
+    llm.add_new_lora(tiny_gguf.write_adapter(tmp_path / "lora.gguf"), "one")
+    adapted = llm.next_token_logprobs_sync([3, 4], "one")
+    assert (adapted - before).abs().max() > 1e-2
+    assert torch.equal(llm.next_token_logprobs_sync([3, 4]), before)
+    llm.clear_cache()
+    assert torch.equal(llm.next_token_logprobs_sync([3, 4], "one"), adapted)
+    llm.remove_lora("one")
+    with pytest.raises(InvalidValueError, match="`lora_name` is 'one': there is no such adapter"):
+        llm.next_token_logprobs_sync([3, 5], "one")
+    with pytest.raises(InvalidValueError, match=r"`lora_path` .* no LoRA adapter"):
+        llm.add_new_lora(files(), "two")
+
+
+# -- vocabularies ---------------------------------------------------------------------------------------
+
+
+def test_a_byte_level_vocabulary(llm: Any) -> None:
+    tokenizer = llm.tokenizer
+    words = [bytes(token) for token in llm.byte_vocab]
+    assert {bytes([b]) for b in range(256)} <= set(words) and words[-1] == b""
+    assert b"".join(words[i] for i in tokenizer.encode("naïve 🙂\n")) == "naïve 🙂\n".encode()
+    assert words[:3] == [b"<|end|>", b"<|begin|>", b"<tool>"]
+    assert tokenizer.all_special_tokens[:2] == ["<|end|>", "<|begin|>"]
+    assert not tokenizer.added_tokens_decoder[2].special
+    assert 0 in tokenizer.eos_token_ids and tokenizer.bos_token_id == tokenizer.eos_token_id == 0
+    assert tokenizer.encode("a<|end|>")[-1] == 0
+    assert 0 not in tokenizer.encode("a<|end|>", split_special_tokens=True)
+    assert tokenizer.decode(tokenizer.encode("a<|end|>"), skip_special_tokens=True) == "a"
+    facts = describe_model(llm)
+    assert facts.family == "byte-level BPE" and facts.architecture == "llama" and facts.chat_template
+    assert facts.context_length == tiny_gguf.LONGEST and facts.logits == len(words) == facts.tokens
+
+
+def test_a_sentencepiece_vocabulary(files: Callable[..., Path]) -> None:
+    llm: Any = load_model(files(vocabulary="sentencepiece"), n_threads=1)
+    words = [bytes(token) for token in llm.byte_vocab]
+    ids = llm.tokenizer.encode("the cat")
+    assert ids[0] == 1 and b"".join(words[i] for i in ids[1:]) == b" the cat", (
+        "a BOS, and a space before a text"
+    )
+    assert words[3 + ord("x")] == b"x"
+    with ByteLM(llm, BeamParams(K=5)) as lm:
+        assert lm.score("the cat").logprob < 0
+        assert torch.as_tensor(lm.next("the ca").ps).exp().sum() == pytest.approx(1.0, abs=1e-4)
+
+
+def test_filling_in_the_middle(llm: Any) -> None:
+    assert llm.tokenizer.fim_token_ids is not None
+    with ByteLM(llm, BeamParams(K=3)) as lm:
+        assert lm.complete("the ", suffix=" hat", max_bytes=4) is not None
+
+
+def test_a_conversation(llm: Any) -> None:
+    from genlm.bytes.prompt.chat import parse_messages
+
+    message = {"role": "user", "content": "the <|end|> cat"}
+    prompt = parse_messages(llm, [message])
+    assert prompt.spelled == b"<|begin|>user: the <|end|> cat<|end|><|begin|>assistant: "
+    assert prompt.ids is not None and prompt.ids.count(0) == 1, "what is said ends no turn"
+    with ByteLM(llm, BeamParams(K=3)) as lm:
+        assert len(lm.complete([message], max_bytes=5).bytes) <= 5
+
+
+@pytest.mark.parametrize(
+    "template, match",
+    [
+        ("{{ ''.__class__.__mro__ }}", "refuses these messages"),
+        ("{{ raise_exception('no roles') }}", "no roles"),
+        ("{% for", "refuses these messages"),
+    ],
+)
+def test_a_template_is_rendered_in_a_sandbox(llm: Any, template: str, match: str) -> None:
+    from genlm.bytes.prompt.chat import parse_messages
+
+    llm.tokenizer.chat_template = template
+    with pytest.raises(InvalidValueError, match=match):
+        parse_messages(llm, [{"role": "user", "content": "a"}])
+
+
+def test_a_template_is_rendered_as_transformers_does() -> None:
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    from genlm.bytes.backends.llama_cpp.chat_template import render
+
+    template = (
+        "{%- for m in messages %}\n  {% if m.role == 'stop' %}{% break %}{% endif %}\n"
+        "{{ m | tojson }}{% generation %} {{ m.content }}{% endgeneration %}\n{% endfor %}{{ bos_token }}"
+    )
+    messages = [{"role": "user", "content": "é <b>"}, {"role": "stop", "content": ""}]
+    want, _ = render_jinja_template(conversations=[messages], chat_template=template, bos_token="B")
+    assert render(template, messages, False, {"bos_token": "B"}) == want[0]
+
+
+# -- errors ---------------------------------------------------------------------------------------------
+
+
+def spoilt(files: Callable[..., Path], tmp_path: Path, what: str) -> Path:
+    path, good = tmp_path / f"{what}.gguf", files().read_bytes()
+    data = {
+        "text": b"This is a text.\n" * 100,
+        "empty": b"",
+        "header": good[:40],
+        "half": good[: len(good) // 2],
+        "keys": good[:24] + b"\xff" * 64 + good[88:],
+        "version": good[:4] + (99).to_bytes(4, "little") + good[8:],
+        "architecture": good.replace(b"llama", b"lhama"),
+    }
+    path.write_bytes(data[what])
+    return path
+
+
+@pytest.mark.parametrize(
+    "what, match",
+    [
+        ("text", "it begins with b'This'"),
+        ("empty", "it is empty"),
+        ("header", "damaged, in its header"),
+        ("keys", "damaged, in its header"),
+        ("version", "version is 99"),
+        ("half", "half.gguf' failed: "),
+        ("architecture", "unknown model architecture: 'lhama'"),
+    ],
+)
+def test_a_file_that_is_no_model_is_one_error(
+    files: Callable[..., Path], tmp_path: Path, what: str, match: str, capfd: Any
+) -> None:
+    with pytest.raises(ModelUnavailableError, match=match):
+        load_model(spoilt(files, tmp_path, what))
+    assert capfd.readouterr().err == "", "llama.cpp is silent"
+
+
+def test_other_files(files: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(ModelUnavailableError, match="it holds a LoRA adapter"):
+        load_model(tiny_gguf.write_adapter(tmp_path / "lora.gguf"))
+    with pytest.raises(ModelUnavailableError, match="No such file"):
+        load_model(tmp_path / "absent.gguf")
+    with pytest.raises(UnsupportedModelError, match=r"it is recurrent: .* running state"):
+        load_model(files("mamba"))
+    with pytest.raises(InvalidValueError, match="`backend` is 'hf': a file is read by 'llamacpp' only"):
+        load_model(files(), backend="hf")
+    with pytest.raises(InvalidValueError, match=r"`name_or_path` is .* reads a GGUF file"):
+        load_model("somebody/something", backend="llamacpp")
+
+
+@pytest.mark.parametrize(
+    "options, error, match",
+    [
+        ({"n_ctxs": 5}, InvalidTypeError, "Did you mean `n_ctx`"),
+        ({"n_ctx": 0}, InvalidValueError, "`n_ctx` is 0"),
+        ({"n_seq_max": 257}, InvalidValueError, "at most 256"),
+        ({"n_threads": "two"}, InvalidTypeError, "`n_threads` is 'two'"),
+        ({"type_k": "f8"}, InvalidValueError, "`type_k` is 'f8': must be one of 'f16'"),
+        ({"type_v": "f8"}, InvalidValueError, "`type_v` is 'f8'"),
+        ({"n_gpu_layers": None}, InvalidTypeError, "`n_gpu_layers`"),
+        ({"device": "cpu"}, InvalidValueError, "only 'hf' takes `device`"),
+    ],
+)
+def test_options(files: Callable[..., Path], options: dict[str, Any], error: Any, match: str) -> None:
+    with pytest.raises(error, match=match):
+        load_model(files(), **options)
+
+
+def test_contexts_that_cannot_be_read(llm: Any, files: Callable[..., Path]) -> None:
+    for ids, match in (
+        ([], "at least one token"),
+        ([99999], "tokens are 0"),
+        ([3] * (tiny_gguf.LONGEST + 1), f"at most {tiny_gguf.LONGEST} tokens"),
+    ):
+        with pytest.raises(InvalidValueError, match=match):
+            llm.next_token_logprobs_sync(ids)
+
+
+def test_keys_and_values_of_other_types(files: Callable[..., Path]) -> None:
+    want = load_model(files(), n_threads=1).next_token_logprobs_sync([3, 4, 5])  # type: ignore[attr-defined]
+    other: Any = load_model(files(), n_threads=1, type_k="f32", type_v="f16")
+    assert (other.next_token_logprobs_sync([3, 4, 5]) - want).abs().max() < 0.3
+
+
+def test_canonical_tokenizations_work_or_are_refused(llm: Any) -> None:
+    with ByteLM(llm, BeamParams(K=3, canonical=True)) as lm:
+        try:
+            assert lm.score(TEXT).logprob < 0
+        except UnsupportedModelError as error:
+            assert "canonical tokenizations cannot be told" in str(error)
+
+
+# -- what is imported, and the command line -------------------------------------------------------------
+
+
+def test_a_command_on_a_file_imports_no_transformers(files: Callable[..., Path]) -> None:
+    program = """
+import sys
+from genlm.bytes import ByteLM
+with ByteLM.from_pretrained(sys.argv[1], n_threads=1) as lm:
+    lm.complete("the c", max_bytes=4)
+    lm.complete([{"role": "user", "content": "a"}], max_bytes=4)
+    lm.score("the cat")
+print([name for name in ("transformers", "genlm.backend", "numba", "scipy", "pandas") if name in sys.modules])
+from genlm.backend.tokenization import Token
+assert type(lm.llm.byte_vocab[0]) is Token
+"""
+    run = [sys.executable, "-c", program, str(files())]
+    done = subprocess.run(run, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]" and done.stderr == ""
+
+
+def test_the_command_line(files: Callable[..., Path], capfdbinary: Any, monkeypatch: Any) -> None:
+    from genlm.bytes.cli import main
+
+    for words in (
+        ["complete", "the c", "--max-bytes", "4"],
+        ["info", "--json"],
+        ["score", "the cat"],
+    ):
+        monkeypatch.setattr(sys, "argv", ["genlm-bytes", *words[:1], "--model", str(files()), *words[1:]])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capfdbinary.readouterr()
+        assert not ended.value.code and said.err == b"", said.err
+        if words[0] == "info":
+            assert json.loads(said.out)["architecture"] == "llama"
+
+
+# -- the embedded model ---------------------------------------------------------------------------------
+
+embedded = [pytest.mark.thorough, pytest.mark.xdist_group("llama.cpp")]
+
+
+@pytest.fixture(scope="module")
+def smollm2() -> Any:
+    return load_default_model(backend="llamacpp", progress=False)
+
+
+class TestEmbedded:
+    pytestmark = embedded
+
+    def test_it_is_the_model_of_the_float32_weights(self, smollm2: Any, default_llm: Any) -> None:
+        """docs/api/backends.md states the total variation."""
+        ids = smollm2.tokenizer.encode(
+            "It was a bright cold day in April, and the clocks were striking thirteen."
+        )
+        assert ids == list(default_llm.tokenizer.encode(ids and smollm2.tokenizer.decode(ids)))
+        words = [bytes(token) for token in default_llm.byte_vocab]
+        assert [bytes(token) for token in smollm2.byte_vocab] == words
+        rows = smollm2.batch_next_token_logprobs_sync([ids[:n] for n in range(1, len(ids) + 1)])
+        want = default_llm.batch_next_token_logprobs_sync([ids[:n] for n in range(1, len(ids) + 1)])
+        apart = (rows.exp() - want.exp()).abs().sum(1) / 2
+        assert apart.mean() < 0.06 and apart.max() < 0.25
+
+    def test_texts(self, smollm2: Any) -> None:
+        with ByteLM(smollm2) as lm:
+            assert lm.complete("The capital of Fra", max_bytes=12, temperature=0.0).text.startswith("nce")
+            answer = lm.complete([{"role": "user", "content": "Say hello."}], max_bytes=30, temperature=0.0)
+            assert "ello" in answer.text
+            assert lm.score("The capital of France is Paris.").bits_per_byte < 2
+
+    def test_canonical(self, smollm2: Any) -> None:
+        with ByteLM(smollm2, BeamParams(K=5, canonical=True)) as lm:
+            score = lm.score("The capital of France is Paris.")
+        with ByteLM(smollm2, BeamParams(K=5)) as lm:
+            assert score.logprob == pytest.approx(
+                lm.score("The capital of France is Paris.").logprob, abs=1.0
+            )
+
+    def test_the_tree(self, smollm2: Any) -> None:
+        plain = Plain(Path(default_gguf_path(progress=False)))
+        ids = smollm2.tokenizer.encode("It was a bright cold day in April.")
+        wanted = [[*ids[:n], 500 + n] for n in range(1, len(ids))] + [ids]
+        for one, row in zip(wanted, smollm2.batch_next_token_logprobs_sync(wanted), strict=True):
+            assert (row - plain.logprobs(one)).abs().max() <= 1e-5
+
+    def test_a_file_in_another_place(self, tmp_path: Path) -> None:
+        copy = shutil.copy(default_gguf_path(progress=False), tmp_path / "name with spaces é.gguf")
+        with ByteLM.from_pretrained(copy, n_ctx=256, n_threads=1) as lm:
+            assert lm.score("a b").logprob < 0
