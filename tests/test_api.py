@@ -18,6 +18,7 @@ import pytest
 from toy import EOS_STRING, TOY, ToyLM, ToyTokenizer
 
 from genlm.bytes import AsyncByteLM, BeamParams, ByteBeamState, ByteLM
+from genlm.bytes.api import loop as api_loop
 from genlm.bytes.api.loop import run
 from genlm.bytes.errors import GenlmBytesError, InvalidTypeError, ModelUnavailableError
 from genlm.bytes.options import GenerationOptions, Options
@@ -193,6 +194,30 @@ class TestInterruption:
             signal.signal(signal.SIGINT, before)
         thread.join()
         assert llm.cancelled.wait(60)  # the model hears of it a few passes of the loop later
+        llm.waits = False
+        assert lm.complete("ab", max_bytes=3).usage.completion_bytes == 3
+        assert run(others()) == set()
+
+    @pytest.mark.parametrize("begun", [False, True])
+    def test_an_interrupt_while_the_work_is_handed_over(self, begun, monkeypatch):
+        """Before the waiting thread waits: nothing is left behind that the next call would wait for."""
+        run(others())
+        loop = api_loop._background().loop
+        original, calls = loop.call_soon_threadsafe, []
+
+        def interrupted(*args):
+            calls.append(args)
+            if len(calls) > 1 or begun:
+                original(*args)
+            if len(calls) == 1:
+                raise KeyboardInterrupt
+
+        llm = Waits()
+        lm = ByteLM(llm, PARAMS)
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "call_soon_threadsafe", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                lm.complete("ab")
         llm.waits = False
         assert lm.complete("ab", max_bytes=3).usage.completion_bytes == 3
         assert run(others()) == set()

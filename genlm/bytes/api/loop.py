@@ -12,7 +12,7 @@ import atexit
 import os
 import threading
 from collections.abc import Coroutine
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 from genlm.bytes.errors import GenlmBytesError, bad_type
@@ -65,6 +65,40 @@ def _background() -> _Loop:
         return _current
 
 
+class _Work:
+    """A coroutine that another thread waits for, and may give up at any moment: before it is begun, too."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self.result = Future[Any]()
+        self._coroutine = coroutine
+        self._task: asyncio.Task[Any] | None = None
+
+    def start(self) -> None:
+        """On the loop."""
+        self._task = asyncio.get_running_loop().create_task(self._coroutine)
+        self._task.add_done_callback(self._finish)
+
+    def stop(self) -> None:
+        """On the loop, after `start` or in place of it."""
+        if self._task is not None:
+            self._task.cancel()
+        else:
+            self._coroutine.close()
+            self._cancel()
+
+    def _finish(self, task: asyncio.Task[Any]) -> None:
+        if task.cancelled():
+            self._cancel()
+        elif (error := task.exception()) is not None:
+            self.result.set_exception(error)
+        else:
+            self.result.set_result(task.result())
+
+    def _cancel(self) -> None:
+        self.result.cancel()
+        self.result.set_running_or_notify_cancel()
+
+
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end and return its result.
 
@@ -80,11 +114,12 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
         raise GenlmBytesError(
             "`ByteLM` was called from within its own event loop, by a mask perhaps. Use `AsyncByteLM` there."
         )
-    future = asyncio.run_coroutine_threadsafe(coroutine, background.loop)
+    work = _Work(coroutine)
     try:
-        return future.result()
+        background.loop.call_soon_threadsafe(work.start)
+        return work.result.result()
     except BaseException:
-        if not future.done():  # Ctrl-C, or another exception raised in the waiting thread
-            future.cancel()
-            wait([future])
+        if not work.result.done():  # Ctrl-C, or another exception raised in the waiting thread
+            background.loop.call_soon_threadsafe(work.stop)
+            wait([work.result])
         raise

@@ -87,7 +87,7 @@ def describe_model(llm: Any) -> ModelFacts:
     every = range(256)
     return ModelFacts(
         architecture=getattr(model, "architecture", None) or type(llm if model is None else model).__name__,
-        parameters=_parameters(model),
+        parameters=int(model.num_parameters()) if hasattr(model, "num_parameters") else None,
         device=_said(getattr(model, "device", None)),
         dtype=_said(getattr(model, "dtype", None)),
         context_length=context_length(config),
