@@ -145,6 +145,11 @@ class StatefulTokenizedLM:
         return bool(self._cached.backend.batches)
 
     @property
+    def cost_ratio(self) -> float:
+        """How many contexts a call of the model is worth (`contexts/cost.py`)."""
+        return self._cached.cost.ratio
+
+    @property
     def parent_node(self) -> ContextNode | None:
         """The node of the context without its last token."""
         return self.node.parent

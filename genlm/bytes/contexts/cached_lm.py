@@ -18,6 +18,7 @@ import asyncio
 from collections.abc import Awaitable, Collection, Iterator, Sequence
 from inspect import iscoroutinefunction
 from threading import Lock
+from time import perf_counter
 from typing import Generic, TypeVar
 
 import torch
@@ -25,6 +26,7 @@ from jaxtyping import Float
 
 from genlm.bytes.contexts.backend import Backend, Outcome, Statistics
 from genlm.bytes.contexts.batcher import QUIET_PASSES, UNTIL_IDLE, Batcher
+from genlm.bytes.contexts.cost import UNKNOWN, Cost, CostMeter
 from genlm.bytes.contexts.logprob_cache import LogProbCache
 from genlm.bytes.contexts.tree import ContextNode, ContextTree
 from genlm.bytes.errors import bad_type, bad_value
@@ -56,6 +58,7 @@ class CachedLM(Generic[_B]):
         self._batcher = Batcher(self._parts, self._evaluate, self._evaluate_on_loop if on_loop else None)
         # Contexts that share nothing need not wait for each other.
         self._ask = self._batcher.ask if backend.batches or not on_loop else self._ask_one_by_one
+        self._meter = CostMeter()
         self._calls = self._contexts = 0
 
     # -- the AsyncLM interface ------------------------------------------------------------------------
@@ -108,6 +111,14 @@ class CachedLM(Generic[_B]):
     def deterministic(self, wanted: bool) -> None:
         self.backend.deterministic = wanted
         self._batcher.quiet_passes = UNTIL_IDLE if wanted else QUIET_PASSES
+
+    @property
+    def cost(self) -> Cost:
+        """What a call costs: as the backend says, or as measured. It decides when contexts are evaluated."""
+        given = self.backend.cost
+        if given is None:
+            given = UNKNOWN if self.deterministic else self._meter.cost
+        return given
 
     # -- contexts as nodes ----------------------------------------------------------------------------
 
@@ -212,18 +223,23 @@ class CachedLM(Generic[_B]):
         """The log-probabilities at `nodes`, which share a tree, running what is missing."""
         found, missing = self._begun(nodes)
         if missing:
+            begun = perf_counter()
             rows, outcomes = self.rows, self.backend.evaluate(missing)
             if not isinstance(outcomes, Sequence):
                 outcomes = asyncio.run(_awaited(outcomes))  # a thread waits, on which no loop runs
+            self._meter.add(len(missing), perf_counter() - begun)
             found |= self._kept(rows, missing, outcomes)
         return found
 
     async def _evaluate_on_loop(self, nodes: list[ContextNode]) -> dict[ContextNode, Outcome]:
         found, missing = self._begun(nodes)
         if missing:
-            rows, outcomes = self.rows, self.backend.evaluate(missing)
-            assert isinstance(outcomes, Awaitable)
-            found |= self._kept(rows, missing, await outcomes)
+            begun = perf_counter()
+            rows, asked = self.rows, self.backend.evaluate(missing)
+            assert isinstance(asked, Awaitable)
+            outcomes = await asked
+            self._meter.add(len(missing), perf_counter() - begun)
+            found |= self._kept(rows, missing, outcomes)
         return found
 
     def _begun(self, nodes: list[ContextNode]) -> tuple[dict[ContextNode, Outcome], list[ContextNode]]:
