@@ -17,7 +17,7 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from genlm.bytes.byte_lm.acceptance import Acceptance
 from genlm.bytes.byte_lm.lm_state import StatefulTokenizedLM
@@ -44,16 +44,25 @@ ALONE = 1 / 3
 `n ** -ALONE`: what the others lack mostly asks for one anyway."""
 
 INSIDE = 0.1
-"""How much less probable it is that a candidate inside a token of the path is read on until a token ends, than
-that one of the same share on that path is (of 1,573 that were needed 128 were; default settings)."""
+"""How much less probable it is that a candidate inside a token of the path is read on until a token ends,
+than that one of the same share on that path is (of 1,573 that were needed 128 were; default settings)."""
 
 HORIZON = 16
-"""Bytes beyond the first lacking context that are looked at, for each context that a forward is worth; and so
-many times the bytes that the pass before gained. Where drafts fail at every byte, looking to the end each time
-would cost the square of the length."""
+"""Bytes beyond the first lacking context that are looked at, for each context that a forward is worth; and a
+quarter of it times the bytes that the pass before gained. Where drafts fail at every byte, looking to the end
+each time would cost the square of the length."""
+
+MOST = 16
+"""Contexts that are drafted at once, for each that a forward is worth, beside those that were lacking."""
+
+LARGEST = 256.0
+"""The ratio beyond which drafts grow no more: rows take memory, however fast they come."""
+
+AFRESH = 64
+"""Bytes that are tokenized afresh where a draft begins inside a token of the path."""
 
 FAINT = 9.0
-"""Nats below the beam at which a lacking candidate is as likely to be pushed out by others as to be needed."""
+"""Nats below the beam at which a lacking candidate is pushed out by others as likely as it is needed."""
 
 PATIENCE = 16
 """Bytes after the one where it was expected to be needed, after which a draft counts as made in vain."""
@@ -94,14 +103,14 @@ class Drafter:
         self._text = spelled(symbols)
         self._offset = offsets(symbols)
         self.horizon = len(symbols)
-        self._ratio = beam.states[0].lm_state.cost_ratio if self.useful else 0.0
+        self._ratio = min(beam.states[0].lm_state.cost_ratio, LARGEST) if self.useful else 0.0
         self.acceptance = Acceptance()
         self._bar, self._spares = math.log(1e-2), 1.0
         self._tokens: list[int] = []  # the tokenizer's own path …
         self._path: list[_Place] = []  # … and where each of its tokens begins
         self._places: dict[ContextNode, int] = {}  # … by context
         self._beside: dict[int, dict[tuple[int, ...], float]] = defaultdict(dict)
-        self._reach: dict[ContextNode, int] = {}
+        self._reach: dict[ContextNode | None, int] = {}
 
     def offset(self, index: int) -> int:
         """Where the symbol of an index begins, in bytes; below 0 before this text."""
@@ -146,8 +155,8 @@ class Drafter:
     def is_crowd(self, count: int) -> bool:
         """Whether so many deferred candidates, needed at one byte, are too many to ask for.
 
-        Then the beam there is mostly a wrong draft that cannot read the text, to which all deferred ones look
-        heavy (5,000 of them, at one byte in 1,500). Where it is none the full step that follows asks for them.
+        Then the beam there is mostly a wrong draft that cannot read the text, to which all deferred ones
+        look heavy (5,000 of them, at one byte in 1,500). Else the full step that follows asks for them.
         """
         return not is_worth(min(0.9, 8 / count), self._ratio, 0.25)
 
@@ -156,7 +165,7 @@ class Drafter:
         self.horizon = max(round(min(HORIZON * self._ratio, 1e9)), HORIZON // 4 * symbols, 1)
 
     async def after_missing(self, lacking: list[MissingContext]) -> None:
-        """The contexts of some candidates at a token's end that are probably needed, and what follows them."""
+        """The contexts of some candidates at a token's end that are probably needed, and what follows."""
         first = lacking[0].needed
         late = Counter(needed for _, place, needed, _ in lacking if place < needed)
         self.acceptance.passed(first)
@@ -181,8 +190,12 @@ class Drafter:
         self._spares = len(asked) ** -ALONE if asked else 1.0
         for one in asked:
             drafts[one.state.lm_state.node] = one.state.lm_state
+        most = len(drafts) + MOST * self._ratio
+        for one in sorted(asked, key=lambda one: -one.share):
             for lm_state in self._after(one):
                 drafts[lm_state.node] = lm_state
+                if len(drafts) >= most:
+                    break
         await _evaluate(list(drafts.values()))
 
     def _note(self, one: MissingContext) -> None:
@@ -203,37 +216,39 @@ class Drafter:
         state, place, needed, share = one
         offset = self.offset(place)
         share = share if place == needed else self._bar
-        lm_state, node = state.lm_state, state.lm_state.node
-        age = self._reach.pop(node.parent, 0)
-        if self._at_boundary(offset):
-            kind, i, scale = "path", self._place(offset), 1.0
-            tokens = self._tokens[i:]
-        else:
-            kind, i, scale = "inside", -1, INSIDE
-            if not is_worth(
-                self.acceptance.probability(kind, share, scale * _prior(share, self._bar)),
-                self._ratio,
-                self._spares,
-            ):
-                return
-            before = self._before(-place) if place < 0 else b""
-            ahead = (before + self._text[max(offset, 0) : max(offset + 64, 0)])[:64]
-            tokens = draft_tokens(lm_state.model, self._trie, ahead)
-        chance = 1.0 if age else self.acceptance.probability(kind, share, scale * _prior(share, self._bar))
-        for j, token in enumerate(tokens):
-            alive = chance * ((age + 1) / (age + 2 + j)) ** TAIL
-            if not is_worth(alive, self._ratio, self._spares):
+        lm_state = state.lm_state
+        age = self._reach.pop(lm_state.parent_node, 0)
+        i = self._place(offset) if self._at_boundary(offset) else None
+        kind, prior = ("inside", INSIDE) if i is None else ("path", 1.0)
+        prior *= _prior(share, self._bar)
+        chance = 1.0 if age else self.acceptance.probability(kind, share, prior)
+        tokens = self._tokens_from(one, i) if self._is_worth(chance) else []
+        for j, token in enumerate(tokens, 1):
+            alive = chance * ((age + 1) / (age + j + 1)) ** TAIL
+            if not self._is_worth(alive):
                 break
             offset += len(self._trie.spelling_of_id[token])
             lm_state <<= token
-            if j == 0:
-                self.acceptance.drafted(
-                    lm_state.node, kind, share, bisect_left(self._offset, offset) + PATIENCE
-                )
+            if j == 1:
+                until = bisect_left(self._offset, offset) + PATIENCE
+                self.acceptance.drafted(lm_state.node, kind, share, until)
             yield lm_state
-            self._reach.pop(lm_state.node.parent, None)
-            self._reach[lm_state.node] = age + j + 1
-            yield from self._branches(lm_state, i + j + 1 if i >= 0 else -1, share, alive)
+            self._reach.pop(lm_state.parent_node, None)
+            self._reach[lm_state.node] = age + j
+            if i is not None:
+                yield from self._branches(lm_state, i + j, share, alive)
+
+    def _tokens_from(self, one: MissingContext, place: int | None) -> list[int]:
+        """The tokenizer's path from a place on; elsewhere, what it makes of the next bytes."""
+        if place is not None:
+            return self._tokens[place:]
+        offset = self.offset(one.place)
+        before = self._before(-one.place) if one.place < 0 else b""
+        ahead = (before + self._text[max(offset, 0) : max(offset + AFRESH, 0)])[:AFRESH]
+        return draft_tokens(one.state.lm_state.model, self._trie, ahead)
+
+    def _is_worth(self, needed: float) -> bool:
+        return is_worth(needed, self._ratio, self._spares)
 
     def _branches(
         self, lm_state: StatefulTokenizedLM, i: int, share: float, alive: float
@@ -242,16 +257,12 @@ class Drafter:
         for suffix, other in self._beside.get(i, {}).items():
             expected = share + other
             chance = alive * self.acceptance.probability("beside", expected, _prior(expected, self._bar))
-            if is_worth(chance, self._ratio, self._spares):
+            if self._is_worth(chance):
                 beside = lm_state
                 for token in suffix:
                     beside <<= token
-                self.acceptance.drafted(
-                    beside.node,
-                    "beside",
-                    expected,
-                    bisect_left(self._offset, self._path[i].offset) + 2 * PATIENCE,
-                )
+                until = bisect_left(self._offset, self._path[i].offset) + 2 * PATIENCE
+                self.acceptance.drafted(beside.node, "beside", expected, until)
                 yield beside
 
     def _begins_symbol(self, offset: int) -> bool:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Collection, Iterator, Sequence
+from heapq import nlargest
 from inspect import iscoroutinefunction
 from threading import Lock
 from time import perf_counter
@@ -32,6 +33,9 @@ from genlm.bytes.contexts.tree import ContextNode, ContextTree
 from genlm.bytes.errors import bad_type, bad_value
 
 __all__ = ["CachedLM", "free_bytes", "raised"]
+
+MOST_OFFERS = 4096
+"""Offers that are held between two calls."""
 
 _B = TypeVar("_B", bound=Backend)
 _Logps = Float[torch.Tensor, " logits"]
@@ -59,6 +63,7 @@ class CachedLM(Generic[_B]):
         # Contexts that share nothing need not wait for each other.
         self._ask = self._batcher.ask if backend.batches or not on_loop else self._ask_one_by_one
         self._meter = CostMeter()
+        self._offers: dict[ContextNode, float] = {}
         self._calls = self._contexts = 0
 
     # -- the AsyncLM interface ------------------------------------------------------------------------
@@ -189,6 +194,34 @@ class CachedLM(Generic[_B]):
             self._touch(node)
         return logps
 
+    def offer(self, node: ContextNode, priority: float) -> None:
+        """Have a context evaluated in the next call that goes out anyway, if there is room.
+
+        Never by itself. A call takes at most about as many as it is worth contexts (`cost`), the highest
+        priorities first; what it leaves is forgotten.
+        """
+        if node.logps is None and self.backend.batches:
+            with self._lock:
+                if len(self._offers) >= MOST_OFFERS:
+                    self._offers.clear()
+                self._offers[node] = max(priority, self._offers.get(node, 0.0))
+
+    def _offered(self, missing: list[ContextNode]) -> list[ContextNode]:
+        """The best offers for a call."""
+        with self._lock:
+            offers, self._offers = self._offers, {}
+        tree, asked = missing[0].tree, set(missing)
+        room = int(min(self.cost.ratio, MOST_OFFERS)) if offers else 0
+        able = [n for n in offers if n.tree is tree and n.logps is None and n not in asked and self._may(n)]
+        return nlargest(room, able, key=offers.__getitem__)
+
+    def _may(self, node: ContextNode) -> bool:
+        try:
+            self.backend.check(node)
+        except ValueError:
+            return False
+        return True
+
     def drop(self, node: ContextNode) -> None:
         """Give up a node's log-probabilities: they are none."""
         with self._lock:
@@ -223,8 +256,9 @@ class CachedLM(Generic[_B]):
         """The log-probabilities at `nodes`, which share a tree, running what is missing."""
         found, missing = self._begun(nodes)
         if missing:
-            begun = perf_counter()
-            rows, outcomes = self.rows, self.backend.evaluate(missing)
+            begun, rows = perf_counter(), self.rows
+            missing = sorted([*missing, *self._offered(missing)], key=lambda node: node.depth)
+            outcomes = self.backend.evaluate(missing)
             if not isinstance(outcomes, Sequence):
                 outcomes = asyncio.run(_awaited(outcomes))  # a thread waits, on which no loop runs
             self._meter.add(len(missing), perf_counter() - begun)
@@ -234,8 +268,9 @@ class CachedLM(Generic[_B]):
     async def _evaluate_on_loop(self, nodes: list[ContextNode]) -> dict[ContextNode, Outcome]:
         found, missing = self._begun(nodes)
         if missing:
-            begun = perf_counter()
-            rows, asked = self.rows, self.backend.evaluate(missing)
+            begun, rows = perf_counter(), self.rows
+            missing = sorted([*missing, *self._offered(missing)], key=lambda node: node.depth)
+            asked = self.backend.evaluate(missing)
             assert isinstance(asked, Awaitable)
             outcomes = await asked
             self._meter.add(len(missing), perf_counter() - begun)

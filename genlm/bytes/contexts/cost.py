@@ -70,8 +70,8 @@ def is_worth(needed: float, ratio: float, spares: float = 1.0) -> bool:
 class CostMeter:
     """Measures a backend by its latest calls, robustly: a call that was interrupted changes nothing.
 
-    The slope is the median of those between pairs of calls, the rest the median of what it leaves (Theil 1950;
-    Sen 1968).
+    The slope is the median of those between pairs of calls, the rest the median of what it leaves
+    (Theil 1950; Sen 1968).
     """
 
     def __init__(self) -> None:
