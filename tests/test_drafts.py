@@ -24,16 +24,20 @@ from genlm.bytes.contexts.cost import UNKNOWN, Cost, CostMeter, is_worth
 RATIOS = (0.0, 0.3, 2.0, 14.0, 256.0, math.inf)
 ratios = st.sampled_from(RATIOS) | st.floats(0, 1e6)
 
-WORDS = [bytes([b]) for b in b" abcdehimnorst."] + [
-    b" the",
-    b" cat",
-    b"the",
-    b"at",
-    b" mat",
-    b" s",
-    b"on",
-    b"sat",
-]
+WORDS = (
+    [b"<s>"]
+    + [bytes([b]) for b in b" abcdehimnorst."]
+    + [
+        b" the",
+        b" cat",
+        b"the",
+        b"at",
+        b" mat",
+        b" s",
+        b"on",
+        b"sat",
+    ]
+)
 TEXTS = ["the cat sat on the mat.", " the cat is in the hat.", "a ton of bricks on the cat."]
 
 
@@ -103,7 +107,7 @@ async def test_n_grams_at_every_ratio(rule: dict[str, Any]) -> None:
         contexts.append(sum(backend.calls))
     assert logz == pytest.approx([logz[0]] * len(RATIOS), abs=1e-9)
     assert rounds[-1] <= rounds[3] <= rounds[0], "where contexts are cheap, there are fewer calls"
-    assert rounds[-1] <= 8 and contexts[0] <= contexts[-1]
+    assert 3 * rounds[-1] <= rounds[0] and contexts[0] <= contexts[-1], (rounds, contexts)
 
 
 async def test_reading_a_thousand_bytes_takes_few_rounds() -> None:

@@ -67,9 +67,9 @@ class AsyncLMBackend(Backend):
 
     def _warn(self, error: Exception) -> None:
         warnings.warn(
-            f"`batch_next_token_logprobs` of {type(self.llm).__name__} has raised {self._failed} times in a row, "
-            f"at last {type(error).__name__}: {error}. Each context is asked for by itself instead, which is "
-            "slower. Mend that method, or leave it out.",
+            f"`batch_next_token_logprobs` of {type(self.llm).__name__} has raised {self._failed} times in a "
+            f"row, at last {type(error).__name__}: {error}. Each context is asked for by itself instead, "
+            "which is slower. Mend that method, or leave it out.",
             UserWarning,
             stacklevel=2,
         )

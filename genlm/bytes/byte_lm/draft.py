@@ -64,6 +64,9 @@ AFRESH = 64
 FAINT = 9.0
 """Nats below the beam at which a lacking candidate is pushed out by others as likely as it is needed."""
 
+HIGHEST_BAR = -2.0
+"""Natural log of the share of the beam that is at most taken for the least of those that are evaluated."""
+
 PATIENCE = 16
 """Bytes after the one where it was expected to be needed, after which a draft counts as made in vain."""
 
@@ -105,7 +108,7 @@ class Drafter:
         self.horizon = len(symbols)
         self._ratio = min(beam.states[0].lm_state.cost_ratio, LARGEST) if self.useful else 0.0
         self.acceptance = Acceptance()
-        self._bar, self._spares = math.log(1e-2), 1.0
+        self._bar, self._spares = 2 * HIGHEST_BAR, 1.0
         self._tokens: list[int] = []  # the tokenizer's own path …
         self._path: list[_Place] = []  # … and where each of its tokens begins
         self._places: dict[ContextNode, int] = {}  # … by context
@@ -171,7 +174,7 @@ class Drafter:
         self.acceptance.passed(first)
         shares = sorted(one.share for one in lacking if one.place == one.needed)
         if shares:
-            self._bar = shares[len(shares) // 10]
+            self._bar = min(shares[len(shares) // 10], HIGHEST_BAR)
         drafts = dict[ContextNode, StatefulTokenizedLM]()
         asked = list[MissingContext]()
         for one in lacking:
@@ -220,7 +223,7 @@ class Drafter:
         age = self._reach.pop(lm_state.parent_node, 0)
         i = self._place(offset) if self._at_boundary(offset) else None
         kind, prior = ("inside", INSIDE) if i is None else ("path", 1.0)
-        prior *= _prior(share, self._bar)
+        prior = max(prior * _prior(share, self._bar), math.exp(2 * min(share, 0.0)))
         chance = 1.0 if age else self.acceptance.probability(kind, share, prior)
         tokens = self._tokens_from(one, i) if self._is_worth(chance) else []
         for j, token in enumerate(tokens, 1):
