@@ -78,7 +78,7 @@ async def test_whatever_a_model_costs_the_beam_is_the_same(
     found = []
     for price, way in ((0.0, "bytes"), (ratio, "drafts"), (0.0, "looks"), (ratio, "looks")):
         llm = BatchingToy(words, seed=seed)
-        llm.cost = cost(price)  # type: ignore[attr-defined]
+        llm.cost = cost(price)
         beam = await ByteBeamState.initial(llm, BeamParams(**rule), initial_context=[])
         if way == "drafts":
             beam = await beam.prefill(bytes(text))
