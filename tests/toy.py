@@ -21,6 +21,8 @@ import torch
 from genlm.backend.tokenization import Token
 from hypothesis import strategies as st
 
+from genlm.bytes.contexts.cost import UNKNOWN
+
 TOY = [b"a", b"ab", b"abc", b"b", b"a", b"c", b"<e>"]
 EOS_STRING = b"<e>"
 
@@ -78,6 +80,7 @@ class FixedLM(ToyLM):
 class BatchingToy(ToyLM):
     """A toy that says its contexts cost less together, so that it is asked for them ahead of time."""
 
+    cost = UNKNOWN  # not measured: what is drafted must not depend on a clock here
     batches: list[int] = field(default_factory=list)  # how many contexts each batch had
 
     async def batch_next_token_logprobs(self, token_ids_list: Sequence[Sequence[int]]) -> torch.Tensor:

@@ -117,7 +117,8 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     work = _Work(coroutine)
     try:
         background.loop.call_soon_threadsafe(work.start)
-        return work.result.result()
+        found: T = work.result.result()
+        return found
     except BaseException:
         if not work.result.done():  # Ctrl-C, or another exception raised in the waiting thread
             background.loop.call_soon_threadsafe(work.stop)

@@ -6,6 +6,7 @@ Such a model belongs to the event loop that asks it. What is asked at a moment g
 
 from __future__ import annotations
 
+import warnings
 from asyncio import gather
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
@@ -17,11 +18,15 @@ from torch import Tensor
 
 from genlm.bytes.contexts.backend import Backend, Outcome
 from genlm.bytes.contexts.cached_lm import CachedLM
+from genlm.bytes.contexts.cost import Cost
 from genlm.bytes.contexts.rows import checked_row
 from genlm.bytes.contexts.tree import ContextNode
 from genlm.bytes.errors import ModelOutputError, bad_type, training
 
 __all__ = ["AsyncLMBackend", "cached"]
+
+MOST_FAILED = 3
+"""Batches in a row that raise before that is said. One may have held a context that the model cannot read."""
 
 
 class AsyncLMBackend(Backend):
@@ -36,6 +41,9 @@ class AsyncLMBackend(Backend):
         self.tokenizer, self.byte_vocab = getattr(llm, "tokenizer", None), getattr(llm, "byte_vocab", ())
         # Asked of the class: a mock has every attribute.
         self.batches = hasattr(type(llm), "batch_next_token_logprobs")
+        cost = getattr(llm, "cost", None)
+        self.cost = cost if isinstance(cost, Cost) else None
+        self._failed = 0  # batches in a row
 
     async def evaluate(self, contexts: list[ContextNode]) -> Sequence[Outcome]:
         """What the model says after each context. A context that fails harms no other."""
@@ -46,11 +54,25 @@ class AsyncLMBackend(Backend):
         if self.batches:
             given = None
             # One of them may be more than the model reads, and was perhaps asked for in vain.
-            with suppress(Exception):
+            try:
                 given = await self._batch(contexts)
+            except Exception as error:
+                self._failed += 1
+                if self._failed == MOST_FAILED:
+                    self._warn(error)
             if given is not None:
+                self._failed = 0
                 return self._rows(contexts, given)
         return await gather(*map(self._row, contexts), return_exceptions=True)
+
+    def _warn(self, error: Exception) -> None:
+        warnings.warn(
+            f"`batch_next_token_logprobs` of {type(self.llm).__name__} has raised {self._failed} times in a "
+            f"row, at last {type(error).__name__}: {error}. Each context is asked for by itself instead, "
+            "which is slower. Mend that method, or leave it out.",
+            UserWarning,
+            stacklevel=2,
+        )
 
     def adapter(self, lora_name: str | None) -> object:
         """The configuration of an adapter, where the model shows its adapters as `peft` does."""

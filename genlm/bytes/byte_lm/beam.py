@@ -37,6 +37,7 @@ from genlm.bytes.byte_lm.params import BeamParams
 from genlm.bytes.byte_lm.prefill import read_context
 from genlm.bytes.byte_lm.progress import ReadingProgress
 from genlm.bytes.byte_lm.rule import SearchStep, run
+from genlm.bytes.byte_lm.speculation import offer_next
 from genlm.bytes.byte_lm.subclass import makeable
 from genlm.bytes.byte_lm.symbols import check_symbol
 from genlm.bytes.byte_lm.threshold import extensions_above
@@ -334,6 +335,7 @@ class ByteBeamState(StatefulByteLM):
         if not found.total > 0.0:
             raise EmptyBeamError(self._why_empty())
         slack = Slack.of(found.log_total, deferred, dropped, of_next=True)
+        offer_next(states, found.log_total, self.params.tolerance or self.params.prune_threshold or 0.0)
         return found.normalised(self._smoothing(slack, found.units) if len(deferred) else None, slack)
 
     def _smoothing(self, slack: Slack, units: Collection[bytes]) -> Float64[np.ndarray, " symbols"]:

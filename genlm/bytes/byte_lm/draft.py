@@ -1,8 +1,12 @@
 """Drafts: the contexts that reading a known text will probably need, evaluated together ahead of time.
 
-The bytes are known, so where tokens end can be guessed: on the path that the tokenizer itself would take, and
-after each context that was lacking, a few tokens further. A draft decides which contexts are computed early
-and never what comes out (cf. speculative decoding, Leviathan et al., arXiv 2211.17192).
+The bytes are known, so where tokens end can be guessed: on the path that the tokenizer itself would take;
+after each context that was lacking, further along that path; and beside it, where others have left it before.
+A context is drafted where it is worth its price: `r p s > 1 - p` (`contexts/cost.py`), with `r` the measured
+price of a forward in contexts, `p` the probability that it will be needed (`acceptance.py`: by its share of
+the beam, by what it is, and by how such drafts have done in this text), and `s` that it spares a forward. A
+draft decides which contexts are computed early and never what comes out (cf. speculative decoding, Leviathan
+et al., arXiv 2211.17192).
 """
 
 from __future__ import annotations
@@ -10,48 +14,61 @@ from __future__ import annotations
 import asyncio
 import math
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from genlm.bytes.byte_lm.acceptance import Acceptance
 from genlm.bytes.byte_lm.lm_state import StatefulTokenizedLM
 from genlm.bytes.byte_lm.symbols import offsets, spelled
 from genlm.bytes.byte_lm.token_path import draft_tokens
 from genlm.bytes.byte_lm.trie_state import LazyTrieState
+from genlm.bytes.contexts.cost import is_worth
+from genlm.bytes.contexts.tree import ContextNode
 
 if TYPE_CHECKING:
     from genlm.bytes.byte_lm.beam import ByteBeamState
     from genlm.bytes.canonical import CanonicalContext
 
-__all__ = ["FAR", "NEAR", "Drafter", "MissingContext", "is_crowd"]
+__all__ = ["Drafter", "MissingContext"]
 
-LOOKAHEAD = 3
-"""Tokens drafted after a context that was lacking and ends where a token of the tokenizer's path ends. One
-that outlives its draft gets twice as many the next time, so that a candidate which lives on beside that
-path for n tokens costs log n passes, and at most as many wasted contexts as it used. One that ends inside
-a token of that path mostly dies within a byte or two: nothing is drafted for it. (1,000 bytes of prose, K=5,
-threshold 0.05, 575 contexts needed: drafting 3 for all ran 1,300 contexts in 12 forwards, this 670 in 13.)"""
+TAIL = 0.5
+"""Exponent of how long a candidate lives beside the tokenizer's path: one that has lived for `m` tokens lives
+for `j` more with probability `((m + 1) / (m + j + 1)) ** TAIL`. Many die at once, and the others go on and on
+(two passages of 1,000 bytes, default settings: 42 % of those that came back to the path read one token more,
+29 % two, 25 % six, 21 % thirty-two)."""
 
-NEAR, FAR = 64, 4
-"""How many bytes beyond the first lacking context are looked at: so many times the bytes that the pass before
-gained, and at least so many. Where drafts fail at every byte, looking to the end each time would cost the
-square of the length."""
+ALONE = 1 / 3
+"""Where `n` contexts are lacking at once, drafting what follows one of them spares a forward with probability
+`n ** -ALONE`: what the others lack mostly asks for one anyway."""
 
-FAINT, CLOSE = math.log(1e-4), 16
-"""A lacking candidate of a smaller share of the beam is asked for only if it is needed within so many bytes
-of the first that is lacking: further on, others that are lacking too will mostly have pushed it out. (300
-bytes of prose, K=5, threshold 0: of the fainter ones further on one in six was needed in the end, of the
-others six in seven; 3,236 contexts became 1,550, for 966 that reading byte by byte needs.)"""
+INSIDE = 0.1
+"""How much less probable it is that a candidate inside a token of the path is read on until a token ends,
+than that one of the same share on that path is (of 1,573 that were needed 128 were; default settings)."""
 
-CROWD = 32
-"""The most deferred candidates to be asked for at one byte. More, and the beam there is a wrong draft that
-cannot read the text, to which all deferred ones look heavy (5,000 of them, at one byte in 1,500). Where it is
-none the full step that follows asks for them."""
+HORIZON = 16
+"""Bytes beyond the first lacking context that are looked at, for each context that a forward is worth; and a
+quarter of it times the bytes that the pass before gained. Where drafts fail at every byte, looking to the end
+each time would cost the square of the length."""
 
+MOST = 16
+"""Contexts that are drafted at once, for each that a forward is worth, beside those that were lacking."""
 
-def is_crowd(count: int) -> bool:
-    """Whether so many deferred candidates, needed at one byte, are too many to ask for (`CROWD`)."""
-    return count > CROWD
+LARGEST = 256.0
+"""The ratio beyond which drafts grow no more: rows take memory, however fast they come."""
+
+AFRESH = 64
+"""Bytes that are tokenized afresh where a draft begins inside a token of the path."""
+
+FAINT = 9.0
+"""Nats below the beam at which a lacking candidate is pushed out by others as likely as it is needed."""
+
+HIGHEST_BAR = -2.0
+"""Natural log of the share of the beam that is at most taken for the least of those that are evaluated."""
+
+PATIENCE = 16
+"""Bytes after the one where it was expected to be needed, after which a draft counts as made in vain."""
 
 
 class MissingContext(NamedTuple):
@@ -89,9 +106,14 @@ class Drafter:
         self._text = spelled(symbols)
         self._offset = offsets(symbols)
         self.horizon = len(symbols)
+        self._ratio = min(beam.states[0].lm_state.cost_ratio, LARGEST) if self.useful else 0.0
+        self.acceptance = Acceptance()
+        self._bar, self._spares = 2 * HIGHEST_BAR, 1.0
         self._tokens: list[int] = []  # the tokenizer's own path …
         self._path: list[_Place] = []  # … and where each of its tokens begins
-        self._reach: dict[Any, int] = {}
+        self._places: dict[ContextNode, int] = {}  # … by context
+        self._beside: dict[int, dict[tuple[int, ...], float]] = defaultdict(dict)
+        self._reach: dict[ContextNode | None, int] = {}
 
     def offset(self, index: int) -> int:
         """Where the symbol of an index begins, in bytes; below 0 before this text."""
@@ -115,6 +137,7 @@ class Drafter:
             at = place.offset + len(self._trie.spelling_of_id[token])
             place = _Place(at, place.lm_state << token, canonical)
         self._tokens = tokens
+        self._places = {place.lm_state.node: i for i, place in enumerate(self._path)}
         places = dict.fromkeys([*self._path, place])  # the last is there already where the path broke off
         await _evaluate([place.lm_state for place in places])
 
@@ -132,31 +155,118 @@ class Drafter:
         state = LazyTrieState.at_boundary(lm_state, model.trie, 0.0, self._mode, canonical)
         return await state.materialize(), bisect_left(self._offset, offset)
 
-    async def after_missing(self, lacking: list[MissingContext]) -> None:
-        """The contexts of some candidates at a token's end, each with a few tokens more."""
-        contexts, soon = [], lacking[0].needed + CLOSE
-        late = Counter(needed for _, place, needed, _ in lacking if place < needed)
-        for state, place, needed, share in lacking:
-            if (share < FAINT and needed >= soon) or (place < needed and is_crowd(late[needed])):
-                continue
-            offset = self.offset(place)
-            more = 2 * self._reach.pop(state.lm_state.parent_node, 0)
-            more = more or (LOOKAHEAD if self._at_boundary(offset) else 0)
-            path = _path(state.lm_state, self._draft(state, place, more))
-            self._reach[path[-1].node] = more
-            contexts += path
-        await _evaluate(contexts)
+    def is_crowd(self, count: int) -> bool:
+        """Whether so many deferred candidates, needed at one byte, are too many to ask for.
 
-    def _draft(self, state: LazyTrieState, place: int, length: int) -> list[int]:
-        """The next tokens from a place on."""
+        Then the beam there is mostly a wrong draft that cannot read the text, to which all deferred ones
+        look heavy (5,000 of them, at one byte in 1,500). Else the full step that follows asks for them.
+        """
+        return not is_worth(min(0.9, 8 / count), self._ratio, 0.25)
+
+    def gained(self, symbols: int) -> None:
+        """The last pass has read so many."""
+        self.horizon = max(round(min(HORIZON * self._ratio, 1e9)), HORIZON // 4 * symbols, 1)
+
+    async def after_missing(self, lacking: list[MissingContext]) -> None:
+        """The contexts of some candidates at a token's end that are probably needed, and what follows."""
+        first = lacking[0].needed
+        late = Counter(needed for _, place, needed, _ in lacking if place < needed)
+        self.acceptance.passed(first)
+        shares = sorted(one.share for one in lacking if one.place == one.needed)
+        if shares:
+            self._bar = min(shares[len(shares) // 10], HIGHEST_BAR)
+        drafts = dict[ContextNode, StatefulTokenizedLM]()
+        asked = list[MissingContext]()
+        for one in lacking:
+            state, place, needed, share = one
+            if place < needed and self.is_crowd(late[needed]):
+                continue
+            if needed > first:
+                kind = "deferred" if place < needed else "lacking"
+                prior = 1 / (1 + math.exp(-(share + FAINT) / 2))
+                chance = self.acceptance.probability(kind, share, prior)
+                if not is_worth(chance, self._ratio):
+                    continue
+                self.acceptance.drafted(state.lm_state.node, kind, share, needed + PATIENCE)
+            self._note(one)
+            asked.append(one)
+        self._spares = len(asked) ** -ALONE if asked else 1.0
+        for one in asked:
+            drafts[one.state.lm_state.node] = one.state.lm_state
+        most = len(drafts) + MOST * self._ratio
+        for one in sorted(asked, key=lambda one: -one.share):
+            for lm_state in self._after(one):
+                drafts[lm_state.node] = lm_state
+                if len(drafts) >= most:
+                    break
+        await _evaluate(list(drafts.values()))
+
+    def _note(self, one: MissingContext) -> None:
+        """Remember what left the tokenizer's path where, and with what share of the beam."""
+        node: ContextNode | None = one.state.lm_state.node
+        suffix: tuple[int, ...] = ()
+        while node is not None and len(suffix) < 4:
+            at = self._places.get(node)
+            if at is not None:
+                if suffix:
+                    share = one.share if one.place == one.needed else self._bar
+                    self._beside[at].setdefault(suffix, share)
+                return
+            suffix, node = (node.token, *suffix), node.parent
+
+    def _after(self, one: MissingContext) -> Iterator[StatefulTokenizedLM]:
+        """What is drafted after a candidate."""
+        state, place, needed, share = one
         offset = self.offset(place)
-        if self._at_boundary(offset):
-            i = self._place(offset)
-            return self._tokens[i : i + length]
-        # Not a boundary of the tokenizer's path: tokenize afresh.
-        before = self._before(-place) if place < 0 else b""
-        ahead = (before + self._text[max(offset, 0) : max(offset + 16 * length, 0)])[: 16 * length]
-        return draft_tokens(state.lm_state.model, self._trie, ahead)[:length]
+        share = share if place == needed else self._bar
+        lm_state = state.lm_state
+        age = self._reach.pop(lm_state.parent_node, 0)
+        i = self._place(offset) if self._at_boundary(offset) else None
+        kind, prior = ("inside", INSIDE) if i is None else ("path", 1.0)
+        prior = max(prior * _prior(share, self._bar), math.exp(2 * min(share, 0.0)))
+        chance = 1.0 if age else self.acceptance.probability(kind, share, prior)
+        tokens = self._tokens_from(one, i) if self._is_worth(chance) else []
+        for j, token in enumerate(tokens, 1):
+            alive = chance * ((age + 1) / (age + j + 1)) ** TAIL
+            if not self._is_worth(alive):
+                break
+            offset += len(self._trie.spelling_of_id[token])
+            lm_state <<= token
+            if j == 1:
+                until = bisect_left(self._offset, offset) + PATIENCE
+                self.acceptance.drafted(lm_state.node, kind, share, until)
+            yield lm_state
+            self._reach.pop(lm_state.parent_node, None)
+            self._reach[lm_state.node] = age + j
+            if i is not None:
+                yield from self._branches(lm_state, i + j, share, alive)
+
+    def _tokens_from(self, one: MissingContext, place: int | None) -> list[int]:
+        """The tokenizer's path from a place on; elsewhere, what it makes of the next bytes."""
+        if place is not None:
+            return self._tokens[place:]
+        offset = self.offset(one.place)
+        before = self._before(-one.place) if one.place < 0 else b""
+        ahead = (before + self._text[max(offset, 0) : max(offset + AFRESH, 0)])[:AFRESH]
+        return draft_tokens(one.state.lm_state.model, self._trie, ahead)
+
+    def _is_worth(self, needed: float) -> bool:
+        return is_worth(needed, self._ratio, self._spares)
+
+    def _branches(
+        self, lm_state: StatefulTokenizedLM, i: int, share: float, alive: float
+    ) -> Iterator[StatefulTokenizedLM]:
+        """What left the tokenizer's path at a place will leave another candidate there too."""
+        for suffix, other in self._beside.get(i, {}).items():
+            expected = share + other
+            chance = alive * self.acceptance.probability("beside", expected, _prior(expected, self._bar))
+            if self._is_worth(chance):
+                beside = lm_state
+                for token in suffix:
+                    beside <<= token
+                until = bisect_left(self._offset, self._path[i].offset) + 2 * PATIENCE
+                self.acceptance.drafted(beside.node, "beside", expected, until)
+                yield beside
 
     def _begins_symbol(self, offset: int) -> bool:
         return self._offset[bisect_left(self._offset, offset)] == offset
@@ -170,11 +280,9 @@ class Drafter:
         return bisect_left(self._path, offset, key=attrgetter("offset"))
 
 
-def _path(start: StatefulTokenizedLM, tokens: list[int]) -> list[StatefulTokenizedLM]:
-    path = [start]
-    for token in tokens:
-        path.append(path[-1] << token)
-    return path
+def _prior(log_share: float, log_bar: float) -> float:
+    """The probability that one of a share is evaluated, where those lacking had mostly more than a bar."""
+    return 1 / (1 + math.exp(min(50.0, log_bar - log_share)))
 
 
 async def _evaluate(contexts: list[StatefulTokenizedLM]) -> None:

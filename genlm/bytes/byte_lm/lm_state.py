@@ -145,6 +145,16 @@ class StatefulTokenizedLM:
         return bool(self._cached.backend.batches)
 
     @property
+    def cost_ratio(self) -> float:
+        """How many contexts a call of the model is worth (`contexts/cost.py`)."""
+        return self._cached.cost.ratio
+
+    def offer(self, token: int, priority: float) -> None:
+        """Have the context of one more token evaluated beside others, if there is room (`CachedLM.offer`)."""
+        if self.max_context_length is None or self.node.depth < self.max_context_length:
+            self._cached.offer(self.node.child(token), priority)
+
+    @property
     def parent_node(self) -> ContextNode | None:
         """The node of the context without its last token."""
         return self.node.parent

@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from genlm.bytes.byte_lm.draft import FAR, NEAR, Drafter, MissingContext, is_crowd
+from genlm.bytes.byte_lm.draft import Drafter, MissingContext
 from genlm.bytes.byte_lm.progress import ReadingProgress, reading_progress
 from genlm.bytes.byte_lm.symbols import (
     Context,
@@ -31,6 +31,7 @@ from genlm.bytes.byte_lm.symbols import (
 )
 from genlm.bytes.byte_lm.tokenized_prefill import METHODS, read_path
 from genlm.bytes.byte_lm.trie_state import LazyTrieState
+from genlm.bytes.contexts.tree import ContextNode
 from genlm.bytes.errors import EmptyBeamError, ImpossibleByteError, bad_value
 from genlm.bytes.trie.modes import TrieMode
 
@@ -136,7 +137,7 @@ async def _read_known(
     lacking: list[MissingContext] = []
     while at < len(symbols) and at < exact_at + drafter.horizon:
         before = beam.prune()
-        after, missing = _read_if_known(before, symbols[at], at + 1 < len(symbols))
+        after, missing, used = _read_if_known(before, symbols[at], at + 1 < len(symbols), drafter)
         lacking += [
             MissingContext(state, at, at, state.weight - beam.logZ)
             if place is None
@@ -157,22 +158,23 @@ async def _read_known(
             resumed = at  # where that does not lead on either, the next time goes further
         if not lacking:
             exact, exact_at = beam, at
+            drafter.acceptance.used(used)
         if at % BREATHE == 0:
             await asyncio.sleep(0)
-    drafter.horizon = max(NEAR, FAR * (exact_at - begun))
+    drafter.gained(exact_at - begun)
     if lacking:
         await drafter.after_missing(lacking)
     return exact, exact_at
 
 
 def _read_if_known(
-    beam: _Beam, symbol: int | bytes, pruned: bool
-) -> tuple[_Beam, list[tuple[LazyTrieState, int | None]]]:
+    beam: _Beam, symbol: int | bytes, pruned: bool, drafter: Drafter
+) -> tuple[_Beam, list[tuple[LazyTrieState, int | None]], list[ContextNode]]:
     """One step without the model: candidates whose contexts are not known are left out, and listed.
 
     Where it would take a crowd of deferred ones there is no result, an empty beam.
     """
-    missing = list[tuple[LazyTrieState, int | None]]()
+    missing, used = list[tuple[LazyTrieState, int | None]](), list[ContextNode]()
     step = beam.step(symbol, pruned=pruned)
     try:
         asked = next(step)
@@ -180,13 +182,15 @@ def _read_if_known(
             places: Sequence[int | None] = asked.places or [None] * len(asked.hypotheses)
             known = [state.materialize_if_known() for state in asked.hypotheses]
             missing += [(s, p) for s, p, k in zip(asked.hypotheses, places, known, strict=True) if not k]
-            if is_crowd(sum(place is not None for _, place in missing)):
+            used += [state.lm_state.node for state in asked.hypotheses]
+            late = sum(place is not None for _, place in missing)
+            if late and drafter.is_crowd(late):
                 step.close()
-                return beam.with_states([]), missing
+                return beam.with_states([]), missing, used
             asked = step.send([s for s, k in zip(asked.hypotheses, known, strict=True) if k])
     except StopIteration as stop:
         after: _Beam = stop.value
-        return after, missing
+        return after, missing, used
 
 
 def _impossible(

@@ -74,10 +74,9 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
     # To the end, if only those contexts are kept: the beam that reads the rest will need them next. Of
     # those on the way there, one number each is needed.
     ahead = path[kept : known + 1] if state.batches else path[kept : kept + 1]
-    rows = asyncio.gather(*(lm_state.logp_next() for lm_state in ahead))
-    scores = await asyncio.gather(*(path[i].logp_of(tokens[i]) for i in range(kept)))
-    await rows
-    weight = state.committed + sum(scores)
+    scores = [path[i].logp_of(tokens[i]) for i in range(kept)]
+    found = await asyncio.gather(*scores, *(lm_state.logp_next() for lm_state in ahead))
+    weight = state.committed + sum(float(score) for score in found[:kept])
     if weight == -math.inf:
         return beam, 0
     end: LazyTrieState | None

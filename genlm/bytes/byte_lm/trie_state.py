@@ -174,7 +174,7 @@ class LazyTrieState:
         return self._masses
 
     @cached_property
-    def _mass_here(self) -> float:
+    def mass_here(self) -> float:
         """Mass of the tokens that begin with `partial`, as the weight counts it: 1 at a boundary."""
         return 1.0 if self.node == ROOT else self.masses.node(self.node, self._below, self._ended)
 
@@ -264,7 +264,7 @@ class LazyTrieState:
         """`logp_next` as probabilities: of bytes, end of token and EOS; and of atomic units."""
         ps = np.zeros(258)
         masses, trie = self.masses, self.trie.trie
-        here = 0.0 if self.terminated else self._mass_here
+        here = 0.0 if self.terminated else self.mass_here
         if here <= 0.0:
             return ps, dict.fromkeys(trie.arrays.unit_node, 0.0)
         labels, sums = masses.children(self.node, self._below)
@@ -326,7 +326,7 @@ class LazyTrieState:
         """log P of the committed tokens."""
         self._settle()
         if self._committed is None:
-            mass = self._mass_here
+            mass = self.mass_here
             self._committed = self.weight - math.log(mass) if mass > 0.0 else -math.inf
         return self._committed
 

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
+from genlm.bytes.contexts.cost import Cost
 from genlm.bytes.contexts.tree import ContextNode
 from genlm.bytes.errors import bad_value
 
@@ -88,6 +89,7 @@ class Backend(ABC):
         batches: whether contexts asked for together cost less than one after another. Only then is it worth
             while to evaluate ahead of time what will probably be needed.
         normalizes: whether rows are log-softmaxes, whose numbers need no checking.
+        cost: what a call costs (`cost.py`); None where that is to be measured.
         deterministic: whether to do without what may change the last digits of a row.
     """
 
@@ -96,6 +98,7 @@ class Backend(ABC):
     max_length: int | None = None
     batches: bool = True
     normalizes: bool = False
+    cost: Cost | None = None
     deterministic: bool = False
 
     @abstractmethod

@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Collection, Iterator, Sequence
+from heapq import nlargest
 from inspect import iscoroutinefunction
 from threading import Lock
+from time import perf_counter
 from typing import Generic, TypeVar
 
 import torch
@@ -25,11 +27,15 @@ from jaxtyping import Float
 
 from genlm.bytes.contexts.backend import Backend, Outcome, Question, Score, Statistics
 from genlm.bytes.contexts.batcher import QUIET_PASSES, UNTIL_IDLE, Batcher
+from genlm.bytes.contexts.cost import UNKNOWN, Cost, CostMeter
 from genlm.bytes.contexts.logprob_cache import LogProbCache
 from genlm.bytes.contexts.tree import ContextNode, ContextTree
 from genlm.bytes.errors import bad_type, bad_value
 
 __all__ = ["CachedLM", "free_bytes", "raised"]
+
+MOST_OFFERS = 4096
+"""Offers that are held between two calls."""
 
 _B = TypeVar("_B", bound=Backend)
 _Logps = Float[torch.Tensor, " logits"]
@@ -56,6 +62,8 @@ class CachedLM(Generic[_B]):
         self._batcher = Batcher(self._parts, self._evaluate, self._evaluate_on_loop if on_loop else None)
         # Contexts that share nothing need not wait for each other.
         self._ask = self._batcher.ask if backend.batches or not on_loop else self._ask_one_by_one
+        self._meter = CostMeter()
+        self._offers: dict[ContextNode, float] = {}
         self._calls = self._contexts = 0
 
     # -- the AsyncLM interface ------------------------------------------------------------------------
@@ -108,6 +116,14 @@ class CachedLM(Generic[_B]):
     def deterministic(self, wanted: bool) -> None:
         self.backend.deterministic = wanted
         self._batcher.quiet_passes = UNTIL_IDLE if wanted else QUIET_PASSES
+
+    @property
+    def cost(self) -> Cost:
+        """What a call costs: as the backend says, or as measured. It decides when contexts are evaluated."""
+        given = self.backend.cost
+        if given is None:
+            given = UNKNOWN if self.deterministic else self._meter.cost
+        return given
 
     # -- contexts as nodes ----------------------------------------------------------------------------
 
@@ -196,6 +212,34 @@ class CachedLM(Generic[_B]):
             self._touch(node)
         return logps
 
+    def offer(self, node: ContextNode, priority: float) -> None:
+        """Have a context evaluated in the next call that goes out anyway, if there is room.
+
+        Never by itself. A call takes at most about as many as it is worth contexts (`cost`), the highest
+        priorities first; what it leaves is forgotten.
+        """
+        if node.logps is None and self.backend.batches:
+            with self._lock:
+                if len(self._offers) >= MOST_OFFERS:
+                    self._offers.clear()
+                self._offers[node] = max(priority, self._offers.get(node, 0.0))
+
+    def _offered(self, missing: list[ContextNode]) -> list[ContextNode]:
+        """The best offers for a call."""
+        with self._lock:
+            offers, self._offers = self._offers, {}
+        tree, asked = missing[0].tree, set(missing)
+        room = int(min(self.cost.ratio, MOST_OFFERS)) if offers else 0
+        able = [n for n in offers if n.tree is tree and n.logps is None and n not in asked and self._may(n)]
+        return nlargest(room, able, key=offers.__getitem__)
+
+    def _may(self, node: ContextNode) -> bool:
+        try:
+            self.backend.check(node)
+        except ValueError:
+            return False
+        return True
+
     def drop(self, node: ContextNode) -> None:
         """Give up a node's log-probabilities: they are none."""
         with self._lock:
@@ -239,18 +283,25 @@ class CachedLM(Generic[_B]):
             found |= zip(asked, outcomes[len(missing) :], strict=True)
             found |= self._kept(rows, missing, outcomes[: len(missing)])
         elif missing:
+            begun = perf_counter()
+            missing = sorted([*missing, *self._offered(missing)], key=lambda node: node.depth)
             evaluated = self.backend.evaluate(missing)
             if not isinstance(evaluated, Sequence):
                 evaluated = asyncio.run(_awaited(evaluated))  # a thread waits, on which no loop runs
+            self._meter.add(len(missing), perf_counter() - begun)
             found |= self._kept(rows, missing, evaluated)
         return found
 
     async def _evaluate_on_loop(self, nodes: list[Question]) -> dict[Question, Outcome]:
         found, missing, _ = self._begun(nodes)
         if missing:
-            rows, outcomes = self.rows, self.backend.evaluate(missing)
-            assert isinstance(outcomes, Awaitable)
-            found |= self._kept(rows, missing, await outcomes)
+            begun, rows = perf_counter(), self.rows
+            missing = sorted([*missing, *self._offered(missing)], key=lambda node: node.depth)
+            asked = self.backend.evaluate(missing)
+            assert isinstance(asked, Awaitable)
+            outcomes = await asked
+            self._meter.add(len(missing), perf_counter() - begun)
+            found |= self._kept(rows, missing, outcomes)
         return found
 
     def _begun(

@@ -1,0 +1,192 @@
+"""Drafts and speculation: they follow what a model costs, and never change what comes out."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from budget import examples
+from hypothesis import given
+from hypothesis import strategies as st
+from ngram import NGramBackend
+from test_reading_in_parts import held, rules
+from toy import TOY, BatchingToy, vocabularies
+
+from genlm.bytes import BeamParams, ByteBeamState
+from genlm.bytes.backends.async_lm import cached
+from genlm.bytes.contexts.cached_lm import CachedLM
+from genlm.bytes.contexts.cost import UNKNOWN, Cost, CostMeter, is_worth
+
+RATIOS = (0.0, 0.3, 2.0, 14.0, 256.0, math.inf)
+ratios = st.sampled_from(RATIOS) | st.floats(0, 1e6)
+
+WORDS = (
+    [b"<s>"]
+    + [bytes([b]) for b in b" abcdehimnorst."]
+    + [
+        b" the",
+        b" cat",
+        b"the",
+        b"at",
+        b" mat",
+        b" s",
+        b"on",
+        b"sat",
+    ]
+)
+TEXTS = ["the cat sat on the mat.", " the cat is in the hat.", "a ton of bricks on the cat."]
+
+
+def cost(ratio: float) -> Cost:
+    return Cost(1.0, 0.0) if ratio == math.inf else Cost(ratio, 1.0)
+
+
+class Batching(NGramBackend):
+    """N-grams that say what they cost, and count."""
+
+    batches = True
+
+    def __init__(self, ratio: float) -> None:
+        super().__init__([*WORDS, b"k", b"f"], TEXTS)
+        self.cost = cost(ratio)
+        self.calls = list[int]()
+
+    def evaluate(self, contexts: list[Any]) -> list[torch.Tensor]:
+        self.calls.append(len(contexts))
+        assert len(set(contexts)) == len(contexts) and all(c.logps is None for c in contexts)
+        depths = [c.depth for c in contexts]
+        assert depths == sorted(depths)
+        return super().evaluate(contexts)
+
+
+@given(
+    vocabularies(complete=True, longest=5),
+    st.lists(st.sampled_from(b"aabbc"), min_size=2, max_size=20),
+    rules,
+    ratios,
+    st.integers(0, 999),
+)
+@examples(60)
+async def test_whatever_a_model_costs_the_beam_is_the_same(
+    words: list[bytes], text: list[int], rule: dict[str, Any], ratio: float, seed: int
+) -> None:
+    """Read byte by byte with no speculation, read by drafts, and written with a look at each byte."""
+    found = []
+    for price, way in ((0.0, "bytes"), (ratio, "drafts"), (0.0, "looks"), (ratio, "looks")):
+        llm = BatchingToy(words, seed=seed)
+        llm.cost = cost(price)
+        beam = await ByteBeamState.initial(llm, BeamParams(**rule), initial_context=[])
+        if way == "drafts":
+            beam = await beam.prefill(bytes(text))
+        else:
+            for byte in text:
+                if way == "looks":
+                    await beam.logp_next()
+                beam = await (beam.prune() << byte)
+        found.append((held(beam), beam.logZ, sorted(s.weight for s in beam.prune())))
+    for one, other in ((0, 1), (2, 3)):
+        assert found[one][0] == found[other][0]
+        assert found[one][1] == pytest.approx(found[other][1], abs=1e-9)
+        assert found[one][2] == pytest.approx(found[other][2], abs=1e-9)
+
+
+@pytest.mark.parametrize("rule", [{"tolerance": 0.01}, {"K": 5, "prune_threshold": 0.05}], ids=repr)
+async def test_n_grams_at_every_ratio(rule: dict[str, Any]) -> None:
+    text = b"the cat is on the mat. a ton of hats on the cat. the cat sat in the hat." * 2
+    logz, rounds, contexts = [], [], []
+    for ratio in RATIOS:
+        backend = Batching(ratio)
+        beam = await ByteBeamState.initial(CachedLM(backend), BeamParams(**rule))
+        read = await beam.prefill(text)
+        logz.append(read.logZ)
+        rounds.append(len(backend.calls))
+        contexts.append(sum(backend.calls))
+    assert logz == pytest.approx([logz[0]] * len(RATIOS), abs=1e-9)
+    assert rounds[-1] <= rounds[3] <= rounds[0], "where contexts are cheap, there are fewer calls"
+    assert 3 * rounds[-1] <= rounds[0] and contexts[0] <= contexts[-1], (rounds, contexts)
+
+
+async def test_reading_a_thousand_bytes_takes_few_rounds() -> None:
+    """A plain model with a batch method and latency: rounds are what it costs."""
+
+    class Latent(BatchingToy):
+        cost = Cost(0.01, 0.0005)
+        rounds = 0
+
+        async def batch_next_token_logprobs(self, token_ids_list: Sequence[Sequence[int]]) -> torch.Tensor:
+            self.rounds += 1
+            await asyncio.sleep(0)
+            return torch.stack([torch.log(torch.from_numpy(backend.probs(ids))) for ids in token_ids_list])
+
+        async def next_token_logprobs(self, token_ids: Sequence[int], lora_name: None = None) -> Any:
+            return (await self.batch_next_token_logprobs([token_ids]))[0]
+
+    backend = Batching(14.0)
+    llm = Latent([bytes(t.byte_string) for t in backend.byte_vocab])
+    llm.tokenizer = backend.tokenizer  # type: ignore[assignment]
+    beam = await ByteBeamState.initial(llm, BeamParams(K=5, prune_threshold=0.05))
+    read = await beam.prefill((b"the cat is on the mat. a ton of hats on the cat. " * 21)[:1000])
+    assert math.isfinite(read.logZ) and llm.rounds <= 15
+
+
+# -- offers ---------------------------------------------------------------------------------------------
+
+
+async def test_offers_ride_along_and_never_alone() -> None:
+    backend = Batching(2.0)
+    llm = CachedLM(backend)
+    nodes = [llm.node([0, i]) for i in range(1, 6)]
+    for i, node in enumerate(nodes):
+        llm.offer(node, i / 10)
+    for _ in range(30):
+        await asyncio.sleep(0)
+    assert backend.calls == []
+    await llm.logprobs(llm.node([0]))
+    assert backend.calls == [3] and [n.logps is not None for n in nodes] == [False, False, False, True, True]
+    await llm.logprobs(nodes[0])
+    assert backend.calls == [3, 1], "what had no room is forgotten"
+
+
+async def test_writing_with_a_look_at_every_byte_takes_fewer_calls() -> None:
+    calls = []
+    for ratio in (0.0, 256.0):
+        backend = Batching(ratio)
+        beam = await ByteBeamState.initial(CachedLM(backend), BeamParams(tolerance=0.01))
+        for byte in b"the cat sat on the mat.":
+            await beam.logp_next()
+            beam = await (beam.prune() << byte)
+        calls.append((len(backend.calls), round(beam.logZ, 9)))
+    assert calls[1][0] < 0.7 * calls[0][0] and calls[0][1] == calls[1][1]
+
+
+# -- costs ----------------------------------------------------------------------------------------------
+
+
+def test_a_cost_is_measured_robustly() -> None:
+    meter = CostMeter()
+    assert meter.cost is UNKNOWN
+    for i in range(24):
+        n = 1 + i * 7 % 40
+        meter.add(n, 9.0 if i == 5 else 0.04 + 0.0027 * n)
+    assert meter.cost.ratio == pytest.approx(0.04 / 0.0027, rel=1e-2)
+
+
+def test_what_is_worth_its_price() -> None:
+    assert is_worth(1.0, 0.0) and not is_worth(0.99, 0.0) and not is_worth(0.0, math.inf)
+    assert is_worth(1e-9, math.inf) and is_worth(0.1, 14.0) and not is_worth(0.1, 14.0, spares=0.5)
+
+
+async def test_a_batch_method_that_always_fails_is_told_once() -> None:
+    class Broken(BatchingToy):
+        async def batch_next_token_logprobs(self, token_ids_list: Any) -> Any:
+            raise RuntimeError("no kernel")
+
+    llm = cached(Broken(TOY))
+    with pytest.warns(UserWarning, match="Broken has raised 3 times in a row.*no kernel") as told:
+        for i in range(5):
+            await llm.batch_next_token_logprobs([[1, i], [2, i]])
+    assert len(told) == 1
