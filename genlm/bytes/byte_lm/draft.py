@@ -15,7 +15,7 @@ import asyncio
 import math
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,7 +24,7 @@ from genlm.bytes.byte_lm.lm_state import StatefulTokenizedLM
 from genlm.bytes.byte_lm.symbols import offsets, spelled
 from genlm.bytes.byte_lm.token_path import draft_tokens
 from genlm.bytes.byte_lm.trie_state import LazyTrieState
-from genlm.bytes.contexts.cost import is_worth
+from genlm.bytes.contexts.cost import is_worth, worth_together
 from genlm.bytes.contexts.tree import ContextNode
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ for `j` more with probability `((m + 1) / (m + j + 1)) ** TAIL`. Many die at onc
 (two passages of 1,000 bytes, default settings: 42 % of those that came back to the path read one token more,
 29 % two, 25 % six, 21 % thirty-two)."""
 
-ALONE = 1 / 3
+ALONE = 2 / 3
 """Where `n` contexts are lacking at once, drafting what follows one of them spares a forward with probability
 `n ** -ALONE`: what the others lack mostly asks for one anyway."""
 
@@ -176,20 +176,19 @@ class Drafter:
         if shares:
             self._bar = min(shares[len(shares) // 10], HIGHEST_BAR)
         drafts = dict[ContextNode, StatefulTokenizedLM]()
-        asked = list[MissingContext]()
+        asked = [one for one in lacking if one.needed == first and not self._in_crowd(one, late)]
+        ahead = defaultdict[int, list[tuple[float, MissingContext]]](list)
         for one in lacking:
-            state, place, needed, share = one
-            if place < needed and self.is_crowd(late[needed]):
-                continue
-            if needed > first:
-                kind = "deferred" if place < needed else "lacking"
-                prior = 1 / (1 + math.exp(-(share + FAINT) / 2))
-                chance = self.acceptance.probability(kind, share, prior)
-                if not is_worth(chance, self._ratio):
-                    continue
-                self.acceptance.drafted(state.lm_state.node, kind, share, needed + PATIENCE)
+            if one.needed > first and not self._in_crowd(one, late):
+                ahead[one.needed].append((self._chance(one), one))
+        for needed, group in ahead.items():
+            group.sort(key=lambda chance_and_one: -chance_and_one[0])
+            for _, one in group[: worth_together([chance for chance, _ in group], self._ratio)]:
+                kind = _kind(one)
+                self.acceptance.drafted(one.state.lm_state.node, kind, one.share, needed + PATIENCE)
+                asked.append(one)
+        for one in asked:
             self._note(one)
-            asked.append(one)
         self._spares = len(asked) ** -ALONE if asked else 1.0
         for one in asked:
             drafts[one.state.lm_state.node] = one.state.lm_state
@@ -200,6 +199,14 @@ class Drafter:
                 if len(drafts) >= most:
                     break
         await _evaluate(list(drafts.values()))
+
+    def _in_crowd(self, one: MissingContext, late: Mapping[int, int]) -> bool:
+        return one.place < one.needed and self.is_crowd(late[one.needed])
+
+    def _chance(self, one: MissingContext) -> float:
+        """The probability that a context which a draft has found lacking is needed."""
+        prior = 1 / (1 + math.exp(-(one.share + FAINT) / 2))
+        return self.acceptance.probability(_kind(one), one.share, prior)
 
     def _note(self, one: MissingContext) -> None:
         """Remember what left the tokenizer's path where, and with what share of the beam."""
@@ -278,6 +285,10 @@ class Drafter:
     def _place(self, offset: int) -> int:
         """The first place of the tokenizer's path at or after an offset."""
         return bisect_left(self._path, offset, key=attrgetter("offset"))
+
+
+def _kind(one: MissingContext) -> str:
+    return "deferred" if one.place < one.needed else "lacking"
 
 
 def _prior(log_share: float, log_bar: float) -> float:

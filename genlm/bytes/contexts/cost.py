@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from itertools import combinations
+from collections.abc import Sequence
+from itertools import accumulate, combinations
 from statistics import median
 from typing import NamedTuple
 
-__all__ = ["UNKNOWN", "Cost", "CostMeter", "is_worth"]
+__all__ = ["UNKNOWN", "Cost", "CostMeter", "is_worth", "worth_together"]
 
 WINDOW = 24
 """Calls that a measurement goes by."""
@@ -67,11 +68,33 @@ def is_worth(needed: float, ratio: float, spares: float = 1.0) -> bool:
     return needed > 0.0 and spares > 0.0 and ratio * needed * spares > 1.0 - needed
 
 
+def worth_together(chances: Sequence[float], ratio: float) -> int:
+    """How many of some contexts that may all be needed at one moment to evaluate early.
+
+    A call is spared there if none is needed of those left out. So of the likeliest `m`,
+
+        r prod_{i > m} (1 - p_i) - sum_{i <= m} (1 - p_i)
+
+    is the expected gain in contexts, and the `m` of the greatest is returned.
+
+    Args:
+        chances: the probability that each is needed, the likeliest first.
+        ratio: `Cost.ratio`.
+    """
+    rest = 1.0  # the probability that none of those left out is needed
+    gains = [0.0] * (len(chances) + 1)
+    price = [0.0, *accumulate(1.0 - p for p in chances)]
+    for m in range(len(chances), -1, -1):
+        gains[m] = min(ratio, 1e9) * rest - price[m]
+        rest *= 1.0 - chances[m - 1]
+    return max(range(len(gains)), key=gains.__getitem__)
+
+
 class CostMeter:
     """Measures a backend by its latest calls, robustly: a call that was interrupted changes nothing.
 
     The slope is the median of those between pairs of calls, the rest the median of what it leaves
-    (Theil 1950; Sen 1968).
+    (Theil 1950; Sen 1968), at most the time of the quickest call.
     """
 
     def __init__(self) -> None:
@@ -96,5 +119,6 @@ class CostMeter:
         if len(calls) < LEAST_CALLS or not slopes:
             return UNKNOWN
         context = max(median(slopes), 0.0)
-        forward = max(median(t - context * n for n, t in calls), 0.0)
+        # Large calls cost less a context, so that their line begins too high; no call takes less than its start.
+        forward = max(min(median(t - context * n for n, t in calls), min(t for _, t in calls)), 0.0)
         return Cost(forward, max(context, forward / MOST, 1e-9))
