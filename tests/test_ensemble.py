@@ -465,3 +465,12 @@ class TestCommands:
     def test_where_one_is_meant(self, run: Run) -> None:
         done = run("info", "--model", "A", "--model", "B", model=ToyLM(FIRST, eos=4))
         assert done.code == 2 and "one model at a time" in done.err
+
+
+def test_what_is_impossible_to_a_divisor_alone_is_possible() -> None:
+    """It counts as 1e-9 there, and not as nothing, by which nothing can be divided."""
+    base, other = lm([b"a", b"b", b"<e>"], 1), lm([b"b", b"c", b"<e>"], 2)
+    rows = [conditionals(m, b"b") for m in (base, other)]
+    wanted = rows[0] / np.maximum(rows[1], 1e-9)
+    found = said(ByteLM.ensemble([base, other], weights=[1, -1]), b"b")
+    assert found == pytest.approx(wanted / wanted.sum(), abs=1e-12)

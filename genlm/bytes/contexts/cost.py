@@ -119,6 +119,6 @@ class CostMeter:
         if len(calls) < LEAST_CALLS or not slopes:
             return UNKNOWN
         context = max(median(slopes), 0.0)
-        # Large calls cost less a context, so that their line begins too high; no call takes less than its start.
+        # Large calls cost less a context, so that their line begins too high.
         forward = max(min(median(t - context * n for n, t in calls), min(t for _, t in calls)), 0.0)
         return Cost(forward, max(context, forward / MOST, 1e-9))
