@@ -300,7 +300,9 @@ class TestAsked:
 
     def test_whoever_made_it(self) -> None:
         together = ByteLM.ensemble([lm(FIRST, 1), lm(SECOND, 2)], weights=[2, 1])
-        assert "Product" in repr(together.asynchronous) and "2" in repr(together.beam("a"))
+        assert "Product" in repr(together.asynchronous) and "2.000, 1.000" in repr(together.beam("a"))
+        shown = repr(together.next("a").beam).splitlines()
+        assert len(shown) == 4 and all("LazyByteProbs logp: " in line for line in shown[1:])
         assert together.asynchronous.llm == tuple(m.llm for m in together.asynchronous.members)
         together.forget()
         together.close()

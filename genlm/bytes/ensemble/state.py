@@ -268,8 +268,16 @@ class EnsembleState(StatefulByteLM):
         await gather(member.cleanup() for member in self.members if member is not None)
 
     def __repr__(self) -> str:
-        shares = ", ".join(f"{share:.3f}" for share in self.shares)
-        return f"<EnsembleState of {len(self.members)}, {type(self.operation).__name__}: {shares}>"
+        """Each member's share and, once somebody has looked, what it says comes next."""
+        shares = [f"{share:.3f}" for share in self.shares]
+        head = f"EnsembleState of {len(self.members)}, {type(self.operation).__name__}"
+        if self._next is None:
+            return f"<{head}: {', '.join(shares)}>"
+        said = [
+            *zip(shares, map(LazyByteProbs, self._next.rows), strict=True),
+            ("all", self._next.distribution),
+        ]
+        return "\n".join([f"{head}:", *(f"  {share}: {row!r}" for share, row in said)])
 
 
 def _log(weights: Float64[np.ndarray, " members"]) -> Float64[np.ndarray, " members"]:
