@@ -36,6 +36,16 @@ settings.load_profile("here")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_clock():
+    """What a model costs decides which contexts share a forward, and so last digits: no test times it."""
+    from genlm.bytes.contexts.cost import UNKNOWN, CostMeter
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CostMeter, "cost", UNKNOWN)
+        yield
+
+
 @pytest.fixture(scope="session")
 def default_llm():
     """The embedded model, loaded once for the whole session."""

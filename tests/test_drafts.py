@@ -151,6 +151,30 @@ async def test_offers_ride_along_and_never_alone() -> None:
     assert backend.calls == [3, 1], "what had no room is forgotten"
 
 
+@pytest.mark.parametrize("what", ["fails", "does not fit"])
+async def test_an_offer_harms_nobody(what: str) -> None:
+    """What a model cannot do with an offered context, whoever asks for another does not hear of."""
+
+    class Refuses(Batching):
+        def evaluate(self, contexts: list[Any]) -> list[torch.Tensor]:
+            if any(c.token == 2 for c in contexts):
+                self.calls.append(-len(contexts))
+                raise RuntimeError("not with that one")
+            return super().evaluate(contexts)
+
+        def split(self, contexts: list[Any]) -> list[list[Any]]:
+            return [[one] for one in contexts] if what == "does not fit" else [contexts]
+
+    backend = Refuses(14.0)
+    llm = CachedLM(backend)
+    llm.offer(llm.node([0, 2]), 0.9)
+    llm.offer(llm.node([0, 1]), 0.9)
+    await llm.logprobs(llm.node([0]))
+    assert backend.calls == ([-3, 1] if what == "fails" else [1])
+    with pytest.raises(RuntimeError, match="not with that one"):
+        await llm.logprobs(llm.node([0, 2]))
+
+
 async def test_writing_with_a_look_at_every_byte_takes_fewer_calls() -> None:
     calls = []
     for ratio in (0.0, 256.0):
@@ -168,11 +192,11 @@ async def test_writing_with_a_look_at_every_byte_takes_fewer_calls() -> None:
 
 def test_a_cost_is_measured_robustly() -> None:
     meter = CostMeter()
-    assert meter.cost is UNKNOWN
+    assert meter._measured() is UNKNOWN
     for i in range(24):
         n = 1 + i * 7 % 40
         meter.add(n, 9.0 if i == 5 else 0.04 + 0.0027 * n)
-    assert meter.cost.ratio == pytest.approx(0.04 / 0.0027, rel=1e-2)
+    assert meter._measured().ratio == pytest.approx(0.04 / 0.0027, rel=1e-2)
 
 
 def test_what_is_worth_its_price() -> None:

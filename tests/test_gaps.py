@@ -366,7 +366,7 @@ def test_quiet_leaves_bars_as_the_user_had_them(of_the_hub: bool, of_transformer
         (hub.enable_progress_bars if before[1] else hub.disable_progress_bars)()
 
 
-@pytest.mark.parametrize("seed", [5, 7])
+@pytest.mark.parametrize("seed", [2, 5, 27])
 async def test_a_wrong_draft_asks_for_no_crowd(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """What reads on with what is known may be a beam that cannot read the text, to which all deferred ones
     look heavy. These are not asked for, and the beam that comes out is the same."""
@@ -381,4 +381,4 @@ async def test_a_wrong_draft_asks_for_no_crowd(seed: int, monkeypatch: pytest.Mo
         beam = await start.prefill(before + b"c" + after)
         found.append((len(llm.asked), [(round(s.weight, 3), s.lm_state.context) for s in beam]))
     (few, beam_of_few), (many, beam_of_many) = found
-    assert beam_of_few == beam_of_many and few < many
+    assert beam_of_few == beam_of_many and 1.5 * few < many

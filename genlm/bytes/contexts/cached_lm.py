@@ -102,6 +102,7 @@ class CachedLM(Generic[_B]):
         with self._lock:
             self.rows.clear()
             self.rows = LogProbCache(self.rows.most_bytes)  # what is being evaluated is not kept
+            self._offers.clear()
 
     @property
     def deterministic(self) -> bool:
@@ -216,22 +217,25 @@ class CachedLM(Generic[_B]):
         """Have a context evaluated in the next call that goes out anyway, if there is room.
 
         Never by itself. A call takes at most about as many as it is worth contexts (`cost`), the highest
-        priorities first; what it leaves is forgotten.
+        priorities first; what it leaves is forgotten. Nothing is taken where answers must not hang on what
+        shares a call (`deterministic`).
         """
-        if node.logps is None and self.backend.batches:
+        if node.logps is None and self.backend.batches and not self.deterministic:
             with self._lock:
                 if len(self._offers) >= MOST_OFFERS:
                     self._offers.clear()
                 self._offers[node] = max(priority, self._offers.get(node, 0.0))
 
-    def _offered(self, missing: list[ContextNode]) -> list[ContextNode]:
-        """The best offers for a call."""
+    def _with_offers(self, missing: list[ContextNode]) -> list[ContextNode]:
+        """The contexts of a call, and the best offers, if all fit into one."""
         with self._lock:
             offers, self._offers = self._offers, {}
         tree, asked = missing[0].tree, set(missing)
         room = int(min(self.cost.ratio, MOST_OFFERS)) if offers else 0
         able = [n for n in offers if n.tree is tree and n.logps is None and n not in asked and self._may(n)]
-        return nlargest(room, able, key=offers.__getitem__)
+        best = nlargest(room, able, key=offers.__getitem__)
+        together = sorted([*missing, *best], key=lambda node: node.depth)
+        return together if best and len(list(self.backend.split(together))) == 1 else missing
 
     def _may(self, node: ContextNode) -> bool:
         try:
@@ -284,25 +288,42 @@ class CachedLM(Generic[_B]):
             found |= self._kept(rows, missing, outcomes[: len(missing)])
         elif missing:
             begun = perf_counter()
-            missing = sorted([*missing, *self._offered(missing)], key=lambda node: node.depth)
-            evaluated = self.backend.evaluate(missing)
-            if not isinstance(evaluated, Sequence):
-                evaluated = asyncio.run(_awaited(evaluated))  # a thread waits, on which no loop runs
-            self._meter.add(len(missing), perf_counter() - begun)
-            found |= self._kept(rows, missing, evaluated)
+            nodes = self._with_offers(missing)
+            try:
+                evaluated = self._run(nodes)
+            except Exception:
+                if len(nodes) == len(missing):
+                    raise
+                nodes, evaluated = missing, self._run(missing)  # what was offered harms nobody
+            self._meter.add(len(nodes), perf_counter() - begun)
+            found |= self._kept(rows, nodes, evaluated)
         return found
 
-    async def _evaluate_on_loop(self, nodes: list[Question]) -> dict[Question, Outcome]:
-        found, missing, _ = self._begun(nodes)
+    def _run(self, nodes: list[ContextNode]) -> Sequence[Outcome]:
+        evaluated = self.backend.evaluate(nodes)
+        if isinstance(evaluated, Sequence):
+            return evaluated
+        return asyncio.run(_awaited(evaluated))  # a thread waits, on which no loop runs
+
+    async def _evaluate_on_loop(self, questions: list[Question]) -> dict[Question, Outcome]:
+        found, missing, _ = self._begun(questions)
         if missing:
             begun, rows = perf_counter(), self.rows
-            missing = sorted([*missing, *self._offered(missing)], key=lambda node: node.depth)
-            asked = self.backend.evaluate(missing)
-            assert isinstance(asked, Awaitable)
-            outcomes = await asked
-            self._meter.add(len(missing), perf_counter() - begun)
-            found |= self._kept(rows, missing, outcomes)
+            nodes = self._with_offers(missing)
+            try:
+                outcomes = await self._run_on_loop(nodes)
+            except Exception:
+                if len(nodes) == len(missing):
+                    raise
+                nodes, outcomes = missing, await self._run_on_loop(missing)
+            self._meter.add(len(nodes), perf_counter() - begun)
+            found |= self._kept(rows, nodes, outcomes)
         return found
+
+    async def _run_on_loop(self, nodes: list[ContextNode]) -> Sequence[Outcome]:
+        asked = self.backend.evaluate(nodes)
+        assert isinstance(asked, Awaitable)
+        return await asked
 
     def _begun(
         self, questions: list[Question]
