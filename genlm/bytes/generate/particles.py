@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
-from scipy.special import logsumexp
 
 from genlm.bytes.byte_lm.context_limits import context_is_full
 from genlm.bytes.errors import DeadEndError, EmptyBeamError
@@ -36,6 +35,7 @@ from genlm.bytes.generate.permitted import Permitted
 from genlm.bytes.generate.run import Read, completion_of
 from genlm.bytes.generate.sampling import sample
 from genlm.bytes.options import Options
+from genlm.bytes.util import logsumexp
 from genlm.bytes.util.gather import gather
 from genlm.bytes.util.symbols import EOS
 

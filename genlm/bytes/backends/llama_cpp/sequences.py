@@ -30,13 +30,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from genlm.bytes.contexts.tree import ContextNode
 
 __all__ = ["Memory", "Request", "Run", "SequenceTree"]
 
 
+@runtime_checkable
 class Memory(Protocol):
     """What is done to the cells."""
 
