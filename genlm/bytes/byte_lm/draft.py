@@ -49,9 +49,9 @@ than that one of the same share on that path is (of 1,573 that were needed 128 w
 
 HORIZON = 4
 """Bytes beyond the first lacking context that are looked at: so many for each context that a forward is
-worth, and so many times what the pass before gained, whichever is more. Where drafts fail at every byte, looking to
-the end each time would cost the square of the length, and passes over the text take time, too: 16 made 271
-bytes of notes and verse (default settings) a third slower, for half of the forwards."""
+worth, and so many times what the pass before gained, whichever is more. Where drafts fail at every byte,
+looking to the end each time would cost the square of the length, and passes over the text take time, too: 16
+made 271 bytes of notes and verse (default settings) a third slower, for half of the forwards."""
 
 MOST = 16
 """Contexts that are drafted at once, for each that a forward is worth, beside those that were lacking."""
