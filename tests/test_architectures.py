@@ -22,7 +22,7 @@ from genlm.bytes.engine import Engine, adopt
 from genlm.bytes.errors import GenlmBytesError
 
 NEAR = 2.5e-4
-"""Nats. Round-off of weights of so large a spread is 1e-6 to 1.7e-4 (Mamba); a token less costs 1e-3 and more."""
+"""Nats. Round-off of weights of so large a spread is 1e-6 to 1.7e-4; a token less costs 1e-3 and more."""
 SHORT = [
     "big_bird",  # its buffers are as wide as its longest text
     "deepseek_v3",  # keys and values of different sizes
