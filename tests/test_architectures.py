@@ -21,8 +21,10 @@ from genlm.bytes.byte_lm.context_limits import longest_context
 from genlm.bytes.engine import Engine, adopt
 from genlm.bytes.errors import GenlmBytesError
 
-NEAR = 2.5e-4
-"""Nats. Round-off of weights of so large a spread is 1e-6 to 1.7e-4; a token less costs 1e-3 and more."""
+NEAR = 1e-4
+"""Nats. Round-off of weights of so large a spread is 1e-6 to 8e-5; a token less costs 1e-3 and more."""
+IN_FLOAT64 = {"mamba"}
+"""Whose round-off in float32 is 2e-4 on some machines, and nothing in float64."""
 SHORT = [
     "big_bird",  # its buffers are as wide as its longest text
     "deepseek_v3",  # keys and values of different sizes
@@ -59,7 +61,8 @@ def test_agrees_with_its_own_forward(kind: str, caplog: pytest.LogCaptureFixture
     from genlm.backend.llm import AsyncTransformer
 
     try:
-        llm = AsyncTransformer(architectures.model(kind), tiny.tokenizer())
+        model = architectures.model(kind)
+        llm = AsyncTransformer(model.double() if kind in IN_FLOAT64 else model, tiny.tokenizer())
     except architectures.NotBuilt as error:
         assert kind not in SHORT
         pytest.skip(str(error)[:200])
