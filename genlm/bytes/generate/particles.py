@@ -99,15 +99,15 @@ class _Place:
             return
         self.symbols = list(range(258))
         try:
-            found, factors = await self.state.logp_next(), await self.state.log_potentials()
+            found = await self.state.log_potentials()
         except EmptyBeamError:
             return
         units = list(found.units)
         permitted = self._permitted.symbols(units)
         self.only_the_end = self._permitted.only_the_end(permitted)
         self.symbols += units
-        self.logps = np.concatenate([found.ps, list(found.units.values())]) if units else np.asarray(found.ps)
-        raw = np.concatenate([factors.ps, list(factors.units.values())]) if units else factors.ps
+        raw = np.concatenate([found.ps, [found.units[unit] for unit in units]])
+        self.logps = raw - logsumexp(raw)
         potentials = np.where(permitted, raw, -np.inf)
         self.potentials = potentials if potentials.max() > -np.inf else None
 
