@@ -67,6 +67,7 @@ seeds = st.integers(0, 10**6)
 def test_a_model_with_itself_is_itself(op: Any) -> None:
     member = lm()
     together = ByteLM.ensemble([member, member], op)
+    assert together.next("<e>ab").ps == pytest.approx(member.next("<e>ab").ps, abs=1e-9)
     for text in (b"", b"a", b"ab", b"cabb"):
         assert said(together, text) == pytest.approx(conditionals(member, text), abs=1e-9)
     assert together.score("abca").logprobs == pytest.approx(member.score("abca").logprobs, abs=1e-9)
@@ -429,9 +430,15 @@ class TestPotential:
         from genlm.bytes.integrations.genlm_control import BytePotential
 
         members = [lm(FIRST, 1), lm(SECOND, 2)]
-        potential = BytePotential(ByteLM.ensemble(members, weights=[1, 1]))
-        drawn = await direct_token_sampler(potential).smc(n_particles=10, ess_threshold=0.5, max_tokens=3)
-        assert math.isfinite(drawn.log_total)
+        both = BytePotential(ByteLM.ensemble(members, weights=[1, 1]))
+        totals = []
+        for potential in (BytePotential(members[0]), both):
+            drawn = await direct_token_sampler(potential).smc(n_particles=10, ess_threshold=0.5, max_tokens=99)
+            totals.append(float(drawn.log_ml))
+            assert all(
+                set(b"".join(b for b in text if isinstance(b, bytes))) <= set(b"abc") for text, _ in drawn
+            )
+        assert totals[0] == pytest.approx(0.0, abs=1e-6) and totals[1] < -0.5  # products of two sum to less
 
 
 class TestCommands:

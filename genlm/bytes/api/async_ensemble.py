@@ -65,15 +65,11 @@ class AsyncEnsemble(AsyncByteLM):
         Raises:
             GenlmBytesError: always.
         """
-        raise GenlmBytesError(
-            f"{name!r} is another token for each member of an ensemble. Ask a member, and give what stands "
-            "before the text as `contexts`, one for each."
-        )
+        raise _other_tokens(name)
 
     def parse_special(self, text: str) -> tuple[str | int, ...]:
         """Refused likewise."""
-        self.special(text)
-        raise AssertionError
+        raise _other_tokens(text)
 
     async def beam(self, context: Any = b"", *, method: str = "beam") -> Any:
         """The `EnsembleState` after a context; see `AsyncByteLM.beam`."""
@@ -92,26 +88,18 @@ class AsyncEnsemble(AsyncByteLM):
         name: str = "context",
         method: str = "beam",
         healing: bool = True,
-        suffix: str | bytes | None = None,
-        fim: Sequence[str | int | None] | None = None,
+        **infill: Any,
     ) -> Read:
         from genlm.bytes.generate import Read
 
         self._open()
         with called(prompt=name, bs=name):
-            if isinstance(context, TEXT) and healing and suffix is None:
-                prompts, start = await self._begun(context)
-                text = as_bytes(name, context)
+            if isinstance(context, TEXT) and healing and infill.get("suffix") is None:
+                prompts, text, start = await self._begun(context)
                 stops = dict.fromkeys(stop for prompt in prompts for stop in prompt.stops)
                 return Read(await start.prefill(text, method=method), text, tuple(stops))
             asked = [self._joined(i, context) for i in range(len(self.members))]
-            options: dict[str, Any] = {
-                "name": name,
-                "method": method,
-                "healing": healing,
-                "suffix": suffix,
-                "fim": fim,
-            }
+            options = {"name": name, "method": method, "healing": healing, **infill}
             reads = await gather(
                 member._read(one, **options) for member, one in zip(self.members, asked, strict=True)
             )
@@ -121,22 +109,24 @@ class AsyncEnsemble(AsyncByteLM):
     async def _begin(self, context: Any) -> tuple[Prompt, Any]:
         """For scoring: the text that is still to be read, and the state before it."""
         if isinstance(context, TEXT):
-            prompts, start = await self._begun(context)
-            return replace(prompts[0], ids=None, text=as_bytes("context", context), lead=b""), start
+            prompts, text, start = await self._begun(context)
+            return replace(prompts[0], ids=None, text=text, lead=b""), start
         read = await self._read(context)
         return Prompt(None, b"", read.text, read.stops), read.beam
 
-    async def _begun(self, text: Any) -> tuple[list[Prompt], EnsembleState]:
-        """Each member after its own context, before a text that is the same for all."""
+    async def _begun(self, text: Any) -> tuple[list[Prompt], bytes, EnsembleState]:
+        """The prompts; what is the same for all, still to be read; each member after its own context."""
         shared = as_bytes("prompt", text)
 
-        async def one(i: int) -> tuple[Prompt, Any]:
+        async def one(i: int) -> tuple[Prompt, bytes, Any]:
             prompt, start = await self.members[i]._begin(self._joined(i, shared))
-            own = prompt.text[: len(prompt.text) - len(shared)]
-            return prompt, await start.prefill(own) if own else start
+            # A prompt leaves out a spelled beginning of the sequence: then less than the text is left.
+            own = prompt.text.removesuffix(shared) if prompt.text.endswith(shared) else b""
+            return prompt, prompt.text[len(own) :], await start.prefill(own) if own else start
 
         found = await gather(one(i) for i in range(len(self.members)))
-        return [prompt for prompt, _ in found], self._state([start for _, start in found])
+        prompts, rests, starts = map(list, zip(*found, strict=True))
+        return prompts, rests[0] if len(set(rests)) == 1 else shared, self._state(starts)
 
     def _joined(self, i: int, context: Any) -> Any:
         """What a member is to read: its own context, and what comes after it."""
@@ -182,3 +172,10 @@ class AsyncEnsemble(AsyncByteLM):
     def __repr__(self) -> str:
         kind = type(self.operation).__name__
         return f"{type(self).__name__}({kind}, {', '.join(repr(member) for member in self.members)})"
+
+
+def _other_tokens(text: str) -> GenlmBytesError:
+    return GenlmBytesError(
+        f"{text!r} is other tokens for each member of an ensemble. Ask a member, and give what stands before "
+        "the text as `contexts`, one for each."
+    )

@@ -240,7 +240,7 @@ class EnsembleState(StatefulByteLM):
 
     @property
     def states(self) -> list[Any]:
-        """The hypotheses of the members' beams; those of the one with the longest context first."""
+        """The hypotheses of the members' beams, one member's after another's."""
         beams = [member.states for member in self.members if isinstance(member, ByteBeamState)]
         return [state for states in beams for state in states]
 
