@@ -375,7 +375,9 @@ async def test_a_wrong_draft_asks_for_no_crowd(seed: int, monkeypatch: pytest.Mo
     before, after = (bytes(draw.choices(b"ab", k=k)) for k in (16, 6))
     found = []
     for crowd in (2, 10**9):
-        monkeypatch.setattr(draft.Drafter, "is_crowd", lambda self, count, crowd=crowd: count > crowd)
+        monkeypatch.setattr(
+            draft.Drafter, "too_many_deferred", lambda self, count, crowd=crowd: count > crowd
+        )
         llm = BatchingToy(words, seed=seed, dtype=torch.float32)
         start = await ByteBeamState.initial(llm, BeamParams(tolerance=0.02), initial_context=[])
         beam = await start.prefill(before + b"c" + after)

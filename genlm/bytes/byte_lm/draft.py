@@ -62,14 +62,14 @@ LARGEST = 256.0
 AFRESH = 64
 """Bytes that are tokenized afresh where a draft begins inside a token of the path."""
 
-FAINT = 9.0
-"""Nats below the beam at which a lacking candidate is pushed out by others as likely as it is needed."""
+EVEN_CHANCE = 9.0
+"""Nats below the beam at which a lacking hypothesis is needed as likely as others push it out."""
 
 HIGHEST_BAR = -2.0
 """Natural log of the share of the beam that is at most taken for the least of those that are evaluated."""
 
-PATIENCE = 16
-"""Bytes after the one where it was expected to be needed, after which a draft counts as made in vain."""
+REJECTED_AFTER = 16
+"""Bytes after the one where it was expected to be needed, after which a draft counts as rejected."""
 
 
 class MissingContext(NamedTuple):
@@ -156,7 +156,7 @@ class Drafter:
         state = LazyTrieState.at_boundary(lm_state, model.trie, 0.0, self._mode, canonical)
         return await state.materialize(), bisect_left(self._offset, offset)
 
-    def is_crowd(self, count: int) -> bool:
+    def too_many_deferred(self, count: int) -> bool:
         """Whether so many deferred candidates, needed at one byte, are too many to ask for.
 
         Then the beam there is mostly a wrong draft that cannot read the text, to which all deferred ones
@@ -177,16 +177,16 @@ class Drafter:
         if shares:
             self._bar = min(shares[len(shares) // 10], HIGHEST_BAR)
         drafts = dict[ContextNode, StatefulTokenizedLM]()
-        asked = [one for one in lacking if one.needed == first and not self._in_crowd(one, late)]
+        asked = [one for one in lacking if one.needed == first and not self._is_left_out(one, late)]
         ahead = defaultdict[int, list[tuple[float, MissingContext]]](list)
         for one in lacking:
-            if one.needed > first and not self._in_crowd(one, late):
+            if one.needed > first and not self._is_left_out(one, late):
                 ahead[one.needed].append((self._chance(one), one))
         for needed, group in ahead.items():
             group.sort(key=lambda chance_and_one: -chance_and_one[0])
             for _, one in group[: worth_together([chance for chance, _ in group], self._ratio)]:
                 kind = _kind(one)
-                self.acceptance.drafted(one.state.lm_state.node, kind, one.share, needed + PATIENCE)
+                self.acceptance.drafted(one.state.lm_state.node, kind, one.share, needed + REJECTED_AFTER)
                 asked.append(one)
         for one in asked:
             self._note(one)
@@ -201,12 +201,12 @@ class Drafter:
                     break
         await _evaluate(list(drafts.values()))
 
-    def _in_crowd(self, one: MissingContext, late: Mapping[int, int]) -> bool:
-        return one.place < one.needed and self.is_crowd(late[one.needed])
+    def _is_left_out(self, one: MissingContext, late: Mapping[int, int]) -> bool:
+        return one.place < one.needed and self.too_many_deferred(late[one.needed])
 
     def _chance(self, one: MissingContext) -> float:
         """The probability that a context which a draft has found lacking is needed."""
-        prior = 1 / (1 + math.exp(-(one.share + FAINT) / 2))
+        prior = 1 / (1 + math.exp(-(one.share + EVEN_CHANCE) / 2))
         return self.acceptance.probability(_kind(one), one.share, prior)
 
     def _note(self, one: MissingContext) -> None:
@@ -241,7 +241,7 @@ class Drafter:
             offset += len(self._trie.spelling_of_id[token])
             lm_state <<= token
             if j == 1:
-                until = bisect_left(self._offset, offset) + PATIENCE
+                until = bisect_left(self._offset, offset) + REJECTED_AFTER
                 self.acceptance.drafted(lm_state.node, kind, share, until)
             yield lm_state
             self._reach.pop(lm_state.parent_node, None)
@@ -272,7 +272,7 @@ class Drafter:
                 beside = lm_state
                 for token in suffix:
                     beside <<= token
-                until = bisect_left(self._offset, self._path[i].offset) + 2 * PATIENCE
+                until = bisect_left(self._offset, self._path[i].offset) + 2 * REJECTED_AFTER
                 self.acceptance.drafted(beside.node, "beside", expected, until)
                 yield beside
 

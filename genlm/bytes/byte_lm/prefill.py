@@ -172,7 +172,7 @@ def _read_if_known(
 ) -> tuple[_Beam, list[tuple[LazyTrieState, int | None]], list[ContextNode]]:
     """One step without the model: candidates whose contexts are not known are left out, and listed.
 
-    Where it would take a crowd of deferred ones there is no result, an empty beam.
+    Where it would take too many deferred ones there is no result, an empty beam.
     """
     missing, used = list[tuple[LazyTrieState, int | None]](), list[ContextNode]()
     step = beam.step(symbol, pruned=pruned)
@@ -184,7 +184,7 @@ def _read_if_known(
             missing += [(s, p) for s, p, k in zip(asked.hypotheses, places, known, strict=True) if not k]
             used += [state.lm_state.node for state in asked.hypotheses]
             late = sum(place is not None for _, place in missing)
-            if late and drafter.is_crowd(late):
+            if late and drafter.too_many_deferred(late):
                 step.close()
                 return beam.with_states([]), missing, used
             asked = step.send([s for s, k in zip(asked.hypotheses, known, strict=True) if k])
