@@ -332,20 +332,22 @@ def precision(bench: Bench, shape: str) -> None:
             )
 
 
+SMALL = {
+    "vocab_size": 1000,
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+}
+"""The shape of models that are compared with themselves."""
+
+
 def correctness(bench: Bench) -> None:
     """Rows over trees against the models' own forwards in float32 and bfloat16, several architectures."""
     import transformers
 
-    size = {
-        "vocab_size": 1000,
-        "hidden_size": 256,
-        "intermediate_size": 512,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 2,
-        "head_dim": 64,
-        "max_position_embeddings": 512,
-    }
     kinds: dict[str, tuple[str, dict[str, Any]]] = {
         "Llama": ("LlamaForCausalLM", {}),
         "Qwen3": ("Qwen3ForCausalLM", {}),
@@ -356,7 +358,14 @@ def correctness(bench: Bench) -> None:
     for kind, (name, options) in kinds.items():
         for dtype in (torch.float32, torch.bfloat16):
             try:
-                _one_kind(bench, transformers, kind, name, {**size, **options}, dtype)
+                _one_kind(
+                    bench,
+                    transformers,
+                    kind,
+                    name,
+                    {**SMALL, "max_position_embeddings": 512, **options},
+                    dtype,
+                )
             except Exception as error:
                 bench.keep("correctness", kind=kind, dtype=str(dtype), failed=f"{error!r}"[:400])
 
@@ -408,20 +417,11 @@ def loaded_with(bench: Bench) -> None:
     """Models loaded with other attention functions are adopted, and give the same."""
     import transformers
 
-    size = {
-        "vocab_size": 1000,
-        "hidden_size": 256,
-        "intermediate_size": 512,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 2,
-        "head_dim": 64,
-    }
     contexts = [[5, 6, 7, 8], [5, 6, 9], [5, 6, 7, 8, 10], [11]]
     want = None
     for name in ("sdpa", "eager", "flex_attention", "flash_attention_2", "kernels-community/flash-attn3"):
         torch.manual_seed(0)
-        config = transformers.LlamaConfig(**size)
+        config = transformers.LlamaConfig(**SMALL)
         model = transformers.LlamaForCausalLM(config).to(bench.device, bench.dtype).eval()
         model.config._attn_implementation_internal = name  # its packages need not be there for that
         with warnings.catch_warnings(record=True) as told:
