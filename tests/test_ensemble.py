@@ -433,7 +433,9 @@ class TestPotential:
         both = BytePotential(ByteLM.ensemble(members, weights=[1, 1]))
         totals = []
         for potential in (BytePotential(members[0]), both):
-            drawn = await direct_token_sampler(potential).smc(n_particles=10, ess_threshold=0.5, max_tokens=99)
+            drawn = await direct_token_sampler(potential).smc(
+                n_particles=10, ess_threshold=0.5, max_tokens=99
+            )
             totals.append(float(drawn.log_ml))
             assert all(
                 set(b"".join(b for b in text if isinstance(b, bytes))) <= set(b"abc") for text, _ in drawn
