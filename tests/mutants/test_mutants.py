@@ -107,11 +107,6 @@ def test_is_noticed(mutant: Mutant, forked: Forked, tmp_path: Path) -> None:
     assert ran.code == 1, f"no test noticed (pytest ended with {ran.code}):\n{ran.output[-3000:]}"
 
 
-def test_no_two_share_a_name() -> None:
-    names = [mutant.name for mutant in MUTANTS]
-    assert len(names) == len(set(names))
-
-
 @pytest.mark.timeout(1200)
 def test_the_unchanged_copy_passes(forked: Forked, tmp_path: Path) -> None:
     """What fails for a mutant fails for its fault, and not because a copy is tested."""
