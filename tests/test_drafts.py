@@ -18,6 +18,7 @@ from toy import TOY, BatchingToy, vocabularies
 
 from genlm.bytes import BeamParams, ByteBeamState
 from genlm.bytes.backends.async_lm import cached
+from genlm.bytes.byte_lm.speculation import side_by_side
 from genlm.bytes.contexts.cached_lm import CachedLM
 from genlm.bytes.contexts.cost import UNKNOWN, Cost, CostMeter, is_worth
 
@@ -185,6 +186,21 @@ async def test_writing_with_a_look_at_every_byte_takes_fewer_calls() -> None:
             beam = await (beam.prune() << byte)
         calls.append((len(backend.calls), round(beam.logZ, 9)))
     assert calls[1][0] < 0.7 * calls[0][0] and calls[0][1] == calls[1][1]
+
+
+async def test_texts_written_side_by_side_offer_less() -> None:
+    """The forward that an offer might save goes out all the same, for another of them."""
+    contexts, logz = [], []
+    for count in (1, 2, 1000):
+        backend = Batching(8.0)
+        beam = await ByteBeamState.initial(CachedLM(backend), BeamParams(tolerance=0.01))
+        with side_by_side(1), side_by_side(count):
+            for byte in b"the cat sat on the mat.":
+                await beam.logp_next()
+                beam = await (beam.prune() << byte)
+        contexts.append(sum(backend.calls))
+        logz.append(beam.logZ)
+    assert contexts[0] > contexts[1] > contexts[2] and logz == pytest.approx([logz[0]] * 3, abs=1e-9)
 
 
 # -- costs ----------------------------------------------------------------------------------------------

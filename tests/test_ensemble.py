@@ -13,9 +13,11 @@ import pytest
 from cli_runner import Run
 from hypothesis import given
 from hypothesis import strategies as st
+from test_drafts import Batching
 from toy import BatchingToy, FixedLM, ToyLM
 
 from genlm.bytes import AsyncByteLM, BeamParams, ByteLM
+from genlm.bytes.contexts.cached_lm import CachedLM
 from genlm.bytes.ensemble import operation
 from genlm.bytes.errors import GenlmBytesError, ImpossibleByteError, InvalidTypeError, InvalidValueError
 from genlm.bytes.plain import PlainByteLM
@@ -394,6 +396,24 @@ class TestWhole:
         await asyncio.sleep(0)
         assert ended
 
+    def test_a_member_whose_context_is_full(self) -> None:
+        """The ensemble writes no further than the shortest member can read, and says so when it must read."""
+
+        class Short(Batching):
+            max_length = 12
+
+        whole, short = (ByteLM(CachedLM(kind(8.0)), BeamParams(K=2)) for kind in (Batching, Short))
+        together = ByteLM.ensemble([whole, short])
+        done = together.complete("the ", max_bytes=60, mask=lambda new: b"abcdehimnorst")
+        assert done.finish_reason == "length" and 6 < len(done.bytes) < 60
+        drawn = together.complete("the ", particles=2, max_bytes=60, mask=lambda new: b"abcdehimnorst")
+        assert {one.finish_reason for one in drawn} == {"length"} and len(drawn[0].bytes) < 60
+        with pytest.raises(GenlmBytesError, match="at most 12 tokens"):
+            together.beam("the cat is on the mat. a ton of hats")
+        assert math.isfinite(
+            together.score("the cat is on the mat. a ton of hats").logprob
+        )  # through windows
+
     def test_members_of_one_model_share_its_contexts(self) -> None:
         toy = BatchingToy(FIRST, eos=4)
         member = ByteLM(toy, EXACT)
@@ -455,6 +475,8 @@ class TestCommands:
         scored = run("score", "ab", "--op", "0.5", "--weights", "3,1", *two, model=model)
         columns = scored.out.split(b"\n")[1].split(b"\t")
         assert columns[:6] == run("score", "ab", model=model).out.split(b"\n")[1].split(b"\t")[:6]
+        chatted = run("chat", "ab", "--max-bytes", "3", *two)
+        assert chatted.out == run("chat", "ab", "--max-bytes", "3").out != b""
         drawn = run("complete", "a", "--max-bytes", "2", "--particles", "3", "--json", model=model)
         assert drawn.out.count(b"log_weight") == 3
 

@@ -571,3 +571,101 @@ metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
         brute = Brute(llm, eos=[EOS_STRING])
         share = brute.prefix(b"x cow", 3) / brute.prefix(b"x c", 3)
         assert ow[0] == pytest.approx(math.log(share), abs=1e-9)
+
+
+class TestEnsembles:
+    """Several models as one, asked by the harness: what `ByteLM.ensemble` says, in the harness's words."""
+
+    def both(self, op="prod", params=EXACT, **more):
+        members = [ByteLM(ToyLM(TOY, seed=seed), params, eos=[EOS_STRING]) for seed in (5, 6)]
+        return ours.Answers(ByteLM.ensemble(members, op), **more)
+
+    @pytest.mark.parametrize("op", ["prod", "mixture"])
+    def test_answers(self, op):
+        rest = self.both(op)
+        pairs = [("a", "bc"), ("", "ab"), ("ab", "c"), ("a", "z")]
+        for (context, text), (logp, greedy) in zip(pairs, rest.loglikelihoods(pairs), strict=True):
+            assert logp == rest.lm.score(text, context, on_impossible="inf").logprob
+            rows = rest.lm.byte_logprobs(text, context, on_impossible="inf") if text != "z" else None
+            assert greedy == (rows is not None and rows.argmax(1).tolist() == list(text.encode()))
+        assert rest.rolling(["abcab"]) == [rest.lm.score("abcab").logprob]
+        asked = {"max_gen_toks": 2, "until": []}
+        assert rest.generate([("ab", asked)]) == [rest.lm.complete("ab", max_bytes=8).text]
+        assert rest.generate([("az", asked)]) == [""]
+        with pytest.raises(InvalidValueError, match="`repetition_penalty`"):
+            rest.generate([("ab", {"repetition_penalty": 1.5})])
+
+    def test_long_texts_slide_through_a_window_for_each_member(self, caplog):
+        texts = ["abcab" * 8]
+        rest = self.both(params=BeamParams(K=2), window=12)
+        assert rest.max_length is None
+        for member in rest.lm.asynchronous.members:
+            member.llm.asked.clear()
+        (found,) = rest.rolling(texts)
+        asked = [ids for member in rest.lm.asynchronous.members for ids in member.llm.asked]
+        assert 8 < max(map(len, asked)) <= 12
+        assert found == rest.lm.score(texts[0], window=12).logprob
+        after_it = rest.lm.score("abc", texts[0], window=12).logprob
+        assert rest.loglikelihoods([(texts[0], "abc")])[0][0] == after_it
+
+    def test_contexts_are_cut_for_the_member_with_the_least_room(self, caplog):
+        members = [ByteLM(tiny.transformer("llama"), BeamParams(K=2)) for _ in range(2)]
+        rest = ours.Answers(ByteLM.ensemble(members, contexts=["in the end ", b""]), max_length=32)
+        text = "the man and the end of in " * 5
+        (found,) = rest.generate([(text, {"max_gen_toks": 2, "until": []})])
+        (record,) = caplog.records
+        assert "1 of 1 contexts" in record.message and found
+        shorter, room = rest._shortener.for_generation(text.encode(), 2)
+        assert text.encode().endswith(shorter) and room <= 2
+        for i in range(2):
+            assert rest._shortener._every[i].count(rest._shortener._prompt(i, shorter)) <= 32
+        assert found == rest.lm.complete(shorter, max_bytes=4 * room).text
+
+    def test_each_reads_messages_by_its_own_template(self, chat):
+        other = chat_model(TEMPLATE.replace("<s>", "<s>in "))
+        members = [ByteLM(llm, BeamParams(K=2)) for llm in (chat, other)]
+        rest = ours.Answers(ByteLM.ensemble(members))
+        assert rest.chats.template(True).split("\n") == [TEMPLATE, other.tokenizer.chat_template]
+        history = [said("user", "the man")]
+        rendered = rest.chats.render(history)
+        assert rendered == chat.tokenizer.apply_chat_template(
+            history, tokenize=False, add_generation_prompt=True
+        )
+        assert rest.loglikelihoods([(rendered, "and")])[0][0] == rest.lm.score("and", [history]).logprob
+        asked = {"max_gen_toks": 1, "until": []}
+        assert rest.generate([(rendered, asked)]) == [rest.lm.complete(history, max_bytes=4).text]
+        assert rest.chats.tokenizer_name is None or "+" in rest.chats.tokenizer_name
+
+    def test_named_in_the_arguments(self, monkeypatch, tmp_path):
+        pytest.importorskip("lm_eval")
+        from genlm.bytes.integrations import lm_eval_model
+
+        made = []
+
+        def load(name, params, **_):
+            made.append(name)
+            return ByteLM(ToyLM(TOY, seed=len(made), bos=1), params)
+
+        monkeypatch.setattr(lm_eval_model.ByteLM, "from_pretrained", load)
+        make = ours.GenlmBytesLM.create_from_arg_string
+        model = make("pretrained=some/A+B+some/A,K=3,op=sum,weights=3+2+1,add_bos_token=True", {})
+        together = model.answers.lm.asynchronous
+        assert made == ["some/A", "B"] and model.name == "some__A+B+some__A"
+        assert together.members[0].llm is together.members[2].llm
+        assert together.operation.weights.tolist() == pytest.approx([1 / 2, 1 / 3, 1 / 6])
+        model = ours.GenlmBytesLM(["A", None], weights=[1, 2])
+        assert made[2:] == ["A", None] and model.answers.lm.asynchronous.operation.weights.tolist() == [1, 2]
+        (tmp_path / "a+b").mkdir()
+        ours.load(str(tmp_path / "a+b"))
+        assert made[4:] == [str(tmp_path / "a+b")]
+        del made[:]
+        for arguments, about in [
+            ("pretrained=A,op=sum", "`op` is 'sum'.*one model only"),
+            ("pretrained=A,weights=0.5", "`weights` is 0.5.*one model only"),
+            ("pretrained=A+B,op=some", "`op` is 'some'"),
+            ("pretrained=A+B,weights=1+a", "`weights` is '1[+]a'.*numbers"),
+            ("pretrained=A+B,weights=1+2+3", "`weights`.*2, one for each"),
+        ]:
+            with pytest.raises(InvalidValueError, match=about):
+                make(arguments, {})
+        assert not made

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import pytest
+from test_drafts import Batching
 from test_ensemble import EXACT, FIRST, SECOND, SYMBOLS, conditionals, lm
 from toy import FixedLM
 
-from genlm.bytes import ByteLM
+from genlm.bytes import BeamParams, ByteLM
+from genlm.bytes.contexts.cached_lm import CachedLM
 from genlm.bytes.errors import DeadEndError, InvalidValueError
 from genlm.bytes.util.symbols import EOS
 
@@ -140,6 +143,31 @@ def test_particles_that_have_read_the_same_share_the_work() -> None:
     alone.complete("", particles=1, mask=lambda new: b"abc"[len(new) : len(new) + 1] or [EOS])
     many.complete("", particles=50, mask=lambda new: b"abc"[len(new) : len(new) + 1] or [EOS])
     assert len(many.llm.asked) == len(alone.llm.asked)
+
+
+@pytest.mark.parametrize("how", ["particles", "n", "prompts", "members"])
+def test_what_is_written_side_by_side_speculates_less(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An offered context might save one of them a forward, which goes out for another all the same."""
+    counts, found = [], []
+    for together in (False, True):
+        if together is False:
+            for module in ("generate.particles", "generate.run", "ensemble.state", "byte_lm.speculation"):
+                monkeypatch.setattr(f"genlm.bytes.{module}.side_by_side", lambda count: nullcontext())
+        backend = Batching(8.0)
+        lm = ByteLM(CachedLM(backend), BeamParams(tolerance=0.01))
+        if how == "particles":
+            drawn = lm.complete("the ", particles=6, seed=1, max_bytes=8)
+        elif how == "n":
+            drawn = lm.complete("the ", n=6, seed=1, max_bytes=8, unit="byte")
+        elif how == "prompts":
+            drawn = lm.complete([b"the ", b"a ", b"on ", b"it "], max_bytes=8, unit="byte")
+        else:
+            contexts = ["the ", "a ", "on ", "it "]
+            drawn = ByteLM.ensemble([lm] * 4, "sum", contexts=contexts).complete("", max_bytes=8)
+        monkeypatch.undo()
+        counts.append(sum(backend.calls))
+        found.append(drawn)
+    assert counts[0] > counts[1] and found[0] == found[1]
 
 
 @pytest.mark.parametrize(

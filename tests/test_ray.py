@@ -26,7 +26,13 @@ from genlm.bytes.errors import (
 )
 from genlm.bytes.integrations import ray as ours
 from genlm.bytes.integrations.ray_tally import Attempts, Tally
-from genlm.bytes.integrations.ray_workers import ColumnScorer, GroupScorer, Pretrained, loader
+from genlm.bytes.integrations.ray_workers import (
+    ColumnScorer,
+    GroupScorer,
+    Pretrained,
+    PretrainedEnsemble,
+    loader,
+)
 from genlm.bytes.score import RegionOptions, Scoring, TextRecord, score_groups
 
 PARAMS = BeamParams(K=6)
@@ -163,6 +169,12 @@ class TestWithoutACluster:
         # The last line has a rate, which is of a clock.
         assert over_ray.splitlines()[:-1] == plain.splitlines()[:-1] != []
         assert given == [(Pretrained(str(folder), PARAMS, "cpu"), 2, "here:1")]
+        several = ["--model", str(folder), "--op", "sum", "--weights", "1,3"]
+        _, together, _ = run("--ray", "--workers", "2", *several)
+        made = given.pop()[0]
+        assert made == PretrainedEnsemble([Pretrained(str(folder), PARAMS, "cpu")] * 2, "sum", [1.0, 3.0])
+        columns = [row.split("\t")[6] for row in together.splitlines()[1:-1]]  # a model with itself is itself
+        assert columns == [row.split("\t")[6] for row in plain.splitlines()[1:-1]]
         for option in (["--workers", "2"], ["--ray-address", "here:1"]):
             code, _, said = run(*option)
             assert code == 2 and "needs --ray" in said
@@ -193,6 +205,25 @@ class TestActors:
         found, error = pickle.loads(packed)
         assert error is None
         assert same(found, list(score_groups(load(), records(TEXTS[:3]), Scoring())))
+
+    def test_of_an_ensemble(self, load, folder):
+        """As one process has it, from names that are sent; what stands there twice is loaded once."""
+        pyarrow = pytest.importorskip("pyarrow")
+        one = Pretrained(str(folder), PARAMS, "cpu")
+        made = pickle.loads(pickle.dumps(PretrainedEnsemble([one, load, one], "mixture", [2, 1, 1])))
+        first, second, third = made().asynchronous.members
+        assert first is third and first.llm is not second.llm
+        made = PretrainedEnsemble([one, one], contexts=["in ", ""])
+        table = pyarrow.table({"group": [pickle.dumps(records(TEXTS[:3]))]})
+        (packed,) = GroupScorer(made, Scoring(end=True), 1)(table).column("results").to_pylist()
+        found, error = pickle.loads(packed)
+        together = ByteLM.ensemble([load()] * 2, contexts=["in ", ""])
+        assert error is None
+        assert same(found, list(score_groups(together, records(TEXTS[:3]), Scoring(end=True))))
+        with pytest.raises(InvalidValueError, match="`op` is 'some'"):
+            PretrainedEnsemble([one, one], "some")
+        with pytest.raises(InvalidTypeError, match="`model`"):
+            PretrainedEnsemble([one, 5])
 
     def test_of_columns(self, load):
         pyarrow = pytest.importorskip("pyarrow")

@@ -16,9 +16,13 @@ from genlm.bytes.util.gather import gather
 if TYPE_CHECKING:
     from genlm.bytes.generate import Read
 
-__all__ = ["AsyncEnsemble"]
+__all__ = ["AsyncEnsemble", "Each"]
 
 TEXT = str | bytes | bytearray | memoryview
+
+
+class Each(tuple[Any, ...]):
+    """A context that is another for each member, and whole: what stands before all text is in it."""
 
 
 class AsyncEnsemble(AsyncByteLM):
@@ -130,6 +134,8 @@ class AsyncEnsemble(AsyncByteLM):
 
     def _joined(self, i: int, context: Any) -> Any:
         """What a member is to read: its own context, and what comes after it."""
+        if isinstance(context, Each):
+            return context[i]
         own = "" if self.contexts is None else self.contexts[i]
         if isinstance(own, TEXT) and not as_bytes("contexts", own):
             return context

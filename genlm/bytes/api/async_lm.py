@@ -186,6 +186,7 @@ class AsyncByteLM(Ensembles):
             TypeError: an option or a prompt of the wrong type, or an option that does not exist.
             DeadEndError: all particles have met a dead end.
         """
+        from genlm.bytes.byte_lm.speculation import side_by_side
         from genlm.bytes.generate import complete, draw_particles
         from genlm.bytes.prompt import is_batch
         from genlm.bytes.util.gather import gather
@@ -201,7 +202,8 @@ class AsyncByteLM(Ensembles):
             return found if checked.n > 1 else found[0]
 
         if is_batch(prompt):
-            return list(await gather(one(single) for single in prompt))
+            with side_by_side(len(prompt)):
+                return list(await gather(one(single) for single in prompt))
         return await one(prompt)
 
     @spelled_out

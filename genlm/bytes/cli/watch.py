@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +20,9 @@ from genlm.bytes.errors import bad_value
 
 if TYPE_CHECKING:
     from genlm.bytes import ByteLM
-    from genlm.bytes.viz import BeamView
+    from genlm.bytes.viz import BeamView, EnsembleView
+
+    View = BeamView | EnsembleView
 
 __all__ = ["browse", "watch"]
 
@@ -55,7 +57,7 @@ def watch(
 
     Each hypothesis is a way to cut the text into tokens. A bar stands
     between tokens; the last, in green, is still open. With --json there is
-    a line for each byte.
+    a line for each byte. Of several models it is shown what each says.
 
     Examples:
 
@@ -63,6 +65,7 @@ def watch(
     genlm-bytes watch --context "The capital of France is Par" "is" --most 5
     genlm-bytes watch "The capital of Fra" --html beam.html
     genlm-bytes watch --all "An ap" --K 5 --threshold 0.05
+    genlm-bytes watch "The cap" --model some/folder --model another
     """
     if html is not None:
         _check_page(html, overwrite)
@@ -72,7 +75,7 @@ def watch(
     with shared.model() as lm:
         with shared.working("Reading"):
             beam = lm.beam(argument_bytes(context), method="tokenize")
-        views = _views(lm, beam, source, most, top)
+        views = _views(lm, beam, source, most, top, shared.names or ())
         if html is not None:
             _write_page(html, list(_progress(views, len(source) + 1, shared)), source, shared)
         elif shared.as_json:
@@ -84,9 +87,9 @@ def watch(
             _print_all(views, Console())
 
 
-def browse(views: Iterator[BeamView], number: int, console: Console, key: Callable[[], str]) -> None:
+def browse(views: Iterator[View], number: int, console: Console, key: Callable[[], str]) -> None:
     """Step through beams with the keys; the terminal is as before at the end, however it comes."""
-    seen: list[BeamView] = [next(views)]
+    seen: list[View] = [next(views)]
     at = 0
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
@@ -107,13 +110,13 @@ def _place(pressed: str, at: int, number: int) -> int:
     return 0 if pressed in FIRST else number - 1 if pressed in LAST else at
 
 
-def _screen(view: BeamView, at: int, number: int) -> Group:
+def _screen(view: View, at: int, number: int) -> Group:
     from genlm.bytes.viz import draw_beam
 
     return Group(draw_beam(view), Text(""), Text(f"{at} / {number - 1}    {KEYS}", style="dim"))
 
 
-def _print_all(views: Iterator[BeamView], console: Console) -> None:
+def _print_all(views: Iterator[View], console: Console) -> None:
     from genlm.bytes.viz import draw_beam
 
     for i, view in enumerate(views):
@@ -122,19 +125,21 @@ def _print_all(views: Iterator[BeamView], console: Console) -> None:
         console.print(draw_beam(view))
 
 
-def _views(lm: ByteLM, beam: Any, text: bytes, most: int, top: int) -> Iterator[BeamView]:
+def _views(
+    lm: ByteLM, beam: Any, text: bytes, most: int, top: int, names: Sequence[str] = ()
+) -> Iterator[View]:
     from genlm.bytes.viz import walk
 
-    steps = walk(beam, text, most=most, top=top)
+    steps = walk(beam, text, most=most, top=top, names=names)
 
-    async def following() -> BeamView | None:
+    async def following() -> View | None:
         return await anext(steps, None)
 
     while (view := lm.run(following())) is not None:
         yield view
 
 
-def _progress(views: Iterator[BeamView], number: int, shared: Shared) -> Iterator[BeamView]:
+def _progress(views: Iterator[View], number: int, shared: Shared) -> Iterator[View]:
     with Progress(console=Console(stderr=True), transient=True, disable=not shared.remarks) as bar:
         yield from bar.track(views, total=number, description="Reading")
 
@@ -147,7 +152,7 @@ def _check_page(path: Path, overwrite: bool) -> None:
     check_place(path, "html", None if overwrite else page_opening().encode())
 
 
-def _write_page(path: Path, views: list[BeamView], text: bytes, shared: Shared) -> None:
+def _write_page(path: Path, views: list[View], text: bytes, shared: Shared) -> None:
     from genlm.bytes.resumable import saying, write_whole
     from genlm.bytes.viz import one_line, page_html
 
@@ -157,10 +162,35 @@ def _write_page(path: Path, views: list[BeamView], text: bytes, shared: Shared) 
     shared.remark(f"{path}: {len(views)} beams, {len(page) / 1024:.0f} kB")
 
 
-def _json(view: BeamView) -> dict[str, Any]:
+def _json(view: View) -> dict[str, Any]:
+    from genlm.bytes.viz import EnsembleView
+
+    head = {**bytes_json(view.text), "logprob": number(view.logp)}
+    next_bytes = [
+        {**({"eos": True} if one.byte is None else bytes_json(one.byte)), "probability": one.p}
+        for one in view.following
+    ]
+    if not isinstance(view, EnsembleView):
+        return {**head, **_hypotheses(view), "next": next_bytes}
+    members = [
+        {
+            "model": member.name,
+            "share": member.share,
+            "alive": member.alive,
+            **(
+                {}
+                if member.beam is None
+                else {"logprob": number(member.beam.logp), **_hypotheses(member.beam)}
+            ),
+            "probabilities": list(member.says),
+        }
+        for member in view.members
+    ]
+    return {**head, "members": members, "next": next_bytes}
+
+
+def _hypotheses(view: BeamView) -> dict[str, Any]:
     return {
-        **bytes_json(view.text),
-        "logprob": number(view.logp),
         "shared": [bytes_json(token) for token in view.shared],
         "candidates": [
             {
@@ -176,8 +206,4 @@ def _json(view: BeamView) -> dict[str, Any]:
         "others": {"number": view.others[0], "share": view.others[1]},
         "deferred": view.deferred,
         "missing": view.missing,
-        "next": [
-            {**({"eos": True} if one.byte is None else bytes_json(one.byte)), "probability": one.p}
-            for one in view.following
-        ],
     }

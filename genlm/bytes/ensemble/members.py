@@ -6,18 +6,22 @@ A member that cannot have written what was read is dead, and stands as None.
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from genlm.bytes.byte_lm.beam import ByteBeamState
 from genlm.bytes.byte_lm.lm_state import StatefulByteLM
-from genlm.bytes.byte_lm.prefill import read_context
+from genlm.bytes.byte_lm.prefill import Listener, read_context
 from genlm.bytes.errors import EmptyBeamError, ImpossibleByteError
 from genlm.bytes.trie.modes import TrieMode
 from genlm.bytes.util import LazyByteProbs
 
-__all__ = ["Member", "distribution", "trace"]
+__all__ = ["Member", "Reader", "distribution", "trace"]
 
 Member = StatefulByteLM | None
+
+Reader = Callable[[Any, list[int], TrieMode, Listener], Awaitable[Any]]
+"""How a beam reads: beam, symbols, how ends are read, who hears of each symbol; the beam after them."""
 
 
 async def distribution(member: Member) -> LazyByteProbs | None:
@@ -30,7 +34,13 @@ async def distribution(member: Member) -> LazyByteProbs | None:
         return None
 
 
-async def trace(member: Member, text: bytes, mode: TrieMode) -> list[tuple[Member, float]]:
+async def _whole(beam: Any, symbols: list[int], mode: TrieMode, listener: Listener) -> Any:
+    return await read_context(beam, symbols, mode=mode, listener=listener)
+
+
+async def trace(
+    member: Member, text: bytes, mode: TrieMode, read: Reader | None = None
+) -> list[tuple[Member, float]]:
     """A member before each byte of a text and after the last, with its log-probability of the bytes so far.
 
     It ends where the member cannot go on.
@@ -47,7 +57,7 @@ async def trace(member: Member, text: bytes, mode: TrieMode) -> list[tuple[Membe
             total += after.logZ - before.logZ
 
         try:
-            last: Any = await read_context(member, list(text), mode=mode, listener=note)
+            last: Any = await (read or _whole)(member, list(text), mode, note)
         except ImpossibleByteError:
             return found or [(member, 0.0)]
         return [*found, (last, total)]

@@ -23,8 +23,9 @@ from genlm.bytes.byte_lm.beam import ByteBeamState
 from genlm.bytes.byte_lm.context_limits import context_is_full
 from genlm.bytes.byte_lm.error_bounds import Slack
 from genlm.bytes.byte_lm.lm_state import Context, StatefulByteLM
+from genlm.bytes.byte_lm.speculation import side_by_side
 from genlm.bytes.byte_lm.symbols import spelled
-from genlm.bytes.ensemble.members import Member, distribution, trace
+from genlm.bytes.ensemble.members import Member, Reader, distribution, trace
 from genlm.bytes.ensemble.operations import Operation, with_floor
 from genlm.bytes.errors import EmptyBeamError, ImpossibleByteError, UnsupportedModelError, bad_type, bad_value
 from genlm.bytes.trie.modes import EOS, EOT, TrieMode
@@ -95,6 +96,11 @@ class EnsembleState(StatefulByteLM):
         return (await self._look()).rows
 
     @property
+    def seen(self) -> tuple[LazyByteProbs, Float64[np.ndarray, "members symbols"]] | None:
+        """What `logp_next` and `members_next` say; None where nobody has asked yet."""
+        return None if self._next is None else (self._next.distribution, self._next.rows)
+
+    @property
     def shares(self) -> Float64[np.ndarray, " members"]:
         """The share of each member in a mixture, as it follows from the string so far; else its weight."""
         if self.operation.stringwise:
@@ -108,7 +114,7 @@ class EnsembleState(StatefulByteLM):
         return self._next
 
     async def _ask(self) -> _Next:
-        found = await gather(distribution(member) for member in self.members)
+        found = await gather(self._said(member) for member in self.members)
         if any(one is not None and one.units for one in found):
             raise UnsupportedModelError(
                 "a member reads some strings of bytes as one symbol (`atomic_tokens`), which others need "
@@ -128,6 +134,12 @@ class EnsembleState(StatefulByteLM):
             )
         slack = self._slack([one.slack if one is not None else None for one in found], math.exp(total))
         return _Next(LazyByteProbs(potentials - total, slack=slack), total, rows)
+
+    async def _said(self, member: Member) -> LazyByteProbs | None:
+        """What a member says; those of one model are written side by side."""
+        models = [_model(one) for one in self.members if one is not None]
+        with side_by_side(models.count(_model(member))):
+            return await distribution(member)
 
     def _slack(self, members: Sequence[Any], total: float) -> Slack | None:
         slacks = [(0.0, 0.0) if slack is None else slack for slack in members]
@@ -205,7 +217,9 @@ class EnsembleState(StatefulByteLM):
             raise next(result for result in results if isinstance(result, BaseException))
         return self._with(after)
 
-    async def trace(self, text: bytes, mode: TrieMode = TrieMode.WITH_EOS) -> list[Self]:
+    async def trace(
+        self, text: bytes, mode: TrieMode = TrieMode.WITH_EOS, read: Reader | None = None
+    ) -> list[Self]:
         """The ensemble before each byte of a text, pruned, and after the last.
 
         Each member reads the text as `prefill` does, in a few forwards.
@@ -213,8 +227,9 @@ class EnsembleState(StatefulByteLM):
         Args:
             text: the text.
             mode: how end-of-sequence strings are read.
+            read: how beams read it; None for as a whole.
         """
-        traces = await gather(trace(member, text, mode) for member in self.members)
+        traces = await gather(trace(member, text, mode, read) for member in self.members)
         found = []
         for at in range(len(text) + 1):
             here = [trace[at] if at < len(trace) else (None, -math.inf) for trace in traces]
@@ -267,6 +282,13 @@ class EnsembleState(StatefulByteLM):
         """Release what the members hold."""
         await gather(member.cleanup() for member in self.members if member is not None)
 
+    def _repr_html_(self) -> str:
+        """Each member's beam, and once somebody has looked what it says comes next, in a notebook."""
+        from genlm.bytes.viz.html import beam_html  # brings jinja2, which importing us should not
+        from genlm.bytes.viz.together import view_ensemble
+
+        return beam_html(view_ensemble(self))
+
     def __repr__(self) -> str:
         """Each member's share and, once somebody has looked, what it says comes next."""
         shares = [f"{share:.3f}" for share in self.shares]
@@ -278,6 +300,12 @@ class EnsembleState(StatefulByteLM):
             ("all", self._next.distribution),
         ]
         return "\n".join([f"{head}:", *(f"  {share}: {row!r}" for share, row in said)])
+
+
+def _model(member: Member) -> int:
+    """What tells whether two members are of one model."""
+    states = getattr(member, "states", None)
+    return id(states[0].lm_state.model) if states else id(member)
 
 
 def _log(weights: Float64[np.ndarray, " members"]) -> Float64[np.ndarray, " members"]:

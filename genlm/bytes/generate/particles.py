@@ -27,6 +27,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from genlm.bytes.byte_lm.context_limits import context_is_full
+from genlm.bytes.byte_lm.speculation import side_by_side
 from genlm.bytes.errors import DeadEndError, EmptyBeamError
 from genlm.bytes.generate.bytewise import Step
 from genlm.bytes.generate.completion import Completion
@@ -181,7 +182,9 @@ async def draw_particles(read: Read, options: Options) -> WeightedCompletions:
     found = [_Particle(root, Output(read.text, options, read.stops), rng) for rng in own]
     sizes = list[float]()
     while alive := [particle for particle in found if particle.alive]:
-        await gather(place.look() for place in {id(p.place): p.place for p in alive}.values())
+        places = {id(particle.place): particle.place for particle in alive}.values()
+        with side_by_side(len(places)):
+            await gather(place.look() for place in places)
         parted = {}
         for particle in alive:
             before = particle.place

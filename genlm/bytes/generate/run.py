@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from genlm.bytes.byte_lm.context_limits import depth
+from genlm.bytes.byte_lm.speculation import side_by_side
 from genlm.bytes.errors import GenlmBytesError
 from genlm.bytes.generate.bytewise import ByteDecoder
 from genlm.bytes.generate.completion import Chunk, Completion, Usage
@@ -87,7 +88,8 @@ def random_numbers(seed: int | None, sample: int) -> np.random.Generator:
 
 async def complete(read: Read, options: Options) -> list[Completion]:
     """`n` completions of one prompt; the likeliest of `best_of` by log-probability a byte."""
-    found = await gather(Stream(read, options, i).collect() for i in range(options.count))
+    with side_by_side(options.count):
+        found = await gather(Stream(read, options, i).collect() for i in range(options.count))
     if options.count > options.n:
         found = sorted(found, key=lambda c: -c.logprob / max(1, c.usage.completion_bytes))
     return list(found[: options.n])

@@ -25,14 +25,14 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from genlm.bytes.api import ByteLM
+from genlm.bytes.api.async_ensemble import AsyncEnsemble
 from genlm.bytes.byte_lm.context_limits import longest_context
 from genlm.bytes.errors import ImpossibleByteError, InvalidValueError, bad_value, check_names, optional
 from genlm.bytes.integrations.lm_eval_chat import Chats
 from genlm.bytes.integrations.lm_eval_context import Dropped, Shortener, say_above_one
+from genlm.bytes.integrations.lm_eval_ensemble import EveryChat, EveryShortener
 from genlm.bytes.integrations.lm_eval_model import KNOWN, check_beginning, context_limit, load
 from genlm.bytes.integrations.lm_eval_options import generation_options
-from genlm.bytes.options import Options
-from genlm.bytes.prompt import Prompt, parse_context
 from genlm.bytes.prompt.prompt import as_bytes
 from genlm.bytes.score.scorer import Scorer
 from genlm.bytes.score.window import LEAST, Window
@@ -44,6 +44,9 @@ __all__ = ["NAME", "Answers", "load", "main", "model_class", "register"]
 NAME = "genlm-bytes"
 MAX_NEW_TOKENS = 256
 """What the harness takes where a task says nothing."""
+
+BYTES_A_TOKEN = 4
+"""Of English; by it the length of what an ensemble writes follows from a task's tokens."""
 
 AT_ONCE = 32
 """Requests that are worked at the same time, as many as texts are scored."""
@@ -77,15 +80,21 @@ class Answers:
         self.lm = lm
         self.window = max_length if window is None else window
         self.max_gen_toks = max_gen_toks
-        self.chats = Chats(lm.llm, lambda: self._trie)
+        together = lm.asynchronous
+        self.together = together if isinstance(together, AsyncEnsemble) else None
+        self.chats: Any = EveryChat(self.together) if self.together else Chats(lm.llm, lambda: self._trie)
         self._max_length = max_length
 
     @cached_property
     def max_length(self) -> int | None:
         """The most tokens of a context; None where neither the model nor the user says."""
-        beam = self.lm.beam()
-        limit = context_limit(longest_context(beam.states[0].lm_state), self._max_length, LEAST)
-        Window.of(beam, self.window, None)  # what is wrong with it is said before anything is asked
+        beam: Any = self.lm.beam()
+        beams = beam.members if self.together else [beam]
+        longest = [longest_context(one.states[0].lm_state) for one in beams]
+        least = min((tokens for tokens in longest if tokens is not None), default=None)
+        limit = context_limit(least, self._max_length, LEAST)
+        for one in beams:
+            Window.of(one, self.window, None)  # what is wrong with it is said before anything is asked
         return limit
 
     def loglikelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
@@ -132,7 +141,7 @@ class Answers:
         options = [generation_options(asked, self.max_gen_toks) for _, asked in requests]
         times = Counter[str]()
         for (context, _), option in zip(requests, options, strict=True):
-            Options.of(option)  # what is wrong is said before anything is computed
+            self.lm.asynchronous._checked(self._drawn(option))  # what is wrong is said before all else
             if option["temperature"] > 0.0:
                 option["seed"] = int(option.get("seed", random.getrandbits(32))) + times[context]
                 times[context] += 1
@@ -148,15 +157,22 @@ class Answers:
             return ""
         shorter, room = self._shortener.for_generation(prompt, options["max_tokens"])
         try:
-            found = await self.lm.asynchronous.complete(shorter, **{**options, "max_tokens": room})
+            options = self._drawn({**options, "max_tokens": room})
+            found = await self.lm.asynchronous.complete(shorter, **options)
         except ImpossibleByteError as error:
             _unreadable(error)
             return ""
         dropped.note(self._shortener.lost(prompt, shorter))
         return str(found)
 
-    def _prompt(self, context: str) -> Prompt | None:
-        return self._readable(lambda: parse_context(self.lm.llm, self._trie, self.chats.context(context)))
+    def _drawn(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Options as the model takes them: an ensemble, drawn from by bytes, has its length in these."""
+        if self.together is None:
+            return options
+        return {**options, "max_tokens": None, "max_bytes": BYTES_A_TOKEN * options["max_tokens"]}
+
+    def _prompt(self, context: str) -> Any:
+        return self._readable(lambda: self._shortener.parse(self.chats.context(context)))
 
     def _readable(self, question: Callable[..., T], *args: Any) -> T | None:
         """An answer; None where a text is none that can be read."""
@@ -167,7 +183,9 @@ class Answers:
             return None
 
     @cached_property
-    def _shortener(self) -> Shortener:
+    def _shortener(self) -> Any:
+        if self.together:
+            return EveryShortener(self.together, self.max_length)
         return Shortener(self.lm.llm, self._trie, self.max_length)
 
     @property
@@ -209,7 +227,7 @@ def model_class() -> Any:
 
         def __init__(
             self,
-            pretrained: str | None = None,
+            pretrained: str | Sequence[str] | None = None,
             *,
             lm: ByteLM | None = None,
             window: int | None = None,
@@ -226,7 +244,8 @@ def model_class() -> Any:
             check_beginning(lm.llm, add_bos_token)
             self.answers = Answers(lm, window, max_gen_toks, max_length)
             _ = self.answers.max_length  # checked
-            self.name = str(pretrained or NAME).replace("/", "__")
+            named = [pretrained] if isinstance(pretrained, str) else pretrained or [NAME]
+            self.name = "+".join(str(name or NAME) for name in named).replace("/", "__")
 
         @property
         def max_length(self) -> int | None:
@@ -234,7 +253,7 @@ def model_class() -> Any:
 
         @property
         def tokenizer_name(self) -> str:
-            return self.answers.chats.tokenizer_name or self.name
+            return str(self.answers.chats.tokenizer_name or self.name)
 
         def chat_template(self, chat_template: bool | str = False) -> str | None:
             return self.answers.chats.template(chat_template) if chat_template else None

@@ -99,7 +99,7 @@ class Chats:
         return parse_messages(self._llm, messages, self._trie())
 
     def context(self, context: str) -> Any:
-        """A request's context as one for `ByteLM`: the messages behind a rendered string, or the text."""
+        """A request's context as one for the model: the messages behind a rendered string, or the text."""
         if isinstance(context, Rendered):
             return self.parse(context.messages)
         names = (

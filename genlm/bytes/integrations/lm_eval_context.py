@@ -16,7 +16,7 @@ from genlm.bytes.byte_lm import ByteBeamState
 from genlm.bytes.byte_lm.context_limits import depth
 from genlm.bytes.byte_lm.token_path import draft_tokens
 from genlm.bytes.byte_lm.tokenized_prefill import KEPT_OPEN, LONGEST_WORD
-from genlm.bytes.prompt import Prompt
+from genlm.bytes.prompt import Prompt, parse_context
 from genlm.bytes.trie import TokenByteTrie
 from genlm.bytes.vocab import start_context
 
@@ -64,6 +64,10 @@ class Shortener:
     def __init__(self, llm: Any, trie: TokenByteTrie, limit: int | None) -> None:
         self._llm, self._trie, self._limit = llm, trie, limit
 
+    def parse(self, context: Any) -> Prompt:
+        """A context in one form."""
+        return parse_context(self._llm, self._trie, context)
+
     def for_likelihood(self, prompt: Prompt, text: bytes) -> Prompt:
         """A prompt whose closed tokens leave a text room: they are what a sliding window never forgets."""
         if self._limit is None or prompt.ids is None:
@@ -84,17 +88,17 @@ class Shortener:
         ending = self._open(prompt)[-KEPT_OPEN - LONGEST_WORD :]
         spare = self._length(ending) - len(ending)
         room = max(self._limit - max(new, spare), self._limit // 2)
-        shorter = self._without(prompt, self._count(prompt) - room)
-        return shorter, max(1, min(new, self._limit - self._count(shorter)))
+        shorter = self._without(prompt, self.count(prompt) - room)
+        return shorter, max(1, min(new, self._limit - self.count(shorter)))
 
     def forgotten(self, prompt: Prompt, after: ByteBeamState) -> int:
         """How many tokens of a prompt the heaviest hypothesis no longer has, by the tokenizer's count."""
         state = after.states[0]
-        return max(0, self._count(prompt) - depth(state.lm_state) - bool(state.partial))
+        return max(0, self.count(prompt) - depth(state.lm_state) - bool(state.partial))
 
     def lost(self, prompt: Prompt, shorter: Prompt) -> int:
         """How many tokens less a shortened prompt has."""
-        return max(0, self._count(prompt) - self._count(shorter))
+        return max(0, self.count(prompt) - self.count(shorter))
 
     def _without(self, prompt: Prompt, over: int) -> Prompt:
         """Without its oldest tokens, closed ones first; what begins the sequence stays."""
@@ -112,7 +116,8 @@ class Shortener:
     def _begun(self, prompt: Prompt) -> list[int]:
         return start_context(self._llm) if prompt.ids is None else list(prompt.ids)
 
-    def _count(self, prompt: Prompt) -> int:
+    def count(self, prompt: Prompt) -> int:
+        """How many tokens a prompt has."""
         return len(self._begun(prompt)) + len(self._open(prompt))
 
     def _open(self, prompt: Prompt) -> list[int]:

@@ -29,13 +29,19 @@ from typing import Any
 
 from genlm.bytes.errors import GenlmBytesError, bad_type, bad_value, optional
 from genlm.bytes.integrations.ray_tally import Tally
-from genlm.bytes.integrations.ray_workers import ColumnScorer, GroupScorer, Pretrained, loader
+from genlm.bytes.integrations.ray_workers import (
+    ColumnScorer,
+    GroupScorer,
+    Pretrained,
+    PretrainedEnsemble,
+    loader,
+)
 from genlm.bytes.score import ScoredText, Scoring, TextRecord, score_groups
 from genlm.bytes.score.corpus import TEXTS, batches
 from genlm.bytes.score.scorer import texts_of
 from genlm.bytes.util.numbers import whole_number
 
-__all__ = ["Pretrained", "score_corpus", "score_dataset"]
+__all__ = ["Pretrained", "PretrainedEnsemble", "score_corpus", "score_dataset"]
 
 MOST_BLOCKS = 10_000
 """Tasks that a list of texts becomes at most. Each costs Ray some milliseconds and kilobytes."""
@@ -62,7 +68,8 @@ def score_corpus(
         texts: str, bytes or `genlm.bytes.score.TextRecord`. They are read at once and kept by Ray, which
             writes to disk what memory cannot hold.
         model: a name or a folder, as of `ByteLM.from_pretrained`, None for the embedded model; or a function
-            that returns a `ByteLM`, as `Pretrained(name, BeamParams(K=5), dtype="bfloat16")` is.
+            that returns a `ByteLM`, as `Pretrained(name, BeamParams(K=5), dtype="bfloat16")` is, or
+            `PretrainedEnsemble([name, other], "mixture")`.
         scoring: what is asked of each; None for `genlm.bytes.score.Scoring()`, the bytes.
         workers: how many actors; None takes one for each GPU, or for each `cpus_per_worker`; 0 works
             in this process, without Ray.

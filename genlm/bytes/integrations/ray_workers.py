@@ -16,13 +16,14 @@ from typing import Any
 
 from genlm.bytes.api import ByteLM
 from genlm.bytes.byte_lm import BeamParams
+from genlm.bytes.ensemble import operation
 from genlm.bytes.errors import GenlmBytesError, bad_type, bad_value
 from genlm.bytes.integrations.ray_tally import Attempts
 from genlm.bytes.score import ScoredText, Scoring, TextRecord
 from genlm.bytes.score.groups import score_group
 from genlm.bytes.score.scorer import texts_of
 
-__all__ = ["ColumnScorer", "GroupScorer", "Load", "Pretrained", "loader"]
+__all__ = ["ColumnScorer", "GroupScorer", "Load", "Pretrained", "PretrainedEnsemble", "loader"]
 
 Load = Callable[[], ByteLM]
 
@@ -91,6 +92,40 @@ class Pretrained:
             progress=False,
             **self.options,
         )
+
+
+@dataclass(frozen=True)
+class PretrainedEnsemble:
+    """`ByteLM.ensemble` with its arguments, made where it is called.
+
+    Args:
+        members: of each what `loader` takes: a name, a `Pretrained`, a function. What stands there twice is
+            loaded once.
+        op: see `ByteLM.ensemble`, as for the others.
+        weights: one for each member.
+        contexts: what stands before the text for each.
+        floor: of each member's distribution.
+    """
+
+    members: Sequence[Any]
+    op: str | float = "prod"
+    weights: Sequence[float] | None = None
+    contexts: Sequence[Any] | None = None
+    floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        operation(self.op, len(self.members), self.weights)  # before anything is sent
+        for member in self.members:
+            loader(member)
+
+    def __call__(self) -> ByteLM:
+        """The model."""
+        made = list[tuple[Any, ByteLM]]()
+        for member in self.members:
+            if all(one != member for one, _ in made):
+                made.append((member, loader(member)()))
+        found = [next(lm for one, lm in made if one == member) for member in self.members]
+        return ByteLM.ensemble(found, self.op, self.weights, contexts=self.contexts, floor=self.floor)
 
 
 class _Worker:

@@ -24,7 +24,7 @@ from genlm.bytes.byte_lm import ByteBeamState
 from genlm.bytes.byte_lm.symbols import check_readable, offsets, split_symbols
 from genlm.bytes.errors import EmptyBeamError, ImpossibleByteError, bad_value
 from genlm.bytes.score.ends import end_probability, ends_tree
-from genlm.bytes.score.window import Window, read_sliding
+from genlm.bytes.score.window import Window, Windows, read_sliding
 from genlm.bytes.trie import TrieMode
 from genlm.bytes.util.gather import gather
 
@@ -52,7 +52,7 @@ class Reading:
 async def read(
     start: Any,
     text: bytes,
-    window: Window | None,
+    window: Window | Windows | None,
     wanted: Collection[int] = (),
     on_impossible: str = "error",
 ) -> Reading:
@@ -62,7 +62,9 @@ async def read(
         wanted: byte offsets before which the beam is kept.
     """
     if not isinstance(start, ByteBeamState):
-        return await _read_by_distributions(start, text, frozenset(wanted), on_impossible)
+        windows = window if isinstance(window, Windows) else None
+        return await _read_by_distributions(start, text, windows, frozenset(wanted), on_impossible)
+    assert not isinstance(window, Windows)
     symbols = split_symbols(text, start.trie)
     if on_impossible == "error":
         check_readable(symbols, start.trie, TrieMode.WITH_EOS, "text")
@@ -101,10 +103,10 @@ async def read(
 
 
 async def _read_by_distributions(
-    start: Any, text: bytes, wanted: frozenset[int], on_impossible: str
+    start: Any, text: bytes, windows: Windows | None, wanted: frozenset[int], on_impossible: str
 ) -> Reading:
     """Read a text with a model that is no beam, an ensemble: each byte costs what its distribution says."""
-    places = await start.trace(text)
+    places = await start.trace(text, read=windows and windows.read)
     found = np.full(len(text), np.nan)
     rows = await gather(_possible(place) for place in places[:-1])
     for at, (byte, row) in enumerate(zip(text, rows, strict=True)):

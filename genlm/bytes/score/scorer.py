@@ -31,7 +31,7 @@ from genlm.bytes.score.reading import Reading, check_policy, distributions, end_
 from genlm.bytes.score.regions import Region, find_regions
 from genlm.bytes.score.shards import Shards
 from genlm.bytes.score.table import WordSurprisal, WordSurprisals
-from genlm.bytes.score.window import Window, fits, read_sliding
+from genlm.bytes.score.window import Window, Windows, fits, read_sliding
 from genlm.bytes.score.words import Rule, log_sum, region_logprobs
 from genlm.bytes.trie import TrieMode
 from genlm.bytes.trie.modes import EOT
@@ -55,7 +55,7 @@ class _Context:
     before: Any
     text: bytes
     after: Any
-    window: Window | None
+    window: Window | Windows | None
 
 
 class ScoringOptions(TypedDict, total=False):
@@ -245,8 +245,12 @@ class Scorer:
         with called(prompt="context", bs="context"):
             prompt, start = await self._begin(context)
             if not isinstance(start, ByteBeamState):  # an ensemble
-                after = await start.prefill(prompt.text, method=self._method)
-                return _Context(start, prompt.text, after, None)
+                windows = Windows(self._window, self._overlap)
+                if windows.fit(start.members, prompt.text):
+                    after = await start.prefill(prompt.text, method=self._method)
+                else:
+                    after = (await start.trace(prompt.text, TrieMode.WITHOUT_EOS, windows.read))[-1]
+                return _Context(start, prompt.text, after, windows)
             window = Window.of(start, self._window, self._overlap)
             symbols = split_symbols(prompt.text, start.states[0].trie)
             if fits(start, symbols, window):

@@ -18,20 +18,21 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 from genlm.bytes.byte_lm import ByteBeamState, LazyTrieState, StatefulTokenizedLM
 from genlm.bytes.byte_lm.context_limits import depth, longest_context
 from genlm.bytes.byte_lm.prefill import Listener, read_context
-from genlm.bytes.byte_lm.symbols import spelled
+from genlm.bytes.byte_lm.symbols import spelled, split_symbols
 from genlm.bytes.byte_lm.token_path import draft_tokens
 from genlm.bytes.errors import bad_value
 from genlm.bytes.trie import TrieMode
 from genlm.bytes.util.numbers import whole_number
 
-__all__ = ["Window", "fits", "read_sliding", "slide"]
+__all__ = ["Window", "Windows", "fits", "read_sliding", "slide"]
 
 LEAST = 8
 LONG_TOKEN = 16
@@ -74,6 +75,22 @@ class Window:
         if kept is not None and kept > most // 2:
             raise bad_value("overlap", overlap, f"must be at most half the window, {most // 2} tokens")
         return cls(most, most // 2 if kept is None else kept)
+
+
+class Windows(NamedTuple):
+    """Of several models that read one text: each through a window of its own, of the tokens asked for."""
+
+    most: int | None
+    overlap: int | None
+
+    def fit(self, beams: Sequence[Any], text: bytes) -> bool:
+        """Whether each can read a text without sliding."""
+        found = [beam for beam in beams if isinstance(beam, ByteBeamState)]
+        return all(fits(beam, split_symbols(text, beam.trie), Window.of(beam, *self)) for beam in found)
+
+    async def read(self, beam: Any, symbols: Any, mode: TrieMode, listener: Listener | None = None) -> Any:
+        """One of them after a text; see `read_sliding`."""
+        return await read_sliding(beam, list(symbols), Window.of(beam, *self), mode, listener)
 
 
 def fits(beam: ByteBeamState, symbols: list[int | bytes], window: Window | None) -> bool:

@@ -11,12 +11,15 @@ from genlm.bytes.viz.heat import (
 )
 from genlm.bytes.viz.html import beam_html, page_html, page_opening
 from genlm.bytes.viz.terminal import draw_beam, share_text
+from genlm.bytes.viz.together import EnsembleView, MemberView, view_ensemble
 from genlm.bytes.viz.view import BeamView, NextByte, Row, likeliest, view_beam
 from genlm.bytes.viz.walk import walk
 
 __all__ = [
     "BeamView",
+    "EnsembleView",
     "HeatPiece",
+    "MemberView",
     "NextByte",
     "Row",
     "beam_html",
@@ -33,5 +36,6 @@ __all__ = [
     "safe_text",
     "share_text",
     "view_beam",
+    "view_ensemble",
     "walk",
 ]

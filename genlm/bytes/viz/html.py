@@ -13,17 +13,18 @@ from typing import Any
 
 from genlm.bytes.escaping import one_line, safe_text
 from genlm.bytes.viz.terminal import next_byte_name, notes, share_text, tail
+from genlm.bytes.viz.together import EnsembleView
 from genlm.bytes.viz.view import BeamView
 
 __all__ = ["beam_html", "page_html", "page_opening", "templates"]
 
 
-def beam_html(view: BeamView) -> str:
-    """One beam, to stand inside a page or a notebook."""
+def beam_html(view: BeamView | EnsembleView) -> str:
+    """One beam, or ensemble, to stand inside a page or a notebook."""
     return str(templates().get_template("beam.html").render(views=[view]))
 
 
-def page_html(views: Sequence[BeamView], title: str) -> str:
+def page_html(views: Sequence[BeamView | EnsembleView], title: str) -> str:
     """A page of its own with a beam at each of several places; all of them show where scripts do not run."""
     return str(templates().get_template("page.html").render(views=views, title=safe_text(title, keep="")))
 
@@ -47,4 +48,5 @@ def templates() -> Any:
     )
     made.filters |= {"line": one_line, "tail": tail, "share": share_text}
     made.filters |= {"notes": notes, "next_byte_name": next_byte_name}
+    made.filters["safe_name"] = lambda name: safe_text(name, keep="")
     return made

@@ -6,7 +6,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from genlm.bytes.escaping import one_line
+from genlm.bytes.escaping import one_line, safe_text
+from genlm.bytes.viz.together import EnsembleView, MemberView
 from genlm.bytes.viz.view import BeamView, NextByte, Row
 
 __all__ = ["BAR", "bar", "draw_beam", "next_byte_name", "notes", "share_text", "tail"]
@@ -16,10 +17,19 @@ TAIL = 60
 """Of the text behind, so many characters are shown: the end is where the hypotheses differ."""
 
 
-def draw_beam(view: BeamView) -> RenderableType:
-    """The hypotheses with their shares, what they share, and the likeliest next bytes."""
+def draw_beam(view: BeamView | EnsembleView) -> RenderableType:
+    """The hypotheses with their shares, what they share, and the likeliest next bytes.
+
+    Of an ensemble these next bytes with what each member gives them, and below the hypotheses of each.
+    """
     head = Text(tail(one_line(view.text)) or "(nothing read)", style="bold")
     head.append(f"   {len(view.text)} bytes, logp {view.logp:.2f}", style="dim not bold")
+    if isinstance(view, EnsembleView):
+        return Group(head, _says(view), *(part for one in view.members for part in _member(one)))
+    return Group(head, *_hypotheses(view))
+
+
+def _hypotheses(view: BeamView) -> list[RenderableType]:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("share", justify="right")
     table.add_column("", min_width=BAR, no_wrap=True)
@@ -27,7 +37,7 @@ def draw_beam(view: BeamView) -> RenderableType:
     table.add_column("tokens", overflow="fold")
     for row in view.rows:
         table.add_row(share_text(row.share), Text(bar(row.share), "green"), f"{row.logp:.2f}", _cut(row))
-    lines: list[RenderableType] = [head]
+    lines: list[RenderableType] = []
     if view.shared:
         shared = tail("│".join(map(one_line, view.shared)))
         lines.append(Text.assemble(("all begin  ", "dim"), shared, "│"))
@@ -35,7 +45,31 @@ def draw_beam(view: BeamView) -> RenderableType:
     lines += [Text(note, style="dim") for note in notes(view)]
     if view.following:
         lines.append(_following(view.following))
-    return Group(*lines)
+    return lines
+
+
+def _says(view: EnsembleView) -> Table:
+    """A column for each of the likeliest next bytes, a row for each member, and one for all."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("member")
+    table.add_column("share", justify="right")
+    for one in view.following:
+        table.add_column(Text(next_byte_name(one.byte), "bold"), justify="right")
+    table.add_row(Text("together", "bold"), "", *(Text(share_text(one.p), "bold") for one in view.following))
+    for member in view.members:
+        said = [share_text(p) for p in member.says] if member.alive else ["-"] * len(view.following)
+        share = "" if member.share is None else f"{member.share:.4g}"
+        table.add_row(Text(safe_text(member.name, keep="")), share, *said)
+    return table
+
+
+def _member(member: MemberView) -> list[RenderableType]:
+    name = Text(safe_text(member.name, keep=""), style="bold")
+    if not member.alive:
+        return [name.append("   cannot have written this", style="dim not bold")]
+    if member.beam is None:
+        return []
+    return [name.append(f"   logp {member.beam.logp:.2f}", style="dim not bold"), *_hypotheses(member.beam)]
 
 
 def bar(share: float, width: int = BAR) -> str:

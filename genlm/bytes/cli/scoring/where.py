@@ -55,16 +55,14 @@ class Where:
 
         records = chain([first], records)
         if self.ray:
-            from genlm.bytes.integrations.ray import Pretrained, score_corpus
+            from genlm.bytes.integrations.ray import Pretrained, PretrainedEnsemble, score_corpus
 
             ready()
             shared.remark("Ray starts a model on each worker.")
-            model = Pretrained(
-                shared.single("several models score on one machine only"),
-                shared.params(),
-                shared.device,
-                shared.dtype,
-            )
+            params = shared.params()
+            every = [Pretrained(name, params, shared.device, shared.dtype) for name in shared.every_name]
+            several = len(every) > 1
+            model = PretrainedEnsemble(every, *shared.together()) if several else every[0]
             over = {"workers": self.workers, "address": self.ray_address, "texts_per_group": EVERY}
             yield from score_corpus(records, model, scoring, **over)  # type: ignore[arg-type]
             return
