@@ -198,7 +198,7 @@ def layers() -> list[str]:
 
 LAYERS = layers()
 # A notebook asks a beam to draw itself: the one place that looks up, inside a function.
-UPWARDS = {("byte_lm", "viz")}
+UPWARDS = {("byte_lm", "viz"), ("ensemble", "viz")}
 # The command line is a client like any other. These are what clients may import.
 FOR_CLIENTS = {
     "genlm.bytes", "genlm.bytes.byte_lm", "genlm.bytes.trie", "genlm.bytes.util", "genlm.bytes.models",

@@ -210,7 +210,7 @@ class TestActors:
         """As one process has it, from names that are sent; what stands there twice is loaded once."""
         pyarrow = pytest.importorskip("pyarrow")
         one = Pretrained(str(folder), PARAMS, "cpu")
-        made = pickle.loads(pickle.dumps(PretrainedEnsemble([one, load, one], "mixture", [2, 1, 1])))
+        made = pickle.loads(pickle.dumps(PretrainedEnsemble([one, str(folder), one], "mixture", [2, 1, 1])))
         first, second, third = made().asynchronous.members
         assert first is third and first.llm is not second.llm
         made = PretrainedEnsemble([one, one], contexts=["in ", ""])

@@ -5,6 +5,8 @@
 
     BENCH_RELEASE_PYTHON=/elsewhere/bin/python python benchmarks/run.py trie
 
+`"control"` is one of `genlm-control` on that release.
+
 As a program it makes those that it is given by name: `python benchmarks/common/peers.py release`.
 """
 
@@ -34,6 +36,7 @@ class Peer:
 PEERS = {
     # torch first and exact: an exact version is what makes pip take the CPU build where one is offered.
     "release": Peer(("torch==2.13.0", "genlm-bytes==0.2.0")),
+    "control": Peer(("torch==2.13.0", "genlm-bytes==0.2.0", "genlm-control==0.4.1")),
 }
 
 

@@ -74,25 +74,8 @@ def following(
     else:
         rows = likeliest(found, top)
     rests = [None if what is None else what.removeprefix(begun) for what, _ in rows]
-    return rows, [lm.run(_by_each(found.beam, rest)) for rest in rests]
-
-
-async def _by_each(state: Any, text: bytes | None) -> list[float]:
-    """The natural log-probability of some bytes, or of the end, by each member of an ensemble."""
-    from genlm.bytes.ensemble.members import distribution
-    from genlm.bytes.util.symbols import EOS
-
-    async def one(member: Any) -> float:
-        total = 0.0
-        for byte in [EOS] if text is None else text:
-            said = await distribution(member)
-            total += -math.inf if said is None else said[byte]
-            if total == -math.inf:
-                return total
-            member = await (member.prune() << byte)
-        return total
-
-    return [await one(member) for member in getattr(state, "members", ())]
+    by_each = getattr(found.beam, "members_logprobs", None)
+    return rows, [lm.run(by_each(rest)) if by_each else [] for rest in rests]
 
 
 def _json(row: tuple[bytes | None, float], by_each: list[float]) -> dict[str, Any]:

@@ -95,6 +95,21 @@ class EnsembleState(StatefulByteLM):
         """What each member says comes next: natural log-probabilities, `[members, 258]`."""
         return (await self._look()).rows
 
+    async def members_logprobs(self, text: bytes | None) -> list[float]:
+        """Natural log-probabilities of some bytes coming next, or of the end (None), by each member."""
+
+        async def one(member: Any) -> float:
+            total = 0.0
+            for symbol in [EOS] if text is None else text:
+                said = await distribution(member)
+                total += -math.inf if said is None else said[symbol]
+                if total == -math.inf:
+                    break
+                member = await (member.prune() << symbol)
+            return total
+
+        return list(await gather(one(member) for member in self.members))
+
     @property
     def seen(self) -> tuple[LazyByteProbs, Float64[np.ndarray, "members symbols"]] | None:
         """What `logp_next` and `members_next` say; None where nobody has asked yet."""
