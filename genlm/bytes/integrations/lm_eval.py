@@ -261,7 +261,8 @@ def model_class() -> Any:
         def apply_chat_template(
             self, chat_history: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
         ) -> str:
-            return self.answers.chats.render(chat_history, add_generation_prompt)
+            found: str = self.answers.chats.render(chat_history, add_generation_prompt)
+            return found
 
         def loglikelihood(self, requests: Iterable[Any], **_: Any) -> list[tuple[float, bool]]:
             found = self.answers.loglikelihoods([request.args for request in requests])
