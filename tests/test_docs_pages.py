@@ -74,10 +74,10 @@ def test_the_page_on_scoring_runs(monkeypatch, tmp_path):
     """Its examples but Ray's, on a model of single bytes; and arguments that stand inside its sentences."""
     monkeypatch.chdir(tmp_path)
     Path("corpus.txt").write_bytes(b"a b\nb\n")
-    llm = ToyLM([*(bytes([b]) for b in range(256)), b"<e>"], seed=1, eos=256)
+    llm = ToyLM([*(bytes([b]) for b in range(256)), b"<|endoftext|>"], seed=1, eos=256)
     page = tmp_path / "scoring.md"
     examples = [source for source in blocks(DOCS / "scoring.md", "python") if "ray" not in source]
-    assert len(examples) == 4
+    assert len(examples) == 5
     page.write_text("".join(f"```python\n{source}```\n" for source in examples), encoding="utf-8")
     found = asyncio.run(run(page, llm, monkeypatch))
     assert found["rows"].records()[0]["word"] == found["words"].word[0] == "The"

@@ -148,10 +148,7 @@ class AsyncEnsemble(AsyncByteLM):
             return as_bytes(f"contexts[{i}]", own) + text
         if isinstance(own, tuple) or not any(isinstance(part, dict) for part in own):
             return (*own, text)
-        from genlm.bytes.prompt import parse_context
-
-        member = self.members[i]
-        prompt = parse_context(member.llm, member._open_trie(), own)
+        prompt = self.members[i]._parse(own)
         return replace(prompt, text=prompt.text + text)
 
     def _state(self, members: Sequence[Any]) -> EnsembleState:

@@ -40,11 +40,16 @@ class AsyncByteLM(Ensembles):
         engine: see `ByteBeamState.initial`.
         lora_name: see `ByteBeamState.initial`.
         max_context_length: see `ByteBeamState.initial`.
+        start: the token that texts begin after, by its name or id, in place of the tokenizer's own; a chat
+            template, and a context that begins with a token, go their own ways.
 
     Examples:
         async with await AsyncByteLM.from_pretrained() as lm:
             print(await lm.complete("The capital of Fra", max_bytes=20))
     """
+
+    _begins: list[int] | None = None
+    """What `start` says, as ids."""
 
     def __init__(
         self,
@@ -56,6 +61,7 @@ class AsyncByteLM(Ensembles):
         engine: bool = True,
         lora_name: str | None = None,
         max_context_length: int | None = None,
+        start: str | int | None = None,
     ) -> None:
         byte_vocab(llm)
         params = BeamParams() if params is None else params
@@ -75,6 +81,10 @@ class AsyncByteLM(Ensembles):
             "lora_name": lora_name,
             "max_context_length": max_context_length,
         }
+        if start is not None:
+            from genlm.bytes.prompt.start import start_ids
+
+            self._begins = start_ids(llm, start)
         self._start: ByteBeamState | None = None
         self._trie: TokenByteTrie | None = None
         self._closed = False
@@ -90,6 +100,7 @@ class AsyncByteLM(Ensembles):
         backend: str | None = None,
         progress: bool = True,
         eos: Iterable[bytes] | None = None,
+        start: str | int | None = None,
         **llm_opts: Any,
     ) -> Self:
         """A model by name: the embedded one, a folder or GGUF file on disk, or one from the model hub.
@@ -104,6 +115,7 @@ class AsyncByteLM(Ensembles):
                 `'mock'`.
             progress: whether to show progress bars on stderr.
             eos: see the class.
+            start: see the class.
             **llm_opts: options for the backend's model class.
 
         Raises:
@@ -121,7 +133,7 @@ class AsyncByteLM(Ensembles):
             progress=progress,
             **llm_opts,
         )
-        return cls(llm, params, eos=eos)
+        return cls(llm, params, eos=eos, start=start)
 
     @classmethod
     def _together(cls, members: Sequence[Self], rule: Operation, contexts: Any, floor: float) -> AsyncByteLM:
@@ -349,6 +361,7 @@ class AsyncByteLM(Ensembles):
         model = str(getattr(config, "_name_or_path", "") or type(self.llm).__name__)
         kind = str(getattr(getattr(self.llm, "model", None), "dtype", None))
         own = {"dtype": kind, "trie_opts": repr(self._trie_opts), **self._initial_opts}
+        own |= {} if self._begins is None else {"start": self._begins}
         settings = settings_of(self.params, model, context, dict(options)) | own
         forget = partial(self.forget, deterministic=True)
         with called(text="texts"):
@@ -406,17 +419,16 @@ class AsyncByteLM(Ensembles):
         fim: Sequence[str | int | None] | None = None,
     ) -> Read:
         from genlm.bytes.generate import Read
-        from genlm.bytes.prompt import parse_context
         from genlm.bytes.prompt.infill import infill
         from genlm.bytes.prompt.read import read_text
 
         trie = self._open_trie()
         with called(prompt=name, bs=name):
             if suffix is not None:
-                prompt = infill(self.llm, trie, context, suffix, fim, healing)
+                prompt = infill(self.llm, trie, context, suffix, fim, healing, self._begins)
             else:
-                prompt = parse_context(self.llm, trie, context)
-                prompt = prompt if healing else prompt.closed(self.llm, trie)
+                prompt = self._parse(context)
+                prompt = prompt if healing else prompt.closed(self.llm, trie, self._begins)
             start = await self._start_of(prompt)
             return Read(await read_text(start, prompt.text, method), prompt.spelled, prompt.stops)
 
@@ -437,12 +449,16 @@ class AsyncByteLM(Ensembles):
         return await start.prefill(prompt.lead) if prompt.lead else start
 
     async def _begin(self, context: Any) -> tuple[Prompt, ByteBeamState]:
-        from genlm.bytes.prompt import parse_context
-
-        prompt = parse_context(self.llm, self._open_trie(), context)
+        prompt = self._parse(context)
         return prompt, await self._start_of(prompt)
 
+    def _parse(self, context: Any) -> Prompt:
+        from genlm.bytes.prompt import parse_context
+
+        return parse_context(self.llm, self._open_trie(), context, self._begins)
+
     async def _initial(self, ids: Sequence[int] | None) -> ByteBeamState:
+        ids = self._begins if ids is None else ids
         nothing = not (start_context(self.llm) if ids is None else ids)
         if nothing and hasattr(getattr(self.llm, "model", None), "config"):
             raise UnsupportedModelError(

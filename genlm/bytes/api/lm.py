@@ -62,6 +62,7 @@ class ByteLM(Ensembles):
         engine: bool = True,
         lora_name: str | None = None,
         max_context_length: int | None = None,
+        start: str | int | None = None,
     ) -> None:
         self.asynchronous = AsyncByteLM(
             llm,
@@ -71,6 +72,7 @@ class ByteLM(Ensembles):
             engine=engine,
             lora_name=lora_name,
             max_context_length=max_context_length,
+            start=start,
         )
 
     @classmethod
@@ -84,6 +86,7 @@ class ByteLM(Ensembles):
         backend: str | None = None,
         progress: bool = True,
         eos: Iterable[bytes] | None = None,
+        start: str | int | None = None,
         **llm_opts: Any,
     ) -> Self:
         """A model by name; see `AsyncByteLM.from_pretrained`."""
@@ -92,7 +95,7 @@ class ByteLM(Ensembles):
         llm = load_model(
             name_or_path, device=device, dtype=dtype, backend=backend, progress=progress, **llm_opts
         )
-        return cls(llm, params, eos=eos)
+        return cls(llm, params, eos=eos, start=start)
 
     @classmethod
     def _together(cls, members: Sequence[Self], rule: Operation, contexts: Any, floor: float) -> Self:

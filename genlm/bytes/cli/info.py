@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -35,6 +36,8 @@ def info(shared: Shared) -> None:
 
         name = shared.single("one model at a time is told about") or DEFAULT_MODEL
         facts = describe_model(lm.llm)
+        if (begins := lm.asynchronous._begins) is not None:
+            facts = replace(facts, start=tuple(begins))
     if shared.as_json:
         write_json({"model": name, **_json(facts)})
     else:

@@ -207,6 +207,7 @@ def _settings(shared: Shared, scoring: Scoring, asked: Asked) -> dict[str, Any]:
         "K": params.K,
         "threshold": params.prune_threshold,
         "tolerance": params.tolerance,
+        "start": shared.start,
         **asdict(scoring),
         "context": repr(scoring.context),
         "rows": str(asked.unit),

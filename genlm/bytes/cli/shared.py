@@ -72,6 +72,9 @@ class Shared:
         str | None,
         _option("--dtype", help="float32, bfloat16, float16, auto; float32 on a CPU, else as stored."),
     ] = None
+    start: Annotated[
+        str | None, _option("--start", help="The token that texts begin after, as <|endoftext|>.")
+    ] = None
     as_json: Annotated[
         bool, _option("--json", help="Machine-readable: one document, or a line an event when streaming.")
     ] = False
@@ -128,7 +131,7 @@ class Shared:
         load = partial(load_model, device=self.device, dtype=self.dtype, progress=self.remarks)
         llms = {name: load(name) for name in dict.fromkeys(names)}  # a name that is there twice is one model
         with ExitStack() as stack:
-            members = [stack.enter_context(ByteLM(llms[name], params)) for name in names]
+            members = [stack.enter_context(ByteLM(llms[name], params, start=self.start)) for name in names]
             if len(members) == 1:
                 yield members[0]
             else:

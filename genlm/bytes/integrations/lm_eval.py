@@ -186,7 +186,7 @@ class Answers:
     def _shortener(self) -> Any:
         if self.together:
             return EveryShortener(self.together, self.max_length)
-        return Shortener(self.lm.llm, self._trie, self.max_length)
+        return Shortener(self.lm.llm, self._trie, self.max_length, self.lm.asynchronous._begins)
 
     @property
     def _trie(self) -> TokenByteTrie:

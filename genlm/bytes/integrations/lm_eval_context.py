@@ -17,8 +17,8 @@ from genlm.bytes.byte_lm.context_limits import depth
 from genlm.bytes.byte_lm.token_path import draft_tokens
 from genlm.bytes.byte_lm.tokenized_prefill import KEPT_OPEN, LONGEST_WORD
 from genlm.bytes.prompt import Prompt, parse_context
+from genlm.bytes.prompt.prompt import begun_after
 from genlm.bytes.trie import TokenByteTrie
-from genlm.bytes.vocab import start_context
 
 __all__ = ["Dropped", "Shortener", "say_above_one"]
 
@@ -61,12 +61,14 @@ def say_above_one(counts: Sequence[int]) -> None:
 class Shortener:
     """Makes prompts of one model short enough."""
 
-    def __init__(self, llm: Any, trie: TokenByteTrie, limit: int | None) -> None:
-        self._llm, self._trie, self._limit = llm, trie, limit
+    def __init__(
+        self, llm: Any, trie: TokenByteTrie, limit: int | None, start: Sequence[int] | None = None
+    ) -> None:
+        self._llm, self._trie, self._limit, self._start = llm, trie, limit, start
 
     def parse(self, context: Any) -> Prompt:
         """A context in one form."""
-        return parse_context(self._llm, self._trie, context)
+        return parse_context(self._llm, self._trie, context, self._start)
 
     def for_likelihood(self, prompt: Prompt, text: bytes) -> Prompt:
         """A prompt whose closed tokens leave a text room: they are what a sliding window never forgets."""
@@ -104,7 +106,7 @@ class Shortener:
         """Without its oldest tokens, closed ones first; what begins the sequence stays."""
         if over <= 0:
             return prompt
-        begun, first = self._begun(prompt), start_context(self._llm)
+        begun, first = self._begun(prompt), begun_after(self._llm, self._start)
         kept = len(first) if begun[: len(first)] == first else 0
         closed = min(over, len(begun) - kept)
         cut = self._length(self._open(prompt)[: over - closed])
@@ -114,7 +116,7 @@ class Shortener:
         return dataclasses.replace(prompt, ids=ids, lead=b"", text=(prompt.lead + prompt.text)[cut:])
 
     def _begun(self, prompt: Prompt) -> list[int]:
-        return start_context(self._llm) if prompt.ids is None else list(prompt.ids)
+        return begun_after(self._llm, self._start) if prompt.ids is None else list(prompt.ids)
 
     def count(self, prompt: Prompt) -> int:
         """How many tokens a prompt has."""

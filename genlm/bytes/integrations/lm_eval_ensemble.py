@@ -12,7 +12,7 @@ from typing import Any
 from genlm.bytes.api.async_ensemble import AsyncEnsemble, Each
 from genlm.bytes.integrations.lm_eval_chat import Chats, Rendered
 from genlm.bytes.integrations.lm_eval_context import Shortener
-from genlm.bytes.prompt import Prompt, parse_context
+from genlm.bytes.prompt import Prompt
 from genlm.bytes.prompt.prompt import as_bytes
 
 __all__ = ["EveryChat", "EveryShortener"]
@@ -56,7 +56,7 @@ class EveryShortener:
 
     def __init__(self, lm: AsyncEnsemble, limit: int | None) -> None:
         self._lm, self._limit = lm, limit
-        self._every = [Shortener(member.llm, member._open_trie(), limit) for member in lm.members]
+        self._every = [Shortener(member.llm, member._open_trie(), limit, member._begins) for member in lm.members]
 
     def parse(self, context: Any) -> bytes | Each:
         """A context: text, or a prompt for each member."""
@@ -76,7 +76,7 @@ class EveryShortener:
         texts, rooms = [], []
         for i, member in enumerate(self._lm.members):
             limit = self._limit and max(1, self._limit - self._every[i].count(self._prompt(i, b"")))
-            own = Shortener(member.llm, member._open_trie(), limit)
+            own = Shortener(member.llm, member._open_trie(), limit, member._begins)
             shorter, room = own.for_generation(own.parse(context), new)
             texts.append(shorter.text)
             rooms.append(room)
@@ -97,4 +97,4 @@ class EveryShortener:
 
     def _prompt(self, i: int, context: bytes | Each) -> Prompt:
         member = self._lm.members[i]
-        return parse_context(member.llm, member._open_trie(), self._lm._joined(i, context))
+        return member._parse(self._lm._joined(i, context))

@@ -39,6 +39,7 @@ KNOWN = (
         "batch_size",
         "max_batch_size",
     ),
+    "start",
 )
 """Names for `--model_args`."""
 
@@ -56,6 +57,7 @@ def load(
     revision: str | None = None,
     op: str | float | None = None,
     weights: str | float | Sequence[float] | None = None,
+    start: str | int | None = None,
 ) -> ByteLM:
     """The model; without `pretrained` the embedded one.
 
@@ -68,6 +70,7 @@ def load(
         revision: None or "main".
         op: how several are one; see `ByteLM.ensemble`.
         weights: of several, with `+` between, `0.7+0.3`, or as a list.
+        start: see `ByteLM`.
 
     Raises:
         ValueError: a value out of range.
@@ -87,6 +90,7 @@ def load(
     )
     where = _device(device) if backend in (None, "hf") else None
     options: dict[str, Any] = {"device": where, "dtype": dtype, "backend": backend, "progress": False}
+    options["start"] = start
     made = {name: ByteLM.from_pretrained(name, params, **options) for name in dict.fromkeys(names)}
     if len(names) == 1:
         return made[names[0]]

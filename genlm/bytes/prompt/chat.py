@@ -27,10 +27,10 @@ from typing import Any
 
 from genlm.bytes.byte_lm.encoder import text_encoder
 from genlm.bytes.errors import bad_type, bad_value
-from genlm.bytes.prompt.prompt import Prompt, as_bytes, tokenize
+from genlm.bytes.prompt.prompt import Prompt, as_bytes, begun_after, tokenize
 from genlm.bytes.prompt.special_tokens import SpecialToken, added_tokens, special_tokens, split_special
 from genlm.bytes.trie import TokenByteTrie
-from genlm.bytes.vocab import shared_trie, spell, start_context
+from genlm.bytes.vocab import shared_trie, spell
 
 __all__ = ["parse_messages"]
 
@@ -38,7 +38,12 @@ PRIVATE = range(0xE000, 0xF900)
 """Characters that no script has, of one UTF-16 unit: what stands for a hidden character, or for the end."""
 
 
-def parse_messages(llm: Any, messages: Sequence[Any], trie: TokenByteTrie | None = None) -> Prompt:
+def parse_messages(
+    llm: Any,
+    messages: Sequence[Any],
+    trie: TokenByteTrie | None = None,
+    start: Sequence[int] | None = None,
+) -> Prompt:
     """The context in which the assistant speaks next, or goes on with what its last message begins.
 
     Raises:
@@ -64,10 +69,18 @@ def parse_messages(llm: Any, messages: Sequence[Any], trie: TokenByteTrie | None
     control = _control_tokens(llm, trie)
     hidden = _Hidden.of([*messages, str(tokenizer.chat_template)], control)
     text, said = _render(tokenizer, messages, hidden)
-    return _cut(llm, trie, control, text, said, hidden)
+    return _cut(llm, trie, control, text, said, hidden, start)
 
 
-def _cut(llm: Any, trie: TokenByteTrie, control: _Control, text: str, said: str, hidden: _Hidden) -> Prompt:
+def _cut(
+    llm: Any,
+    trie: TokenByteTrie,
+    control: _Control,
+    text: str,
+    said: str,
+    hidden: _Hidden,
+    start: Sequence[int] | None,
+) -> Prompt:
     """The prompt of a rendered conversation, `said` being how its open end has begun."""
     encoder = text_encoder(llm, trie)
     also = frozenset(token.token_id for token in control.every)
@@ -84,7 +97,7 @@ def _cut(llm: Any, trie: TokenByteTrie, control: _Control, text: str, said: str,
     if spelled:  # closed to its end, or the beam would read the token that it spells
         piece = hidden.shown((rest + said)[:spelled]).encode()
         lead = encoder.lead_after(ids[-1]) if ids else encoder.begins(piece)
-        ids = (ids or start_context(llm)) + tokenize(llm, trie, piece, lead, also)
+        ids = (ids or begun_after(llm, start)) + tokenize(llm, trie, piece, lead, also)
         return Prompt(tuple(ids), left, before + piece)
     if not parts:
         return Prompt(None, left, lead=encoder.begins(left))

@@ -59,6 +59,7 @@ def infill(
     suffix: str | bytes,
     fim: Sequence[str | int | None] | None = None,
     healing: bool = True,
+    begin_after: Sequence[int] | None = None,
 ) -> Prompt:
     """The context in which a model goes on with what belongs between a prefix and a suffix.
 
@@ -66,12 +67,13 @@ def infill(
         fim: the names or ids of the prefix, suffix and middle tokens; None as the middle for models
             without one; None altogether to look for those of a known family.
         healing: whether the prefix may end inside a token.
+        begin_after: ids that the sequence begins with, where they were chosen.
     """
     encoder = text_encoder(llm, trie)
     tokens, stops = _tokens(llm, fim)
     before, after = as_bytes("prompt", prefix), as_bytes("suffix", suffix)
     begin, hole, middle = tokens
-    start = _start(llm, encoder)
+    start = _start(llm, encoder) if begin_after is None else list(begin_after)
     lead = encoder.begins(before)
     with called(prompt="suffix"):
         closing = tokenize(llm, trie, after)

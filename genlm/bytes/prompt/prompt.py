@@ -9,10 +9,10 @@ Text is text: special tokens that it spells out do not become special tokens (`e
 gives their ids, or has a text parsed for them (`special_tokens.py`). The open text may still be spelled by
 any tokens, special ones too, each with the probability that the model gives it: that is what a beam is.
 
-Where does a context begin? Text alone after the usual beginning of a sequence (`start_context`). A context
-that begins with a token id is taken as it stands. Text that itself begins with the beginning-of-sequence
-token's spelling does not get a second one. Where the tokenizer writes a space before a text, the beginning is
-after that space: the beam reads it first, and it is part of no result.
+Where does a context begin? Text alone after the usual beginning of a sequence (`start_context`), or the token
+that was chosen (`start.py`). A context that begins with a token id is taken as it stands. Text that itself
+begins with the beginning-of-sequence token's spelling does not get a second one. Where the tokenizer writes a
+space before a text, the beginning is after that space: the beam reads it first, and it is part of no result.
 """
 
 from __future__ import annotations
@@ -27,7 +27,15 @@ from genlm.bytes.errors import bad_type, bad_value
 from genlm.bytes.trie import TokenByteTrie
 from genlm.bytes.vocab import byte_vocab, check_token_ids, logits_count, start_context
 
-__all__ = ["Prompt", "as_bytes", "is_batch", "parse_context", "special_token", "tokenize"]
+__all__ = [
+    "Prompt",
+    "as_bytes",
+    "begun_after",
+    "is_batch",
+    "parse_context",
+    "special_token",
+    "tokenize",
+]
 
 
 @dataclass(frozen=True)
@@ -54,9 +62,9 @@ class Prompt:
         """All of it as bytes."""
         return self.before + self.text
 
-    def closed(self, llm: Any, trie: TokenByteTrie) -> Prompt:
+    def closed(self, llm: Any, trie: TokenByteTrie, start: Sequence[int] | None = None) -> Prompt:
         """The same with its end taken for the end of a token: nothing is left for the beam to read."""
-        start = start_context(llm) if self.ids is None else self.ids
+        start = begun_after(llm, start) if self.ids is None else self.ids
         return Prompt((*start, *tokenize(llm, trie, self.text, self.lead)), b"", self.spelled, self.stops)
 
 
@@ -70,11 +78,18 @@ def is_batch(context: Any) -> bool:
     return isinstance(context, list) and not any(isinstance(p, Mapping) or _is_id(p) for p in context)
 
 
-def parse_context(llm: Any, trie: TokenByteTrie, context: Any) -> Prompt:
+def begun_after(llm: Any, start: Sequence[int] | None) -> list[int]:
+    """The ids that a sequence begins with: those chosen, or else the usual ones."""
+    return start_context(llm) if start is None else list(start)
+
+
+def parse_context(llm: Any, trie: TokenByteTrie, context: Any, start: Sequence[int] | None = None) -> Prompt:
     """A context of the user's in one form.
 
     Args:
         context: str; bytes; a tuple or list of text and special tokens' ids; a list of chat messages.
+        start: ids that a sequence begins with, where these are not the usual ones; the reader of a prompt
+            without ids has to know them too.
 
     Raises:
         TypeError: something else.
@@ -83,21 +98,20 @@ def parse_context(llm: Any, trie: TokenByteTrie, context: Any) -> Prompt:
     if isinstance(context, Prompt):
         return context
     if isinstance(context, str | bytes | bytearray | memoryview):
-        return _parts(llm, trie, [context])
+        return _parts(llm, trie, [context], begun_after(llm, start))
     if isinstance(context, Mapping):
         context = [context]
     if isinstance(context, list | tuple):
         if any(isinstance(part, Mapping) for part in context):
             from genlm.bytes.prompt.chat import parse_messages
 
-            return parse_messages(llm, context, trie)
-        return _parts(llm, trie, context)
+            return parse_messages(llm, context, trie, start)
+        return _parts(llm, trie, context, begun_after(llm, start))
     raise bad_type("prompt", context, "must be str, bytes, chat messages, or parts: text and token ids")
 
 
-def _parts(llm: Any, trie: TokenByteTrie, parts: Sequence[Any]) -> Prompt:
+def _parts(llm: Any, trie: TokenByteTrie, parts: Sequence[Any], start: list[int]) -> Prompt:
     known, encoder = trie.spelling_of_id, text_encoder(llm, trie)
-    start = start_context(llm)
     closed: list[int] = [] if parts and _is_id(parts[0]) else list(start)
     begun = list(closed)
     text, before = b"", b""

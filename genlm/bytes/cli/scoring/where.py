@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -60,7 +60,11 @@ class Where:
             ready()
             shared.remark("Ray starts a model on each worker.")
             params = shared.params()
-            every = [Pretrained(name, params, shared.device, shared.dtype) for name in shared.every_name]
+            more: dict[str, Any] = {} if shared.start is None else {"start": shared.start}
+            every = [
+                Pretrained(name, params, shared.device, shared.dtype, options=more)
+                for name in shared.every_name
+            ]
             several = len(every) > 1
             model = PretrainedEnsemble(every, *shared.together()) if several else every[0]
             over = {"workers": self.workers, "address": self.ray_address, "texts_per_group": EVERY}
