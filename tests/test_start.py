@@ -96,7 +96,9 @@ def test_in_the_harness(usual: ByteLM, ended: ByteLM, monkeypatch: pytest.Monkey
 
 def test_on_the_command_line(run: Run, ended: ByteLM) -> None:  # noqa: F811
     found = document(run("complete", "the", "--max-bytes", "4", "--start", "</s>", "--json"))
-    assert base64.b64decode(found["completions"][0]["bytes_base64"]) == ended.complete("the", max_bytes=4).bytes
+    assert (
+        base64.b64decode(found["completions"][0]["bytes_base64"]) == ended.complete("the", max_bytes=4).bytes
+    )
     line = json.loads(fine(run("score", "the man", "--start", "</s>", "--json")).decode().splitlines()[0])
     usual = json.loads(fine(run("score", "the man", "--json")).decode().splitlines()[0])
     assert line["logprob"] != usual["logprob"]
