@@ -56,7 +56,9 @@ class EveryShortener:
 
     def __init__(self, lm: AsyncEnsemble, limit: int | None) -> None:
         self._lm, self._limit = lm, limit
-        self._every = [Shortener(member.llm, member._open_trie(), limit, member._begins) for member in lm.members]
+        self._every = [
+            Shortener(member.llm, member._open_trie(), limit, member._begins) for member in lm.members
+        ]
 
     def parse(self, context: Any) -> bytes | Each:
         """A context: text, or a prompt for each member."""
