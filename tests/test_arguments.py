@@ -25,13 +25,14 @@ METHODS: dict[str, dict[str, Any]] = {
     "score": {"text": "abc"},
     "word_surprisal": {"texts": "abc"},
     "byte_logprobs": {"texts": "abc"},
+    "token_logprobs": {"text": "abc"},
     "special": {"name": "a"},
     "parse_special": {"text": "a"},
     "run": {},
     "forget": {},
 }
 """Each method and arguments that are right."""
-FLAGS = {"end", "token_healing", "valid_utf8", "echo", "deterministic", "reproducible", "engine"}
+FLAGS = {"end", "token_healing", "valid_utf8", "echo", "logprobs", "deterministic", "reproducible", "engine"}
 """Anything is true or false."""
 UNCHECKED = FLAGS | {"lora_name", "mask"}
 """What only the model, or nobody, can say of."""

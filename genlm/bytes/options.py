@@ -71,6 +71,9 @@ class GenerationOptions(TypedDict, total=False):
         valid_utf8: forbid bytes that cannot continue a character.
         mask: what may come next; see `genlm.bytes.generate.constraint`.
         echo: give the prompt back before the new text.
+        logprobs: give each byte's log-probability; see `Completion`. With `echo` the prompt's, too.
+        top_logprobs: give so many of the likeliest alternatives: of each token, where tokens are drawn; of
+            each byte, where bytes are, or with `logprobs`.
         suffix: what stands after the place that is to be filled, for models trained to fill in the middle;
             the prompt is then what stands before, and str or bytes.
         fim: names or ids of the model's prefix, suffix and middle tokens; None looks for those of a known
@@ -92,6 +95,8 @@ class GenerationOptions(TypedDict, total=False):
     valid_utf8: bool
     mask: Callable[[bytes], Any] | Mask | None
     echo: bool
+    logprobs: bool
+    top_logprobs: int | None
     suffix: str | bytes | None
     fim: Sequence[str | int | None] | None
 
@@ -128,6 +133,8 @@ class Options:
     valid_utf8: bool = True
     mask: Any = None
     echo: bool = False
+    logprobs: bool = False
+    top_logprobs: int | None = None
     suffix: str | bytes | None = None
     fim: Sequence[str | int | None] | None = None
     n: int = 1
@@ -139,7 +146,7 @@ class Options:
         from genlm.bytes.util.numbers import whole_number
 
         put = object.__setattr__
-        for name in ("max_bytes", "max_tokens", "top_k", "n", "best_of", "particles"):
+        for name in ("max_bytes", "max_tokens", "top_k", "top_logprobs", "n", "best_of", "particles"):
             put(self, name, whole_number(name, getattr(self, name), 1))
         if self.n is None:
             raise bad_type("n", None, "must be an integer")
@@ -213,6 +220,11 @@ class Options:
     def by_byte(self) -> bool:
         """Whether bytes, not tokens, are drawn."""
         return self.unit == "byte" or (self.unit is None and (self.mask is not None or bool(self.particles)))
+
+    @property
+    def by_byte_logprobs(self) -> bool:
+        """Whether bytes' log-probabilities are asked for."""
+        return bool(self.logprobs) or (self.by_byte and self.top_logprobs is not None)
 
     @property
     def greedy(self) -> bool:

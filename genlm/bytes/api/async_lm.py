@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 import torch
 
+from genlm.bytes.api.comparisons import Comparisons
 from genlm.bytes.api.ensembles import Ensembles
 from genlm.bytes.byte_lm import BeamParams, ByteBeamState
 from genlm.bytes.errors import GenlmBytesError, UnsupportedModelError, bad_type, bad_value, called
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncByteLM"]
 
 
-class AsyncByteLM(Ensembles):
+class AsyncByteLM(Ensembles, Comparisons):
     """A byte-level language model, ready to be asked. Its methods are coroutines; `ByteLM` has plain ones.
 
     Args:
@@ -208,10 +209,10 @@ class AsyncByteLM(Ensembles):
 
         async def one(single: Any) -> Completion | list[Completion]:
             read = await self._read(single, name="prompt", **checked.reading)
-            if checked.particles is not None:
-                return await draw_particles(read, checked)
-            found = await complete(read, checked)
-            return found if checked.n > 1 else found[0]
+            draw = complete if checked.particles is None else draw_particles
+            found = await draw(read, checked)
+            await self._measure(found, single, read, checked)
+            return found if checked.n > 1 or checked.particles is not None else found[0]
 
         if is_batch(prompt):
             with side_by_side(len(prompt)):
@@ -232,7 +233,12 @@ class AsyncByteLM(Ensembles):
         from genlm.bytes.generate import Stream
 
         checked = self._checked(options)
-        return Stream(lambda: self._read(prompt, name="prompt", **checked.reading), checked)
+
+        async def finish(read: Read, completion: Completion) -> Completion:
+            await self._measure(found := [completion], prompt, read, checked)
+            return found[0]
+
+        return Stream(lambda: self._read(prompt, name="prompt", **checked.reading), checked, finish=finish)
 
     # -- scoring --------------------------------------------------------------------------------------
 
@@ -431,6 +437,13 @@ class AsyncByteLM(Ensembles):
                 prompt = prompt if healing else prompt.closed(self.llm, trie, self._begins)
             start = await self._start_of(prompt)
             return Read(await read_text(start, prompt.text, method), prompt.spelled, prompt.stops)
+
+    async def _measure(self, found: list[Completion], prompt: Any, read: Read, checked: Options) -> None:
+        """Put bytes' log-probabilities into completions, if they are asked for."""
+        if checked.by_byte_logprobs:
+            from genlm.bytes.score.completed import measured
+
+            await measured(found, read, checked, None if checked.suffix else partial(self._begin, prompt))
 
     def _open_trie(self) -> TokenByteTrie:
         if self._closed:

@@ -162,6 +162,7 @@ class ByteLM(Ensembles):
     score = _plain(AsyncByteLM.score)
     word_surprisal = _plain(AsyncByteLM.word_surprisal)
     byte_logprobs = _plain(AsyncByteLM.byte_logprobs)
+    token_logprobs = _plain(AsyncByteLM.token_logprobs)
 
     # -- ending ---------------------------------------------------------------------------------------
 

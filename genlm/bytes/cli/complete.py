@@ -39,6 +39,13 @@ def complete(
         int | None, typer.Option(help="Draw so many together, from the strings that a mask leaves.")
     ] = None,
     echo: Annotated[bool, typer.Option("--echo", help="Write the text before its completion.")] = False,
+    logprobs: Annotated[
+        bool,
+        typer.Option("--logprobs", help="With --json: what each byte costs; with --echo the text's, too."),
+    ] = False,
+    top_logprobs: Annotated[
+        int | None, typer.Option(help="With --json: so many alternatives in each place.")
+    ] = None,
     healing: Annotated[
         bool, typer.Option("--healing/--no-healing", help="Whether the text may stop inside a token.")
     ] = True,
@@ -80,10 +87,13 @@ def complete(
     printf 'def fib' | genlm-bytes complete - --max-tokens 8 > fib.txt
     genlm-bytes complete "In the year " --regex "19..|20.." --json
     genlm-bytes complete "In the year " --regex "19..|20.." --particles 8
+    genlm-bytes complete "The capital of Fra" --json --logprobs --echo
     """
     prompt = text.read()
     options: dict[str, Any] = {
         **sampling.options(),
+        "logprobs": logprobs,
+        "top_logprobs": top_logprobs,
         "token_healing": healing,
         "valid_utf8": valid_utf8,
         "suffix": None if suffix is None else argument_bytes(suffix),
@@ -96,6 +106,9 @@ def complete(
     single = n == 1 and best_of is None and particles is None
     if stream and not single:
         raise typer.BadParameter("only one completion can be streamed", param_hint="--stream")
+    if (logprobs or top_logprobs is not None) and not shared.as_json:
+        name = "--logprobs" if logprobs else "--top-logprobs"
+        raise typer.BadParameter("figures by byte are for programs: give --json too", param_hint=name)
     with shared.working("Starting"):
         # Mistakes are found before the seconds that a model takes to load.
         Options.of(options, n=n, best_of=best_of, particles=particles)
@@ -142,6 +155,8 @@ def play(
 def _stream(
     lm: ByteLM, prompt: bytes, given: Any, options: dict[str, Any], echo: bool, shared: Shared
 ) -> None:
+    if shared.as_json:
+        options = {**options, "echo": echo}
     completion = play(lm, given, options, shared, prompt if echo else b"")
     if shared.as_json:
         write_json({"event": "completion", "prompt": bytes_json(prompt), **completion_json(completion)})

@@ -6,13 +6,14 @@ import base64
 import json
 import math
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from genlm.bytes.escaping import safe_json, safe_text
 
 if TYPE_CHECKING:
-    from genlm.bytes.generate import Completion
+    from genlm.bytes.generate import Alternative, Completion
 
 __all__ = [
     "bytes_json",
@@ -93,4 +94,33 @@ def completion_json(completion: Completion) -> dict[str, Any]:
         "stop": None if stop is None else stop.decode("utf-8", "replace"),
         "usage": vars(completion.usage),
         **({} if completion.log_weight is None else {"log_weight": number(completion.log_weight)}),
+        **_logprobs_json(completion),
     }
+
+
+def _logprobs_json(completion: Completion) -> dict[str, Any]:
+    """What bytes and tokens cost, where it was asked for."""
+    found: dict[str, Any] = {}
+    if completion.logprobs is not None:
+        found["logprobs"] = [*map(number, completion.logprobs.tolist())]
+        found["end_logprob"] = None if completion.end_logprob is None else number(completion.end_logprob)
+    if completion.top is not None:
+        found["top"] = [*map(_alternatives_json, completion.top)]
+    if completion.token_ids is not None and (found or completion.token_top is not None):
+        assert completion.token_bytes is not None and completion.token_logprobs is not None
+        each = zip(
+            completion.token_ids, completion.token_bytes, completion.token_logprobs.tolist(), strict=True
+        )
+        found["tokens"] = [{"id": i, **bytes_json(text), "logprob": number(logp)} for i, text, logp in each]
+        for token, top in zip(found["tokens"], completion.token_top or (), strict=False):
+            token["top"] = _alternatives_json(top)
+        found["prompt_token_ids"] = completion.prompt_token_ids
+    return found
+
+
+def _alternatives_json(found: Iterable[Alternative]) -> list[dict[str, Any]]:
+    def one(alternative: Alternative) -> dict[str, Any]:
+        token = {} if alternative.token_id is None else {"id": alternative.token_id}
+        return {**token, **bytes_json(alternative.bytes), "logprob": number(alternative.logprob)}
+
+    return [one(alternative) for alternative in found]

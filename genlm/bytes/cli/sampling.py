@@ -12,7 +12,7 @@ from genlm.bytes.options import GenerationOptions, Options, first_sentence
 
 __all__ = ["Sampling", "Streaming"]
 
-OWN = ("token_healing", "valid_utf8", "mask", "echo", "suffix", "fim")
+OWN = ("token_healing", "valid_utf8", "mask", "echo", "logprobs", "top_logprobs", "suffix", "fim")
 """What commands have in a form of their own, or not at all."""
 LETTERS = {"temperature": ("--temperature", "-t")}
 

@@ -15,11 +15,11 @@ from jaxtyping import Float
 
 from genlm.bytes.byte_lm.context_limits import context_is_full
 from genlm.bytes.errors import EmptyBeamError
-from genlm.bytes.generate.completion import FinishReason
+from genlm.bytes.generate.completion import Drawn, FinishReason
 from genlm.bytes.generate.permitted import Permitted
+from genlm.bytes.generate.records import ByteRecord
 from genlm.bytes.generate.sampling import process, sample, warpers
 from genlm.bytes.options import Options
-from genlm.bytes.util.symbols import EOS
 
 __all__ = ["ByteDecoder", "Step"]
 
@@ -40,6 +40,7 @@ class ByteDecoder:
     """
 
     tokens: int | None = None
+    prompt_token_ids: tuple[int, ...] | None = None
 
     def __init__(self, beam: Any, prompt: bytes, options: Options, rng: np.random.Generator) -> None:
         self._beam = beam
@@ -47,7 +48,7 @@ class ByteDecoder:
         self._warpers = warpers(options)
         self._permitted = Permitted.of(options, prompt)
         self._rng = None if options.greedy else rng
-        self._logps: list[float] = [0.0]  # after 0, 1, 2 … new bytes
+        self._record = ByteRecord(options)
 
     async def step(self) -> Step:
         """The next byte, or multi-byte atomic unit."""
@@ -73,16 +74,21 @@ class ByteDecoder:
 
     async def logprob(self, length: int) -> float:
         """Natural log-probability of the first `length` new bytes."""
-        return self._logps[length]
+        return self._record.logprob(length)
+
+    def drawn(self, begin: int, end: int, last: bool) -> Drawn:
+        """What is known of the new bytes from `begin` to `end`."""
+        return self._record.drawn(begin, end)
+
+    @property
+    def end_logprob(self) -> float | None:
+        """Natural log-probability of the end, where it was drawn and this is asked for."""
+        return self._record.end_logprob
 
     def _take(self, index: int, logps: Float[np.ndarray, " symbols"], units: list[bytes]) -> Step:
-        logp = self._logps[-1] + float(logps[index])
-        if index == EOS:
-            self._logps[-1] = logp
+        text = self._record.add(logps, units, index)
+        if text is None:
             return Step(b"", "eos")
-        self._unread = units[index - 258] if index > EOS else index
-        text = units[index - 258] if index > EOS else bytes([index])
-        # Of a unit's bytes only the last has a probability of its own: those before it come with it.
-        self._logps += [logp] * len(text)
+        self._unread = text if index >= 258 else index
         self._permitted = self._permitted.after(text)
         return Step(text)

@@ -33,6 +33,7 @@ from genlm.bytes.generate.bytewise import Step
 from genlm.bytes.generate.completion import Completion
 from genlm.bytes.generate.output import Output
 from genlm.bytes.generate.permitted import Permitted
+from genlm.bytes.generate.records import ByteRecord
 from genlm.bytes.generate.run import Read, completion_of
 from genlm.bytes.generate.sampling import sample
 from genlm.bytes.options import Options
@@ -84,29 +85,28 @@ class _Place:
         self.state = state
         self._permitted = permitted
         self._after: dict[int | bytes, _Place] = {}
-        self.full = False
+        self._looked = self.full = False
         self.logps: Float64[np.ndarray, " symbols"] | None = None
         """Natural log-probabilities of the symbols, before anything is forbidden."""
         self.potentials: Float64[np.ndarray, " symbols"] | None = None
         """Natural logs of the potentials, of which what is forbidden has none; None where nothing follows."""
-        self.symbols: list[int | bytes] = []
+        self.units: list[bytes] = []
         self.only_the_end = False
 
     async def look(self) -> None:
-        if self.symbols or self.full:
+        if self._looked:
             return
+        self._looked = True
         self.full = context_is_full(self.state)
         if self.full:
             return
-        self.symbols = list(range(258))
         try:
             found = await self.state.log_potentials()
         except EmptyBeamError:
             return
-        units = list(found.units)
+        units = self.units = list(found.units)
         permitted = self._permitted.symbols(units)
         self.only_the_end = self._permitted.only_the_end(permitted)
-        self.symbols += units
         raw = np.concatenate([found.ps, [found.units[unit] for unit in units]])
         self.logps = raw - logsumexp(raw)
         potentials = np.where(permitted, raw, -np.inf)
@@ -125,15 +125,15 @@ class _Place:
 
 
 class _Particle:
-    def __init__(self, place: _Place, output: Output, rng: np.random.Generator) -> None:
+    def __init__(self, place: _Place, output: Output, rng: np.random.Generator, record: ByteRecord) -> None:
         self.place, self.output, self.rng = place, output, rng
-        self.logps = [0.0]  # after 0, 1, 2 … new bytes
+        self.record = record
         self.log_weight = 0.0
         self.symbol: int | bytes | None = None
 
     def again(self, rng: np.random.Generator) -> _Particle:
         other = copy.copy(self)
-        other.output, other.logps, other.rng = copy.deepcopy(self.output), self.logps[:], rng
+        other.output, other.record, other.rng = copy.deepcopy(self.output), self.record.copy(), rng
         return other
 
     def step(self) -> None:
@@ -148,14 +148,11 @@ class _Particle:
             return
         self.log_weight += float(logsumexp(place.potentials))
         index = sample(place.potentials, self.rng)
-        logp = self.logps[-1] + float(place.logps[index])
-        if index == EOS:
-            self.logps[-1] = logp
+        text = self.record.add(place.logps, place.units, index)
+        if text is None:
             self.output.add(Step(b"", "stop" if place.only_the_end else "eos"), None)
             return
-        self.symbol = place.symbols[index]
-        text = self.symbol if isinstance(self.symbol, bytes) else bytes([self.symbol])
-        self.logps += [logp] * len(text)
+        self.symbol = text if index > EOS else index
         self.output.add(Step(text), None)
         if self.output.reason is None:
             self.place = place.after(self.symbol)
@@ -179,7 +176,7 @@ async def draw_particles(read: Read, options: Options) -> WeightedCompletions:
     seeds = None if options.seed is None else [options.seed]
     *own, together = [np.random.default_rng(seeds and [*seeds, i]) for i in range(count + 1)]
     root = _Place(read.beam, Permitted.of(options, read.text))
-    found = [_Particle(root, Output(read.text, options, read.stops), rng) for rng in own]
+    found = [_Particle(root, Output(read.text, options, read.stops), rng, ByteRecord(options)) for rng in own]
     sizes = list[float]()
     while alive := [particle for particle in found if particle.alive]:
         places = {id(particle.place): particle.place for particle in alive}.values()
@@ -205,15 +202,15 @@ async def draw_particles(read: Read, options: Options) -> WeightedCompletions:
         sizes.append(size)
         if size < options.ess_threshold * count:
             found = _resampled(found, weights, together)
-    completions = [
-        replace(
-            completion_of(read, options, particle.output, particle.logps[len(particle.output.text)]),
-            log_weight=particle.log_weight,
-        )
-        for particle in found
-    ]
+    completions = [replace(_completion(read, options, p), log_weight=p.log_weight) for p in found]
     total = float(logsumexp([particle.log_weight for particle in found])) - math.log(count)
     return WeightedCompletions(completions, total, sizes)
+
+
+def _completion(read: Read, options: Options, particle: _Particle) -> Completion:
+    record, length = particle.record, len(particle.output.text)
+    logprob, drawn = record.logprob(length), record.drawn(0, length)
+    return completion_of(read, options, particle.output, logprob, drawn, record.end_logprob)
 
 
 def _effective(log_weights: Float64[np.ndarray, " n"]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,13 @@ from genlm.bytes.byte_lm.context_limits import depth
 from genlm.bytes.byte_lm.speculation import side_by_side
 from genlm.bytes.errors import GenlmBytesError
 from genlm.bytes.generate.bytewise import ByteDecoder
-from genlm.bytes.generate.completion import Chunk, Completion, Usage
+from genlm.bytes.generate.completion import Chunk, Completion, Drawn, Usage
 from genlm.bytes.generate.output import Output, to_text
 from genlm.bytes.generate.tokenwise import TokenDecoder
 from genlm.bytes.options import Options
 from genlm.bytes.util.gather import gather
 
-__all__ = ["Read", "Stream", "complete", "completion_of"]
+__all__ = ["Finish", "Read", "Stream", "complete", "completion_of"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,10 @@ class Read:
     stops: tuple[bytes, ...] = ()
 
 
+Finish = Callable[[Read, Completion], Awaitable[Completion]]
+"""What is still to be found out of a completion once it has ended."""
+
+
 class Stream:
     """One completion as it comes: an asynchronous iterator of `Chunk`s, which can be read once.
 
@@ -43,13 +47,21 @@ class Stream:
         read: the prompt; or a function that reads it, called when the first chunk is asked for.
         options: what was asked.
         sample: which of several completions of the prompt this is; decides its random numbers.
+        finish: see `Finish`.
 
     Attributes:
         completion: the whole, once the last chunk has been given.
     """
 
-    def __init__(self, read: Read | Callable[[], Awaitable[Read]], options: Options, sample: int = 0) -> None:
+    def __init__(
+        self,
+        read: Read | Callable[[], Awaitable[Read]],
+        options: Options,
+        sample: int = 0,
+        finish: Finish | None = None,
+    ) -> None:
         self._read = read
+        self._finish = finish
         self._options = options
         self._rng = random_numbers(options.seed, sample)
         self._begun = False
@@ -65,13 +77,28 @@ class Stream:
         kind: type[ByteDecoder | TokenDecoder] = ByteDecoder if options.by_byte else TokenDecoder
         decoder = kind(read.beam, read.text, options, self._rng)
         output = Output(read.text, options, read.stops)
+        shown = 0
         while output.reason is None:
             chunk = output.add(await decoder.step(), decoder.tokens)
             if output.reason is not None:
-                logprob = await decoder.logprob(len(output.text))
-                self.completion = completion_of(read, options, output, logprob)
+                self.completion = await self._finished(read, decoder, output)
             if chunk is not None:
-                yield chunk
+                begin, shown = shown, shown + len(chunk.bytes)
+                drawn = decoder.drawn(begin, shown, output.reason is not None)
+                yield replace(chunk, **vars(drawn))
+
+    async def _finished(self, read: Read, decoder: ByteDecoder | TokenDecoder, output: Output) -> Completion:
+        length = len(output.text)
+        found = completion_of(
+            read,
+            self._options,
+            output,
+            await decoder.logprob(length),
+            decoder.drawn(0, length, True),
+            decoder.end_logprob,
+            decoder.prompt_token_ids,
+        )
+        return found if self._finish is None else await self._finish(read, found)
 
     async def collect(self) -> Completion:
         """The completion, without the pieces."""
@@ -95,7 +122,15 @@ async def complete(read: Read, options: Options) -> list[Completion]:
     return list(found[: options.n])
 
 
-def completion_of(read: Read, options: Options, output: Output, logprob: float) -> Completion:
+def completion_of(
+    read: Read,
+    options: Options,
+    output: Output,
+    logprob: float,
+    drawn: Drawn,
+    end_logprob: float | None,
+    prompt_token_ids: tuple[int, ...] | None = None,
+) -> Completion:
     """What has come out, as it is given back."""
     assert output.reason is not None
     new = bytes(output.text)
@@ -111,4 +146,7 @@ def completion_of(read: Read, options: Options, output: Output, logprob: float) 
         finish_reason=output.reason,
         usage=usage,
         stop=output.stop,
+        end_logprob=end_logprob,
+        prompt_token_ids=prompt_token_ids,
+        **vars(drawn),
     )

@@ -17,6 +17,7 @@ The pair's token may also end at the edge and give no new byte; it then counts f
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,8 @@ from jaxtyping import Bool, Float, Float64, Int
 from genlm.bytes.byte_lm import ByteBeamState, LazyTrieState, StatefulTokenizedLM
 from genlm.bytes.byte_lm.context_limits import depth, longest_context
 from genlm.bytes.generate.bytewise import Step
+from genlm.bytes.generate.completion import Alternative, Drawn
+from genlm.bytes.generate.records import likeliest
 from genlm.bytes.generate.sampling import LogitsProcessor, process, processors, sample, warpers
 from genlm.bytes.generate.token_table import token_table
 from genlm.bytes.options import Options
@@ -44,6 +47,8 @@ class _Place:
     token: int
     length: int
     logp: float  # of the way here
+    own: float  # the token's; of the first that gives new bytes, with what lies before it
+    top: tuple[Alternative, ...]
 
 
 class TokenDecoder:
@@ -55,6 +60,8 @@ class TokenDecoder:
     Attributes:
         tokens: how many tokens have given new bytes.
     """
+
+    end_logprob: float | None = None
 
     def __init__(
         self, beam: ByteBeamState, prompt: bytes, options: Options, rng: np.random.Generator
@@ -68,6 +75,10 @@ class TokenDecoder:
         self._text = bytearray()
         self._logp = 0.0
         self._places: list[_Place] = []
+        self._ends: list[int] = []  # of each place's token, in new bytes
+        self._before_first = 0.0  # of a token that ends where the prompt does
+        self._prompt: StatefulTokenizedLM | None = None
+        self._count = options.top_logprobs
         self._longest: int | None = None
         if beam.states:
             self._table = token_table(beam.states[0].trie.trie)
@@ -83,7 +94,8 @@ class TokenDecoder:
         token = self._choose(_processed(self._lm_state, logps, self._processors))
         if token is None:
             return Step(b"", "dead_end")
-        return self._take(self._lm_state, b"", token, self._logp, float(logps[token]))
+        top = self._alternatives(logps)
+        return self._take(self._lm_state, b"", token, self._logp, float(logps[token]), top)
 
     async def logprob(self, length: int) -> float:
         """Natural log-probability of the first `length` new bytes, by the tokens drawn.
@@ -101,6 +113,29 @@ class TokenDecoder:
         ids = [i for i in alike | {place.token} if i < len(logps)]
         return place.logp + logsumexp(logps[ids])
 
+    def drawn(self, begin: int, end: int, last: bool) -> Drawn:
+        """What is known of the tokens that end after `begin` and not after `end`, in new bytes.
+
+        Args:
+            last: whether the new bytes end at `end`: then the token that goes on past it counts too.
+        """
+        first, stop = bisect_right(self._ends, begin), bisect_right(self._ends, end)
+        if last and stop < len(self._places) and self._places[stop].length < end:
+            stop += 1
+        places, ends = self._places[first:stop], self._ends[first:stop]
+        pieces = (self._text[p.length : min(at, end)] for p, at in zip(places, ends, strict=True))
+        return Drawn(
+            token_ids=tuple(place.token for place in places),
+            token_bytes=tuple(map(bytes, pieces)),
+            token_logprobs=np.array([place.own for place in places]),
+            token_top=None if self._count is None else tuple(place.top for place in places),
+        )
+
+    @property
+    def prompt_token_ids(self) -> tuple[int, ...] | None:
+        """The tokens before the first that gave new bytes; None where there was no token to be drawn."""
+        return None if self._prompt is None else tuple(self._prompt.context)
+
     async def _cover_edge(self) -> Step:
         pairs = await edge_pairs(self._beam, self._processors)
         total = logsumexp(pairs.logps)
@@ -112,7 +147,8 @@ class TokenDecoder:
         index = sample(process(self._warpers, left), self._rng)
         state = pairs.states[int(pairs.owner[index])]
         token, logp = int(pairs.tokens[index]), float(pairs.logps[index]) - state.committed
-        return self._take(state.lm_state, state.partial_bytes, token, state.committed - total, logp)
+        top = self._alternatives(pairs.logps - total, pairs)
+        return self._take(state.lm_state, state.partial_bytes, token, state.committed - total, logp, top)
 
     def _fits_edge(self, pairs: Pairs) -> Bool[np.ndarray, " pairs"]:
         assert self._utf8 is not None
@@ -138,17 +174,45 @@ class TokenDecoder:
         spelled = bool(self._table.spelling.get(token))
         return spelled and (self._utf8 is None or self._table.fits(token, self._utf8))
 
+    def _alternatives(
+        self, logps: Float64[np.ndarray, " n"], pairs: Pairs | None = None
+    ) -> tuple[Alternative, ...]:
+        """The likeliest tokens; at the prompt's edge, of pairs, with what each would add."""
+        if self._count is None:
+            return ()
+
+        def one(index: int) -> Alternative:
+            token, read = index, 0
+            if pairs is not None:
+                token = int(pairs.tokens[index])
+                read = len(pairs.states[int(pairs.owner[index])].partial_bytes)
+            logp = float(logps[index]) + self._before_first
+            return Alternative(self._table.spelling.get(token, b"")[read:], logp, token)
+
+        return tuple(map(one, likeliest(logps, self._count)))
+
     def _take(
-        self, lm_state: StatefulTokenizedLM, partial: bytes, token: int, before: float, logp: float
+        self,
+        lm_state: StatefulTokenizedLM,
+        partial: bytes,
+        token: int,
+        before: float,
+        logp: float,
+        top: tuple[Alternative, ...],
     ) -> Step:
         """Append a token of log-probability `logp`, drawn after `lm_state`, the way to which has `before`."""
         self._logp = before + logp
+        own = logp + (before if not self._places else self._before_first)
+        if not self.tokens:
+            self._prompt = lm_state
         if token in self._table.ends and not partial:
             return Step(b"", "eos")
-        self._places.append(_Place(lm_state, partial, token, len(self._text), before))
+        self._places.append(_Place(lm_state, partial, token, len(self._text), before, own, top))
         text = self._table.spelling[token][len(partial) :]
         self._lm_state = lm_state << token
         self._text += text
+        self._ends.append(len(self._text))
+        self._before_first = 0.0 if text else own
         if text:
             assert self.tokens is not None
             self.tokens += 1

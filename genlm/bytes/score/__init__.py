@@ -6,6 +6,7 @@ from genlm.bytes.score.groups import score_groups, score_records
 from genlm.bytes.score.scorer import ScoringOptions
 from genlm.bytes.score.shards import read_shards
 from genlm.bytes.score.table import WordSurprisal, WordSurprisals
+from genlm.bytes.score.tokens import TokenLogprobs
 from genlm.bytes.score.window import Window
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Scoring",
     "ScoringOptions",
     "TextRecord",
+    "TokenLogprobs",
     "Window",
     "WordSurprisal",
     "WordSurprisals",

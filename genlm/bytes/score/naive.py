@@ -33,6 +33,7 @@ class TokenScore(NamedTuple):
     start: int
     end: int
     logprob: float
+    token_id: int = -1
 
 
 async def token_scores(start: Any, before: bytes, text: bytes, most: int | None) -> list[TokenScore]:
@@ -76,7 +77,7 @@ async def token_scores(start: Any, before: bytes, text: bytes, most: int | None)
         return []
     rows = [first, *await asyncio.gather(*(place[3].logp_next() for place in places[1:]))]
     return [
-        TokenScore(begin, end, float(row[token]))
+        TokenScore(begin, end, float(row[token]), token)
         for (begin, end, token, _), row in zip(places, rows, strict=True)
     ]
 

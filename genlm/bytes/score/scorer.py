@@ -31,6 +31,7 @@ from genlm.bytes.score.reading import Reading, check_policy, distributions, end_
 from genlm.bytes.score.regions import Region, find_regions
 from genlm.bytes.score.shards import Shards
 from genlm.bytes.score.table import WordSurprisal, WordSurprisals
+from genlm.bytes.score.tokens import TokenLogprobs, no_tokens
 from genlm.bytes.score.window import Window, Windows, fits, read_sliding
 from genlm.bytes.score.words import Rule, log_sum, region_logprobs
 from genlm.bytes.trie import TrieMode
@@ -116,6 +117,21 @@ class Scorer:
         async def one(text: bytes, context: _Context) -> Score:
             reading = await self._read(text, context)
             return _score(text, reading, await end_logprob(reading) if end else None)
+
+        return await self._each(one(t, c) for t, c in zip(texts, read_contexts, strict=True))
+
+    async def token_logprobs(self, texts: Sequence[bytes], contexts: Sequence[Any]) -> list[TokenLogprobs]:
+        """The tokenizer's own tokens of each text, beside its score."""
+        read_contexts = await self._contexts(contexts, len(texts))
+
+        async def one(text: bytes, context: _Context) -> TokenLogprobs:
+            if not isinstance(context.before, ByteBeamState):
+                raise no_tokens()
+            most = None if context.window is None else context.window.most
+            reading, tokens = await asyncio.gather(
+                self._read(text, context), token_scores(context.before, context.text, text, most)
+            )
+            return TokenLogprobs.of(tokens, _score(text, reading))
 
         return await self._each(one(t, c) for t, c in zip(texts, read_contexts, strict=True))
 
