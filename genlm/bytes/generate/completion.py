@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
@@ -50,19 +50,16 @@ class Alternative(NamedTuple):
     token_id: int | None = None
 
 
-_ASIDE: Any = {"default": None, "repr": False, "compare": False}
-
-
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
     """What some new bytes cost, and what they were drawn as; the attributes are those of `Completion`."""
 
-    logprobs: Float64[np.ndarray, " bytes"] | None = field(**_ASIDE)
-    top: tuple[tuple[Alternative, ...], ...] | None = field(**_ASIDE)
-    token_ids: tuple[int, ...] | None = field(**_ASIDE)
-    token_bytes: tuple[_Bytes, ...] | None = field(**_ASIDE)
-    token_logprobs: Float64[np.ndarray, " tokens"] | None = field(**_ASIDE)
-    token_top: tuple[tuple[Alternative, ...], ...] | None = field(**_ASIDE)
+    logprobs: Float64[np.ndarray, " bytes"] | None = field(default=None, repr=False, compare=False)
+    top: tuple[tuple[Alternative, ...], ...] | None = field(default=None, repr=False, compare=False)
+    token_ids: tuple[int, ...] | None = field(default=None, repr=False, compare=False)
+    token_bytes: tuple[_Bytes, ...] | None = field(default=None, repr=False, compare=False)
+    token_logprobs: Float64[np.ndarray, " tokens"] | None = field(default=None, repr=False, compare=False)
+    token_top: tuple[tuple[Alternative, ...], ...] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -112,8 +109,8 @@ class Completion(Drawn):
     usage: Usage
     stop: _Bytes | None = None
     log_weight: float | None = None
-    end_logprob: float | None = field(**_ASIDE)
-    prompt_token_ids: tuple[int, ...] | None = field(**_ASIDE)
+    end_logprob: float | None = field(default=None, repr=False, compare=False)
+    prompt_token_ids: tuple[int, ...] | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         return self.text
