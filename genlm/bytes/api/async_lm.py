@@ -13,6 +13,7 @@ import torch
 
 from genlm.bytes.api.comparisons import Comparisons
 from genlm.bytes.api.ensembles import Ensembles
+from genlm.bytes.api.predicting import Predicting
 from genlm.bytes.byte_lm import BeamParams, ByteBeamState
 from genlm.bytes.errors import GenlmBytesError, UnsupportedModelError, bad_type, bad_value, called
 from genlm.bytes.options import GenerationOptions, Options, spelled_out
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncByteLM"]
 
 
-class AsyncByteLM(Ensembles, Comparisons):
+class AsyncByteLM(Ensembles, Comparisons, Predicting):
     """A byte-level language model, ready to be asked. Its methods are coroutines; `ByteLM` has plain ones.
 
     Args:

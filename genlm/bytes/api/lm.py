@@ -157,6 +157,10 @@ class ByteLM(Ensembles):
 
         return SyncStream(self.asynchronous.stream(prompt, **options))
 
+    predict_words = _plain(AsyncByteLM.predict_words)
+    predict_chars = _plain(AsyncByteLM.predict_chars)
+    expand = _plain(AsyncByteLM.expand)
+
     # -- scoring --------------------------------------------------------------------------------------
 
     score = _plain(AsyncByteLM.score)

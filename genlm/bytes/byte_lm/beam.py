@@ -311,7 +311,7 @@ class ByteBeamState(StatefulByteLM):
         await asyncio.gather(*(state.materialize() for state in kept))
         return kept
 
-    async def logp_next(self) -> LazyByteProbs:
+    async def logp_next(self, *, ahead: bool = True) -> LazyByteProbs:
         """Natural log-probabilities of the next byte and of the end of the sequence, `[258]`.
 
         They sum to 1 over bytes and EOS (and atomic units, where the trie has any). What tokens that
@@ -320,6 +320,9 @@ class ByteBeamState(StatefulByteLM):
 
         Where candidates are deferred, no byte that a token contains has probability 0: they may go on with
         any, and a thousandth of their expected share is spread over all.
+
+        Args:
+            ahead: offer the model what will probably be asked for next. The result is the same.
 
         Raises:
             EmptyBeamError: no candidate is left, or all have read the end of the sequence.
@@ -335,7 +338,8 @@ class ByteBeamState(StatefulByteLM):
         if not found.total > 0.0:
             raise EmptyBeamError(self._why_empty())
         slack = Slack.of(found.log_total, deferred, dropped, of_next=True)
-        offer_next(states, found.log_total, self.params.tolerance or self.params.prune_threshold or 0.0)
+        if ahead:
+            offer_next(states, found.log_total, self.params.tolerance or self.params.prune_threshold or 0.0)
         return found.normalised(self._smoothing(slack, found.units) if len(deferred) else None, slack)
 
     def _smoothing(self, slack: Slack, units: Collection[bytes]) -> Float64[np.ndarray, " symbols"]:
