@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from genlm.bytes.errors import bad_type
@@ -176,7 +176,7 @@ class Predicting:
         return await self._read(context, method=method)
 
 
-async def _each(context: Any, one: Callable[[Any], Any]) -> Any:
+async def _each(context: Any, one: Callable[[Any], Coroutine[Any, Any, T]]) -> T | list[T]:
     from genlm.bytes.prompt import is_batch
 
     return await gather(map(one, context)) if is_batch(context) else await one(context)

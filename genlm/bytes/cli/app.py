@@ -21,6 +21,7 @@ from genlm.bytes.cli.groups import grouped
 from genlm.bytes.cli.info import info
 from genlm.bytes.cli.next import next_byte
 from genlm.bytes.cli.output import complain
+from genlm.bytes.cli.predict import predict
 from genlm.bytes.cli.score import score
 from genlm.bytes.cli.streams import open_standard_streams, silence
 from genlm.bytes.cli.watch import watch
@@ -31,6 +32,7 @@ __all__ = ["COMMANDS", "app", "main"]
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "next": next_byte,
+    "predict": predict,
     "complete": complete,
     "chat": chat,
     "info": info,

@@ -8,7 +8,6 @@ none: the words that may come next are disjoint events.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
 from typing import Any, Protocol
 
 import regex
@@ -47,9 +46,8 @@ class Pattern(WordRule):
 
     def __init__(self, pattern: regex.Pattern[str]) -> None:
         self.pattern = pattern
-        self.end = lru_cache(4096)(self._end)  # type: ignore[method-assign]
 
-    def _end(self, text: str) -> int | None:
+    def end(self, text: str) -> int | None:
         return None if self.pattern.fullmatch(text, partial=True) else self.close(text)
 
     def close(self, text: str) -> int:
