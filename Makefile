@@ -54,16 +54,19 @@ types: $(VENV)/.stamp-test
 docs: $(VENV)/.stamp-test
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
 
-# QUICK: fewer examples of each property, and annotations unchecked (tests/budget.py).
+# QUICK: fewer examples of each property, and annotations unchecked (tests/budget.py). Where coverage is measured, the
+# slow tests run as well.
 pytest: $(VENV)/.stamp-test
-	@QUICK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) --durations=10 $(if $(CI),$(COVERAGE))
+	@QUICK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) --durations=10 \
+	  $(if $(CI),$(COVERAGE),-m "not (release or thorough or slow)")
 
 # Tests without the real model with all their examples, under checked annotations; then what takes longer. The release's
 # environment is made beforehand, outside of any test's time limit; where it cannot be, its tests are skipped and say why.
 thorough: $(VENV)/.stamp-test $(VENV)/.stamp-llamacpp
 	-@$(BIN)/python benchmarks/common/peers.py release
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m "not (real_model or thorough or release)"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m "thorough or release"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) \
+	  -m "thorough or release$(if $(CI),, or (slow and real_model))"
 
 bench: $(VENV)/.stamp-demo
 	@$(BIN)/python benchmarks/run.py

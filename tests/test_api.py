@@ -274,7 +274,14 @@ class TestEnding:
             lm.complete("ab")
 
     @pytest.mark.parametrize(
-        "end", ["", "sys.exit(3)", "raise LookupError", "os.kill(os.getpid(), signal.SIGINT)"]
+        "end",
+        [
+            "",
+            *(
+                pytest.param(end, marks=pytest.mark.slow)
+                for end in ("sys.exit(3)", "raise LookupError", "os.kill(os.getpid(), signal.SIGINT)")
+            ),
+        ],
     )
     def test_a_process_that_uses_it_ends(self, end):
         """However it ends, and although work is under way."""
@@ -298,6 +305,7 @@ print(len(lm.complete("ab", max_bytes=3).bytes), flush=True)
         assert (said.returncode == 0) == (end == "")
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+    @pytest.mark.slow
     def test_a_child_has_a_loop_of_its_own(self):
         program = f"""
 import os, sys

@@ -28,6 +28,7 @@ def whole(lm):
 
 @pytest.mark.real_model
 class TestBoundaries:
+    @pytest.mark.slow
     def test_cut_anywhere_the_text_goes_on_as_it_would_have(self, lm, whole):
         """The greedy text, cut at every third byte, is restored; without healing it is not."""
         cuts = range(len(BEGINNING) + 1, len(BEGINNING) + NEW_BYTES - 12, 3)

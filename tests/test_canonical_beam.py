@@ -376,6 +376,7 @@ def await_probability(beam: ByteBeamState, text: bytes) -> float:
 
 
 @pytest.mark.real_model
+@pytest.mark.slow
 async def test_prose_is_cheap(default_llm):
     """At most 3 contexts a canonical token (it is nearer 2), byte by byte."""
     from genlm.bytes.engine import Engine

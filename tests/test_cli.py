@@ -452,6 +452,7 @@ class TestProcess:
         text = done.stdout.decode()
         assert len(next_byte_rows(text)) == 5 and set(completions(text)) == set(demo.CUT_PROMPTS)
 
+    @pytest.mark.slow
     def test_piped_where_text_is_not_utf8(self, folder: Path) -> None:
         """As on Windows, where a pipe or a file gets the code page."""
         done = process("demo", "--model", str(folder), PYTHONUTF8="0", PYTHONIOENCODING="cp1252")

@@ -169,7 +169,14 @@ class TestCut:
         run.close()
         return len(left)
 
-    @pytest.mark.parametrize("name", ["x.tsv", "x.jsonl", "x.npz"])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "x.tsv",
+            pytest.param("x.jsonl", marks=pytest.mark.slow),
+            pytest.param("x.npz", marks=pytest.mark.slow),
+        ],
+    )
     def test_anywhere(self, results: list[ScoredText], name: str) -> None:
         names = [name, "x.html"]
         assert self.write(results, names) == 7
@@ -269,6 +276,7 @@ class TestSameBytes:
                     path.unlink()
 
     @pytest.mark.real_model
+    @pytest.mark.slow
     def test_the_embedded_model(self, run: Run, default_llm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(files, "EVERY", 3)
         texts = b"The cat sat on the mat.\nNo idea\nx = fib(10)\nGuten Tag, Frau Schmidt!\n\nyes\n"

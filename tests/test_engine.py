@@ -483,6 +483,7 @@ class TestReadingKnownBytes:
         finally:
             draft.draft_tokens = real
 
+    @pytest.mark.slow
     async def test_with_almost_no_memory(self, llama, monkeypatch):
         small = Engine(llama, max_cache_bytes=20_000)
         monkeypatch.setattr(llama, "_genlm_bytes_engine", small, raising=False)

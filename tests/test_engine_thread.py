@@ -294,6 +294,7 @@ print("left")
 """
 
 
+@pytest.mark.slow
 def test_the_interpreter_exits_during_a_forward():
     """Also: a forked child has an engine that works."""
     here = Path(__file__).parent

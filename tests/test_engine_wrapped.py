@@ -61,7 +61,15 @@ class TestWrappers:
         torch.testing.assert_close(rows(llm), want)
         assert called
 
-    @pytest.mark.parametrize("how", ["wrapped", "in place", "its forward", "a layer"])
+    @pytest.mark.parametrize(
+        "how",
+        [
+            pytest.param("wrapped", marks=pytest.mark.slow),
+            "in place",
+            pytest.param("its forward", marks=pytest.mark.slow),
+            "a layer",
+        ],
+    )
     def test_compiled(self, want: torch.Tensor, how: str) -> None:
         """Nothing is compiled for us, and theirs is still compiled afterwards."""
         made: list[int] = []

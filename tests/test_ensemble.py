@@ -444,6 +444,7 @@ class TestPotential:
             BytePotential("no model")  # type: ignore[arg-type]
         await potential.cleanup()
 
+    @pytest.mark.slow
     async def test_under_its_samplers(self) -> None:
         from genlm.control import direct_token_sampler
 

@@ -415,7 +415,9 @@ class TestRepetitionPenalty:
         await as_transformers_generates(llm, "the man and the end", penalty)
 
     @pytest.mark.real_model
-    @pytest.mark.parametrize("penalty", [1.0, 1.3, 0.8])
+    @pytest.mark.parametrize(
+        "penalty", [pytest.param(1.0, marks=pytest.mark.slow), 1.3, pytest.param(0.8, marks=pytest.mark.slow)]
+    )
     async def test_greedy_decoding_is_that_of_transformers(self, default_llm, penalty):
         prompt = "The capital of France is Paris, and the capital of Germany is"
         await as_transformers_generates(default_llm, prompt, penalty)
@@ -704,6 +706,7 @@ class TestBadInput:
         assert repr(whole_number("max_bytes", 20.0, 1)) == "20"
 
 
+@pytest.mark.slow
 def test_utf8_is_what_python_reads():
     """All pairs of bytes: whether a text may go on so, and how many bytes are then still to come."""
 

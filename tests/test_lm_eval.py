@@ -472,6 +472,7 @@ metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
         assert caplog.text.count("of 3 contexts were too long for the 24 tokens") == 2
 
     @pytest.mark.filterwarnings("default")
+    @pytest.mark.slow
     def test_the_command_with_a_chat_template(self, folder, monkeypatch):
         more = ["--apply_chat_template", "--num_fewshot", "1", "--system_instruction", "be in"]
         results, samples = self.run(folder, monkeypatch, *more, "--fewshot_as_multiturn", "true")

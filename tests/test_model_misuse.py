@@ -365,6 +365,12 @@ def shown(found: Any) -> str:
     return repr([getattr(one, "logprobs", one) for one in found] if isinstance(found, list) else found)
 
 
+JOBS = [
+    pytest.param(name, marks=() if name in ("complete", "score") else pytest.mark.slow)
+    for name in jobs(ToyLM(WORDS))
+]
+
+
 async def cancelled_after(job: Callable[[], Any], passes: int) -> bool:
     """Begin something and cancel it after so many passes of the loop; whether it had ended before."""
     task = asyncio.ensure_future(job())
@@ -379,7 +385,7 @@ async def cancelled_after(job: Callable[[], Any], passes: int) -> bool:
     return ended
 
 
-@pytest.mark.parametrize("name", jobs(ToyLM(WORDS)))
+@pytest.mark.parametrize("name", JOBS)
 async def test_cancelled_at_every_point(name: str) -> None:
     """Nothing is left behind, no coroutine unawaited, and the next answer is right."""
     want = shown(await jobs(Slow(WORDS))[name]())
@@ -394,7 +400,7 @@ async def test_cancelled_at_every_point(name: str) -> None:
     assert passes > 10 and shown(await job()) == want
 
 
-@pytest.mark.parametrize("name", jobs(ToyLM(WORDS)))
+@pytest.mark.parametrize("name", JOBS)
 async def test_a_model_that_fails_at_its_nth_question(name: str) -> None:
     """The model's own error comes out, and the next answer is right."""
     want = shown(await jobs(Slow(WORDS))[name]())

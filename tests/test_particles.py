@@ -59,7 +59,10 @@ def check(model: ByteLM, weigh: Weigh, length: int, **options: Any) -> None:
         assert abs(np.mean(found) - value) <= 5 * error + 1e-9 or value < 2.0 / RUNS / 5
 
 
-@pytest.mark.parametrize("ess_threshold", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(
+    "ess_threshold",
+    [pytest.param(0.0, marks=pytest.mark.slow), 0.5, pytest.param(1.0, marks=pytest.mark.slow)],
+)
 def test_under_a_mask(ess_threshold: float) -> None:
     """After `a` nothing but `c`, and after that nothing but the end."""
     member = lm(FIRST, 4)
@@ -73,7 +76,7 @@ def test_under_a_mask(ess_threshold: float) -> None:
     check(member, weigh, 3, mask=mask, ess_threshold=ess_threshold)
 
 
-@pytest.mark.parametrize("ess_threshold", [0.0, 0.7])
+@pytest.mark.parametrize("ess_threshold", [pytest.param(0.0, marks=pytest.mark.slow), 0.7])
 def test_the_product_of_two_models(ess_threshold: float) -> None:
     members = [lm(FIRST, 1), lm(SECOND, 2)]
 

@@ -31,6 +31,7 @@ from genlm.bytes.trie import EOS, TrieArrays, TrieMode
 
 NAMES = ["smollm2", "sentencepiece", "tekken"]
 SIZE = {"smollm2": 49_152, "sentencepiece": 32_000, "tekken": 131_072}
+MARKS = {"smollm2": pytest.mark.real_model, "sentencepiece": (), "tekken": pytest.mark.slow}
 END = {"smollm2": b"<|im_end|>", "sentencepiece": b"</s>", "tekken": b"<SPECIAL_2>"}
 
 TEXT = (
@@ -138,7 +139,7 @@ def log(p: float) -> float:
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(n, marks=pytest.mark.real_model) if n == "smollm2" else n for n in NAMES],
+    params=[pytest.param(n, marks=MARKS[n]) for n in NAMES],
 )
 def name(request):
     return request.param

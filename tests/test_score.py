@@ -451,6 +451,7 @@ class TestByteLogprobs:
         with pytest.raises(InvalidValueError, match="context"):
             lm.byte_logprobs(texts, context="a", **call)
 
+    @pytest.mark.slow
     def test_every_byte_is_that_of_a_run_without_an_end(self, tmp_path, monkeypatch):
         """Wherever it was cut, and whatever the model has read in between: round-off included."""
         texts = ["the man and the end", "in the", "an and", "the ant in", "and the man", "thin", "the the"]

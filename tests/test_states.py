@@ -529,7 +529,7 @@ class TestPrefill:
         with pytest.raises(kind, match=match):
             await (await beam_on(lm)).prefill(context)
 
-    @pytest.mark.parametrize("threshold", [0.0, 0.05])
+    @pytest.mark.parametrize("threshold", [pytest.param(0.0, marks=pytest.mark.slow), 0.05])
     async def test_ten_thousand_arbitrary_bytes(self, threshold):
         """All bytes, split UTF-8 and NULs among them: read, with a vocabulary that has every byte."""
         rng = np.random.default_rng(0)
