@@ -33,8 +33,9 @@ MODULES = sorted(
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 OPTIONAL = """
-    IPython arsenal filelock genlm.backend gguf graphviz jinja2 llguidance lm_eval matplotlib numba pandas
-    platformdirs pyarrow ray rich safetensors tokenizers transformers typer
+    IPython arsenal fastapi filelock genlm.backend gguf graphviz jinja2 llguidance lm_eval matplotlib numba
+    pandas platformdirs prometheus_client pyarrow ray rich safetensors starlette tokenizers transformers typer
+    uvicorn
 """.split()
 
 
@@ -204,7 +205,7 @@ FOR_CLIENTS = {
     "genlm.bytes", "genlm.bytes.byte_lm", "genlm.bytes.trie", "genlm.bytes.util", "genlm.bytes.models",
     "genlm.bytes.errors", "genlm.bytes.generate", "genlm.bytes.generate.grammar", "genlm.bytes.score",
     "genlm.bytes.engine", "genlm.bytes.escaping", "genlm.bytes.options", "genlm.bytes.resumable",
-    "genlm.bytes.viz", "genlm.bytes.integrations.ray", "genlm.bytes.ensemble",
+    "genlm.bytes.viz", "genlm.bytes.integrations.ray", "genlm.bytes.ensemble", "genlm.bytes.serve",
 }  # fmt: skip
 
 

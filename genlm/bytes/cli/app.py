@@ -23,6 +23,7 @@ from genlm.bytes.cli.next import next_byte
 from genlm.bytes.cli.output import complain
 from genlm.bytes.cli.predict import predict
 from genlm.bytes.cli.score import score
+from genlm.bytes.cli.serve import serve
 from genlm.bytes.cli.streams import open_standard_streams, silence
 from genlm.bytes.cli.watch import watch
 from genlm.bytes.errors import GenlmBytesError
@@ -38,6 +39,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "info": info,
     "watch": watch,
     "score": score,
+    "serve": serve,
 }
 """The commands by name, in the order in which help lists them."""
 

@@ -1,0 +1,117 @@
+"""The application: its routes inside the gate, and what is said of errors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from genlm.bytes.errors import GenlmBytesError
+from genlm.bytes.serve import about, chat, completions, infill, page, questions
+from genlm.bytes.serve.catalog import Catalog
+from genlm.bytes.serve.failures import ClientGone, Refusal, invalid, refusal_of
+from genlm.bytes.serve.gate import Gate, answered, log_failure, request_id
+from genlm.bytes.serve.server import Server
+from genlm.bytes.serve.settings import Settings
+
+__all__ = ["create_app"]
+
+ROUTERS = (about.router, completions.router, chat.router, questions.router, infill.router, page.router)
+
+
+def create_app(
+    catalog: Catalog,
+    settings: Settings | None = None,
+    load: Callable[..., Any] | None = None,
+    failed: Callable[[Exception], None] | None = None,
+) -> FastAPI:
+    """An ASGI application, for uvicorn or for one's own.
+
+    Args:
+        catalog: the models.
+        settings: limits.
+        load: loads a model by its path, in a thread, once the server runs; None where all are loaded.
+        failed: told of a model that could not be loaded.
+    """
+    settings = Settings() if settings is None else settings
+    server = Server(catalog, settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        loading = asyncio.create_task(_load(catalog, load, failed)) if load is not None else None
+        try:
+            yield
+        finally:
+            if loading is not None:
+                loading.cancel()
+                await asyncio.gather(loading, return_exceptions=True)
+            await catalog.close()
+
+    app = FastAPI(title="GenLM Bytes", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.state.server = server
+    for router in ROUTERS:
+        app.include_router(router)
+    for kind in (Refusal, GenlmBytesError, RequestValidationError, HTTPException, ClientGone, RecursionError):
+        app.add_exception_handler(kind, _say)
+    app.add_middleware(Gate, settings=settings, metrics=server.metrics, paths=_paths())
+    if settings.origins:  # around the gate, so that its refusals can be read, too
+        allowed: dict[str, Any] = {"allow_methods": ["GET", "POST"], "allow_headers": ["*"]}
+        app.add_middleware(CORSMiddleware, allow_origins=list(settings.origins), **allowed)
+    return app
+
+
+def _paths() -> frozenset[str]:
+    """The paths that are counted by name."""
+    return frozenset(getattr(route, "path", "") for router in ROUTERS for route in router.routes)
+
+
+async def _load(
+    catalog: Catalog, load: Callable[..., Any], failed: Callable[[Exception], None] | None
+) -> None:
+    try:
+        await catalog.load(load)
+    except Exception as error:
+        if failed is None:
+            raise
+        failed(error)
+
+
+async def _say(request: Request, error: Exception) -> Response:
+    """An error as an answer."""
+    if isinstance(error, ClientGone):
+        return Response(status_code=499)
+    if isinstance(error, RequestValidationError):
+        error = _invalid(error)
+    elif isinstance(error, HTTPException):
+        error = Refusal(error.status_code, str(error.detail))
+    elif isinstance(error, RecursionError):
+        error = invalid(None, "the body is nested too deeply.")
+    refusal = refusal_of(error, request_id(request))
+    if refusal.status >= 500 and not isinstance(error, Refusal):
+        log_failure(request_id(request), error)
+    return answered(refusal)
+
+
+def _invalid(error: RequestValidationError) -> Refusal:
+    """The first thing that is wrong with a body."""
+    first = error.errors()[0]
+    place = [part for part in first.get("loc", ()) if part != "body"]
+    if first.get("type") == "json_invalid":
+        return invalid(None, "the body must be JSON.")
+    if not place:
+        return invalid(None, "the body must be a JSON object.")
+    name = str(place[0])
+    inner = "".join(
+        f"[{part}]" if isinstance(part, int) else f".{part}" for part in place[1:] if str(part).isidentifier()
+    )
+    if first.get("type") == "extra_forbidden":
+        return invalid(name, f"`{name[:80]}` is no field of this request.", "unknown_field")
+    return invalid(name, f"`{name}{inner}`: {first.get('msg', 'is not valid')}.")
