@@ -19,14 +19,19 @@ STAGES := lint types docs pytest
 PARALLEL := -n 2 --dist loadgroup
 COVERAGE := --cov --cov-report=term-missing:skip-covered
 
-.PHONY: help demo test thorough lint format types docs pytest bench clean no-venv
+.PHONY: help demo serve test thorough lint format types docs pytest bench clean no-venv
 
 help:
 	@echo "make demo   the quick start, on a real model"
+	@echo "make serve  the same model at http://127.0.0.1:8000: an API, and a page to look through"
 	@echo "make test   every check: $(STAGES)"
 	@echo "make lint types docs pytest   one of them at a time"
 	@echo "make thorough   every test in full, and what takes longer: fuzzing, mutants, the release side by side"
 	@echo "make format | bench | clean"
+
+# PORT=8080 make serve picks another port.
+serve: $(VENV)/.stamp-serve
+	@$(BIN)/python -m genlm.bytes serve --port $(or $(PORT),8000)
 
 demo: $(VENV)/.stamp-demo
 	@$(BIN)/python -m genlm.bytes demo
@@ -95,7 +100,12 @@ $(VENV)/.stamp-demo: $(NEEDS)
 	@$(PIP) -e ".[demo]"
 	@touch $@
 
+$(VENV)/.stamp-serve: $(NEEDS)
+	@echo "Installing into $(VENV), with what the server needs"
+	@$(PIP) -e ".[demo,serve]"
+	@touch $@
+
 $(VENV)/.stamp-test: $(NEEDS)
 	@echo "Installing into $(VENV), with what the tests and the docs need (minutes the first time)"
 	@$(PIP) -e ".[demo,test,docs]"
-	@touch $(VENV)/.stamp-demo $@
+	@touch $(VENV)/.stamp-demo $(VENV)/.stamp-serve $@

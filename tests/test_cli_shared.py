@@ -43,8 +43,8 @@ class TestExamples:
         for name in app.COMMANDS:
             assert any(f"genlm-bytes {name}" in line for line in examples())
 
-    # `--ray` starts processes, and libraries that warn: test_ray.py runs it.
-    @pytest.mark.parametrize("line", [line for line in examples() if "--ray" not in line])
+    # `--ray` starts processes, and libraries that warn: test_ray.py runs it; `serve` does not end.
+    @pytest.mark.parametrize("line", [s for s in examples() if "--ray" not in s and "bytes serve" not in s])
     def test_they_run(self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
         """As typed, but in this process: the shell runs what stands before a `|`."""
         monkeypatch.chdir(tmp_path)
@@ -122,6 +122,8 @@ class TestShared:
             "quiet",
         }
         for command in app.COMMANDS.values():
+            if command is app.serve:  # several models are several there, and it writes no results
+                continue
             assert names <= set(inspect.signature(grouped(command)).parameters)
 
     @pytest.mark.parametrize(

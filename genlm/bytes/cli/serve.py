@@ -135,7 +135,8 @@ def _specs(
         return read_config(config)
     params = BeamParams(K=K, prune_threshold=threshold or 0.0, tolerance=tolerance)
     options = {name: value for name, value in (("device", device), ("dtype", dtype)) if value is not None}
-    return [spec_of(given, options, params) for given in models or [None]]
+    given: list[str | None] = [*(models or ())] or [None]
+    return [spec_of(one, options, params) for one in given]
 
 
 def _log(quiet: bool) -> None:

@@ -34,7 +34,7 @@ async function look() {
   const complete = (token_healing) => ask("v1/completions",
     { model, prompt, temperature: 0, max_tokens: 12, token_healing }, signal);
   const parts = [
-    ask("v1/next", { model, prompt, unit, top: 10, candidates: 8 }, signal)
+    ask("v1/next", { model, prompt, unit, top: 10, min_prob: 1e-7, candidates: 8 }, signal)
       .then((found) => { showNext(found.next); showBeam(found.candidates); }),
     complete(true).then((found) => showCompletion("healed", found.choices[0].text)),
     complete(false).then((found) => showCompletion("unhealed", found.choices[0].text)),
