@@ -333,6 +333,17 @@ class TestQuestions:
         assert {row["text"] for row in by_char["next"] if not row.get("end")} == set(chars) - {"EOS"}
         assert all(row["probability"] >= 0.1 for row in likely["next"])
 
+    async def test_predict_and_expand(self, app, lm):
+        asked = {"prompt": PROMPT, "unit": "byte", "depth": 2, "min_prob": 0.05}
+        with asking(app) as http:
+            words = (await http.post("/v1/predict", json={"prompt": "the an", "n": 2, "budget": 20})).json()
+            tree = (await http.post("/v1/next", json=asked)).json()["tree"]
+        own = await lm.predict_words("the an", 2, budget=20)
+        assert [w["word"] for w in words["words"]] == [w.word for w in own] and words["prefix"] == "an"
+        root = await lm.expand(PROMPT, 0.05, 2, method="tokenize")
+        assert [bytes(c["bytes"]) for c in tree["children"]] == [c.symbol for c in root.children]
+        assert sum(c["probability"] for c in tree["children"]) + tree["rest"] == pytest.approx(1)
+
     async def test_infill(self, app, lm):
         """A model without tokens for it goes on with what stands before, and says so."""
         body = {

@@ -50,10 +50,15 @@ def test_outputs_are_real(line: str, expected: str, where: str) -> None:
 @pytest.mark.skipif(not PAGES, reason="no documentation here")
 def test_the_tables_name_what_there_is() -> None:
     from genlm.bytes.serve.completions import CompletionBody
-    from genlm.bytes.serve.questions import NextBody, ScoreBody
+    from genlm.bytes.serve.questions import NextBody, PredictBody, ScoreBody
 
     text = (DOCS / "serving.md").read_text(encoding="utf-8")
-    for path, body in (("completions", CompletionBody), ("score", ScoreBody), ("next", NextBody)):
+    for path, body in (
+        ("completions", CompletionBody),
+        ("score", ScoreBody),
+        ("next", NextBody),
+        ("predict", PredictBody),
+    ):
         (row,) = re.findall(rf"^\| `POST /v1/{path}` \| (.*) \|$", text, re.MULTILINE)
         named = set(re.findall(r"`(\w+)`", row)) - {"byte", "char"}
         assert named and named <= set(body.model_fields)

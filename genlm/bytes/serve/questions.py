@@ -1,7 +1,7 @@
-"""Questions that only bytes answer: `/v1/score`, `/v1/next`.
+"""Questions that only bytes answer: `/v1/score`, `/v1/next`, `/v1/predict`.
 
-Figures are those of `AsyncByteLM.score`, `word_surprisal` and `next`. What JSON has no number for, minus
-infinity and what is not known, is null.
+Figures are those of `AsyncByteLM.score`, `word_surprisal`, `next`, `expand` and `predict_words`. What JSON
+has no number for, minus infinity and what is not known, is null.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from genlm.bytes.serve.logprobs import token_text
 from genlm.bytes.serve.server import answer, server_of
 from genlm.bytes.viz import likeliest, view_beam
 
-__all__ = ["NextBody", "ScoreBody", "router"]
+__all__ = ["NextBody", "PredictBody", "ScoreBody", "router"]
 
 MOST_SHOWN = 1000
 router = APIRouter()
@@ -135,8 +135,8 @@ async def following(body: NextBody, request: Request) -> Response:
     name, lm = server.catalog.get(body.model)
     most = server.settings.max_prompt
     given = given_prompts(lm, body.prompt, most)[0] if body.prompt else Given(b"", b"")
-    if body.depth > 1 and body.min_prob < 1e-6:
-        raise invalid("min_prob", "`min_prob` must be at least 1e-6 where `depth` is above 1.")
+    if body.depth > 1 and body.min_prob < 1e-4:
+        raise invalid("min_prob", "`min_prob` must be at least 1e-4 where `depth` is above 1.")
     found = await server.run(request, _following(lm, body, given))
     server.metrics.prompt_bytes.inc(len(given.spelled))
     return answer({"object": "next", "model": name, "unit": body.unit, **found})
@@ -151,10 +151,26 @@ async def _following(lm: AsyncByteLM, body: NextBody, given: Given) -> dict[str,
         rows = [(None if c == "EOS" else c.encode(), logp) for c, logp in chars.items()]
     least = math.log(body.min_prob) if body.min_prob else -math.inf
     document: dict[str, Any] = {"next": [_row(text, logp) for text, logp in rows if logp >= least]}
+    if body.depth > 1:
+        root: Any = await lm.expand(given.context, body.min_prob, body.depth, body.unit, method=body.method)
+        document["tree"] = _node(root)
     if body.candidates and isinstance(found.beam, ByteBeamState):
         # What the tokenizer would cut is looked up in its rules, which takes a moment the first time.
         document["candidates"] = await asyncio.to_thread(_candidates, found.beam, body.candidates)
     return document
+
+
+def _node(node: Any) -> dict[str, Any]:
+    """A node of the tree, with its extent in the unit interval."""
+    return {
+        "text": token_text(node.symbol),
+        "bytes": list(node.symbol),
+        "end": node.end,
+        "low": node.low,
+        "probability": node.probability,
+        "rest": node.rest,
+        "children": [_node(child) for child in node.children],
+    }
 
 
 def _row(text: bytes | None, logp: float) -> dict[str, Any]:
@@ -185,6 +201,44 @@ def _candidates(beam: ByteBeamState, most: int) -> dict[str, Any]:
         "deferred": view.deferred,
         "missing": _number(view.missing),
     }
+
+
+class PredictBody(Body):
+    """What may be asked of the next word."""
+
+    prompt: str = ""
+    n: int = Field(5, ge=1, le=100)
+    prefix: str | None = None
+    min_prob: float = Field(1e-3, ge=1e-6, le=1.0)
+    budget: int = Field(1000, ge=1, le=10_000)
+    milliseconds: float | None = Field(None, gt=0.0)
+
+
+@router.post("/v1/predict")
+async def predict(body: PredictBody, request: Request) -> Response:
+    """The likeliest next words, each with its end, and the probability of everything else."""
+    server = server_of(request)
+    name, lm = server.catalog.get(body.model)
+    text = as_bytes("prompt", body.prompt)
+    if len(text) > server.settings.max_prompt:
+        raise too_long("prompt", len(text), server.settings.max_prompt)
+    options: Any = {"budget": body.budget, "milliseconds": body.milliseconds, "min_prob": body.min_prob}
+    found: Any = await server.run(request, lm.predict_words(text, body.n, body.prefix, **options))
+    server.metrics.prompt_bytes.inc(len(text))
+    words = [
+        {"word": one.word, "text": one.text, "logprob": one.logprob, "probability": one.probability}
+        for one in found
+    ]
+    return answer(
+        {
+            "object": "predictions",
+            "model": name,
+            "words": words,
+            "prefix": found.prefix,
+            "remainder": found.remainder,
+            "complete": found.complete,
+        }
+    )
 
 
 def _number(x: float) -> float | None:
