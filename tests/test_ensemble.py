@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from genlm.bytes.contexts.cached_lm import CachedLM
 from genlm.bytes.ensemble import operation
 from genlm.bytes.errors import GenlmBytesError, ImpossibleByteError, InvalidTypeError, InvalidValueError
 from genlm.bytes.plain import PlainByteLM
+from genlm.bytes.score import read_shards
 from genlm.bytes.util.symbols import EOS
 
 EXACT = BeamParams(exact=True)
@@ -300,6 +302,23 @@ class TestAsked:
         assert word.surprisal == pytest.approx(-wanted[1]) and math.isnan(word.naive)
         (word,) = together.word_surprisal("abc", base=math.e)
         assert word.surprisal == pytest.approx(-sum(wanted[:3]) - math.log(said(together, b"abc")[3]))
+
+    def test_written_to_a_folder(self, tmp_path: Path) -> None:
+        """The same call goes on; of other members, weights or contexts it is another call."""
+        members = [lm(FIRST, 1), lm(SECOND, 2)]
+        texts, out = ["abc", "ca"], tmp_path / "out"
+
+        def ensemble(**options: Any) -> ByteLM:
+            return ByteLM.ensemble(members, **{"op": "sum", "weights": [3, 1], **options})
+
+        assert ensemble().byte_logprobs(texts, out=out) == out
+        wanted = ensemble().byte_logprobs(texts)
+        found = [array for _, array in read_shards(out)]
+        assert all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
+        assert ensemble().byte_logprobs(texts, out=out) == out
+        for other in ({"weights": [1, 1]}, {"op": 2}, {"contexts": ["a", ""]}, {"floor": 0.1}):
+            with pytest.raises(InvalidValueError, match="`out`"):
+                ensemble(**other).byte_logprobs(texts, out=out)
 
     def test_whoever_made_it(self) -> None:
         together = ByteLM.ensemble([lm(FIRST, 1), lm(SECOND, 2)], weights=[2, 1])

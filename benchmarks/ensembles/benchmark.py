@@ -41,13 +41,14 @@ def run(options: Options) -> Report:
     if options.rows:
         found.variant = "-" + "-".join(wanted)
     folder = str(model_folder(options.model))
-    with Worker(sys.executable, "ensembles.worker") as side:
-        side.ask("load", folder=folder)
-        found.machine = machine(side.ask("versions").facts)
-        if "own" in wanted:
-            _own(options, side, found)
-        if "control" in wanted:
-            _control(options, side, found, folder)
+    if set(wanted) != {"real"}:
+        with Worker(sys.executable, "ensembles.worker") as side:
+            side.ask("load", folder=folder)
+            found.machine = machine(side.ask("versions").facts)
+            if "own" in wanted:
+                _own(options, side, found)
+            if "control" in wanted:
+                _control(options, side, found, folder)
     if "real" in wanted:
         _real(options, found, folder)
     found.title = f"Several models as one: {_length(options)} new bytes, one by one"
@@ -131,6 +132,7 @@ def _real(options: Options, found: Report, folder: str) -> None:
     learned.append((HERE / "texts" / "english.txt").read_text(encoding="utf-8"))
     table = Table(["bits a byte", "alone", "prod", "sum", "mixture"])
     with Worker(sys.executable, "ensembles.real") as side:
+        found.machine = found.machine or machine(side.ask("versions").facts)
         loaded = side.ask("load", folder=folder, texts=learned).facts
 
         def bits(members: list[str], prompts: list[int], op: str = "prod", weights: Any = None) -> str:

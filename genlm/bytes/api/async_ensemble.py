@@ -79,6 +79,12 @@ class AsyncEnsemble(AsyncByteLM):
         """The `EnsembleState` after a context; see `AsyncByteLM.beam`."""
         return (await self._read(context, method=method)).beam
 
+    def _described(self) -> dict[str, Any]:
+        rule = {name: repr(value) for name, value in sorted(vars(self.operation).items())}
+        members = [{**member._described(), "params": repr(member.params)} for member in self.members]
+        together = {"op": type(self.operation).__name__, **rule, "contexts": repr(self.contexts)}
+        return {"model": together | {"members": members}, "floor": self.floor}
+
     def _checked(self, options: Mapping[str, Any], **counts: Any) -> Options:
         if options.get("unit") == "token":
             rule = "the members have no tokens in common: an ensemble is drawn from byte by byte"

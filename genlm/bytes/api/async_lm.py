@@ -364,15 +364,20 @@ class AsyncByteLM(Ensembles, Comparisons, Predicting):
             with called(text="texts"):
                 arrays = await scorer.arrays(found, contexts)
             return arrays[0] if single else arrays
-        config = getattr(getattr(self.llm, "model", None), "config", None)
-        model = str(getattr(config, "_name_or_path", "") or type(self.llm).__name__)
-        kind = str(getattr(getattr(self.llm, "model", None), "dtype", None))
-        own = {"dtype": kind, "trie_opts": repr(self._trie_opts), **self._initial_opts}
-        own |= {} if self._begins is None else {"start": self._begins}
-        settings = settings_of(self.params, model, context, dict(options)) | own
+        own = self._described()
+        settings = settings_of(self.params, own.pop("model"), context, dict(options)) | own
         forget = partial(self.forget, deterministic=True)
         with called(text="texts"):
             return await scorer.write_arrays(found, contexts, out, format, texts_per_shard, settings, forget)
+
+    def _described(self) -> dict[str, Any]:
+        """What tells this model from others, as JSON values: its `model`, and how it is asked."""
+        config = getattr(getattr(self.llm, "model", None), "config", None)
+        model = str(getattr(config, "_name_or_path", "") or type(self.llm).__name__)
+        kind = str(getattr(getattr(self.llm, "model", None), "dtype", None))
+        begins = {} if self._begins is None else {"start": self._begins}
+        opts = {"trie_opts": repr(self._trie_opts), **self._initial_opts, **begins}
+        return {"model": model, "dtype": kind, **opts}
 
     # -- reading --------------------------------------------------------------------------------------
 

@@ -113,10 +113,10 @@ class Extremum(Operation):
     lipschitz = True
 
     def __init__(self, greatest: bool) -> None:
-        self._of = np.max if greatest else np.min
+        self.greatest = greatest
 
     def potentials(self, rows: Rows, log_shares: Shares) -> Row:
-        return np.asarray(self._of(rows, axis=0), np.float64)
+        return np.asarray(rows.max(axis=0) if self.greatest else rows.min(axis=0), np.float64)
 
 
 class Contrastive(Operation):

@@ -332,7 +332,7 @@ def for_each(name: str, given: Any, single: bool, count: int) -> list[Any]:
     return list(given)
 
 
-def settings_of(params: Any, model: str, context: Any, options: dict[str, Any]) -> dict[str, Any]:
+def settings_of(params: Any, model: Any, context: Any, options: dict[str, Any]) -> dict[str, Any]:
     """What decides the numbers, as JSON values, for a manifest."""
     beam = {f.name: getattr(params, f.name) for f in dataclasses.fields(params)}
     del beam["eos_tokens"], beam["verbose"]
