@@ -331,7 +331,7 @@ class ByteBeamState(StatefulByteLM):
         if self.data.expansion is None:
             self.data = await run(self.params.search_rule.expand(self.data, None))
         assert self.data.expansion is not None
-        states, deferred, dropped, _ = self.data.expansion
+        states, deferred, dropped, *_ = self.data.expansion
         found = Mixture.of(states)
         if not found.total > 0.0:
             found = Mixture.of(await self._last_resort())
@@ -448,6 +448,10 @@ class ByteBeamState(StatefulByteLM):
     def with_states(self, states: Sequence[LazyTrieState]) -> Self:
         """A beam of other candidates under the same settings."""
         return self._with(self.data.after(states))
+
+    def with_hindsight(self, passing: Sequence[LazyTrieState], origins: Sequence[LazyTrieState]) -> Self:
+        """The beam with candidates that were found later (`BeamData.with_hindsight`)."""
+        return self._with(self.data.with_hindsight(passing, origins))
 
     def rebased(self, states: Sequence[LazyTrieState]) -> Self:
         """The same text with candidates that see other contexts from now on. Deferred ones are dropped."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
-from genlm.bytes.byte_lm.deferred import DeferredQueue
+from genlm.bytes.byte_lm.deferred import DeferredQueue, Late
 from genlm.bytes.byte_lm.error_bounds import NOTHING_DROPPED, DroppedMass, weight_upper_bound
 from genlm.bytes.byte_lm.history import History
 from genlm.bytes.byte_lm.trie_state import LazyTrieState
@@ -36,12 +36,14 @@ class Expansion(NamedTuple):
         deferred: what is deferred, the other extensions among them.
         dropped: what is dropped, those that are neither among them.
         log_missing_factor: see `BeamData`.
+        late: what was deferred, and has been evaluated here.
     """
 
     hypotheses: Sequence[LazyTrieState]
     deferred: DeferredQueue
     dropped: DroppedMass
     log_missing_factor: float
+    late: tuple[Late, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,10 @@ class BeamData:
             known text is read ahead with contexts that have not been evaluated yet; 0 for every other beam.
         expansion: what `SearchRule.expand` has found out; None where nobody has asked. It changes nothing
             else.
+        late: what the last symbol, or a look before it, had evaluated that was deferred before. Whoever reads
+            a known text learns from it what earlier symbols had too little of (`score/hindsight.py`).
+        foreseen: extensions of these hypotheses that are evaluated however light they are, since later
+            symbols have needed them; as `extend_all` gives them.
     """
 
     hypotheses: list[LazyTrieState]
@@ -65,6 +71,8 @@ class BeamData:
     dropped: DroppedMass = NOTHING_DROPPED
     log_missing_factor: float = 0.0
     expansion: Expansion | None = None
+    late: tuple[Late, ...] = ()
+    foreseen: tuple[LazyTrieState, ...] = ()
 
     @property
     def history(self) -> History:
@@ -88,7 +96,7 @@ class BeamData:
         dropped: DroppedMass | None = None,
         log_missing_factor: float | None = None,
     ) -> BeamData:
-        """Other hypotheses; what is not given stays as it is."""
+        """Other hypotheses, none of them late; what is not given stays as it is."""
         return BeamData(
             sorted(hypotheses, key=lambda state: -state.weight),
             hypotheses[0].mode if hypotheses else self.mode,
@@ -110,8 +118,18 @@ class BeamData:
         lost = [weight_upper_bound(state) for state in self.hypotheses[len(found) :]]
         return self.after(found, dropped=self.dropped.more(lost, held)), held
 
+    def with_hindsight(self, passing: Sequence[LazyTrieState], origins: Sequence[LazyTrieState]) -> BeamData:
+        """The data with hypotheses that were found later, in what they weigh here.
+
+        Args:
+            passing: the hypotheses.
+            origins: what was deferred and became these, or is deferred here.
+        """
+        deferred = self.deferred.without(set(map(id, origins)))
+        return replace(self.after([*self.hypotheses, *passing], deferred), foreseen=tuple(origins))
+
     def without_deferred(self, hypotheses: Sequence[LazyTrieState], log_kept: float) -> BeamData:
         """Other hypotheses, of natural log weight `log_kept`, and all that is deferred dropped."""
         gone = self.deferred
         dropped = self.dropped.more(gone.weights, log_kept, gone.expected())
-        return self.after(hypotheses, gone.emptied(), dropped)
+        return replace(self.after(hypotheses, gone.emptied(), dropped), late=self.late)

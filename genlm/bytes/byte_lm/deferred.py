@@ -28,11 +28,11 @@ from __future__ import annotations
 
 import math
 from bisect import insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import nlargest
 from operator import itemgetter
-from typing import Self
+from typing import NamedTuple, Self
 
 from genlm.bytes.byte_lm.constants import USUAL, ToleranceConstants
 from genlm.bytes.byte_lm.history import History
@@ -41,7 +41,21 @@ from genlm.bytes.byte_lm.trie_state import LazyTrieState
 from genlm.bytes.trie.modes import TrieMode
 from genlm.bytes.util import logsumexp
 
-__all__ = ["Deferred", "DeferredQueue"]
+__all__ = ["Deferred", "DeferredQueue", "Late"]
+
+
+class Late(NamedTuple):
+    """A hypothesis that was evaluated after the place where it was deferred: mass that was found late.
+
+    Attributes:
+        origin: as it was deferred.
+        place: how many symbols of the history had been read there.
+        passed: as it was after each symbol since, in the mode of that symbol, as far as it could read them.
+    """
+
+    origin: LazyTrieState
+    place: int
+    passed: tuple[LazyTrieState, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +79,24 @@ class Deferred:
     def weight(self) -> float:
         return self.state.weight
 
-    def catch_up(self, now: History) -> tuple[LazyTrieState | None, list[Deferred]]:
+    def catch_up(self, now: History) -> tuple[LazyTrieState | None, Late, list[Deferred]]:
         """Read what was read since, with the masses known.
 
         Returns:
-            The hypothesis after those symbols, None if it cannot read them; and one more deferred hypothesis
-            for each token that ends on the way.
+            The hypothesis after those symbols, None if it cannot read them; how it came there; and one more
+            deferred hypothesis for each token that ends on the way.
         """
-        state, last, found = self.state, self.history, list[Deferred]()
+        state: LazyTrieState | None = self.state
+        last, passed, found = self.history, list[LazyTrieState](), list[Deferred]()
         for link in now.suffix_after(self.history):
+            assert state is not None
             found += [Deferred(extension, last) for extension in state.extend_all()]
-            after = state.with_mode(link.mode) << link.symbol
-            if after is None:
-                return None, found
-            state, last = after, link
-        return state, found
+            state = state.with_mode(link.mode) << link.symbol
+            if state is None:
+                break
+            passed.append(state)
+            last = link
+        return state, Late(self.state, self.history.length, tuple(passed)), found
 
 
 @dataclass(frozen=True)
@@ -125,11 +142,22 @@ class DeferredQueue:
 
     def expected(self) -> float:
         """Natural log of what all are expected to contribute now."""
-        found = [d.key - d.inflation + self.history.log_prob for d in self.aligned]
+        return logsumexp([expected for _, expected in self.expectations()]) + self.history.log_prob
+
+    def expectations(self) -> Iterator[tuple[int, float]]:
+        """Of each, how many symbols had been read where it was deferred; and natural log of what it is
+        expected to contribute, less `log_prob` of the history there: about the same at every symbol since."""
+        for d in self.aligned:
+            yield d.history.length, d.key - d.inflation
         for group in self.unaligned:
-            future = self._expected_future(group[0], self.history, self.segment)
-            found += [d.weight + future for d in group]
-        return logsumexp(found)
+            future = self._expected_future(group[0], self.history, self.segment) - self.history.log_prob
+            yield from ((d.history.length, d.weight + future) for d in group)
+
+    def without(self, states: Collection[int]) -> Self:
+        """The queue without some hypotheses, by the identity of their `state`."""
+        left = (tuple(d for d in group if id(d.state) not in states) for group in self.unaligned)
+        aligned = tuple(d for d in self.aligned if id(d.state) not in states)
+        return replace(self, unaligned=_filled(left), aligned=aligned)
 
     def push(self, extensions: Iterable[LazyTrieState], common_boundary: bool) -> Self:
         """Defer extensions that end at the present place.

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from genlm.bytes.byte_lm.constants import USUAL, ToleranceConstants
 from genlm.bytes.byte_lm.data import BeamData, Expansion, log_sum, read_on
-from genlm.bytes.byte_lm.deferred import DeferredQueue
+from genlm.bytes.byte_lm.deferred import DeferredQueue, Late
 from genlm.bytes.byte_lm.rule import Evaluate, SearchRule, SearchStep
 from genlm.bytes.byte_lm.trie_state import LazyTrieState
 from genlm.bytes.trie.modes import TrieMode
@@ -52,9 +52,9 @@ class ToleranceRule(SearchRule):
     def expand(self, data: BeamData, symbol: int | bytes | None) -> SearchStep[BeamData]:
         numbers, deferred = self.constants, data.deferred
         hypotheses: Sequence[LazyTrieState] = data.hypotheses
-        total, margin = data.log_total, math.log(numbers.unaligned_margin)
+        total, margin, late = data.log_total, math.log(numbers.unaligned_margin), tuple[Late, ...]()
         if symbol is None:
-            hypotheses, deferred = yield from self._evaluate_deferred(data, hypotheses, deferred)
+            hypotheses, deferred, late = yield from self._evaluate_deferred(data, hypotheses, deferred)
             total, margin = log_sum(hypotheses) + data.log_missing_factor, 0.0
         extensions = [extension for state in hypotheses for extension in state.extend_all()]
         if symbol is not None:  # what the rules of canonical tokenizations rule out has probability 0
@@ -67,7 +67,12 @@ class ToleranceRule(SearchRule):
         if n:
             near = bar - math.log(numbers.batch_fill_factor)
             n = max(n, sum(weight > near for weight in weights[: numbers.batch_fill]))
-        wanted, deferred = extensions[:n], deferred.push(extensions[n:], boundary)
+        wanted, light = extensions[:n], extensions[n:]
+        if data.foreseen:
+            ids = set(map(id, data.foreseen))
+            wanted += [extension for extension in light if id(extension) in ids]
+            light = [extension for extension in light if id(extension) not in ids]
+        deferred = deferred.push(light, boundary)
         missing_factor = data.log_missing_factor
         if wanted:
             got = yield Evaluate(wanted)
@@ -75,28 +80,28 @@ class ToleranceRule(SearchRule):
             # What is missing is taken to do as well as the rest.
             missing_factor -= math.log1p(-math.exp(min(missing, -1e-3)))
             hypotheses = [*hypotheses, *got]
-        return replace(data, expansion=Expansion(hypotheses, deferred, data.dropped, missing_factor))
+        return replace(data, expansion=Expansion(hypotheses, deferred, data.dropped, missing_factor, late))
 
     def read(self, data: BeamData, symbol: int | bytes, *, pruned: bool = False) -> SearchStep[BeamData]:
         if data.expansion is None:
             data = yield from self.expand(data, symbol)
         assert data.expansion is not None
-        hypotheses, deferred, dropped, missing_factor = data.expansion
+        hypotheses, deferred, dropped, missing_factor, looked = data.expansion
         read = read_on(hypotheses, symbol)
         log_prob = log_sum(read) + missing_factor - data.log_total
         found = data.after(read, deferred.read(symbol, data.mode, log_prob), dropped.aged(), missing_factor)
         margin = math.log(self.constants.unaligned_margin)
         probes = self._probes(log_prob)
-        more, left = yield from self._evaluate_deferred(found, read, found.deferred, margin, probes)
+        more, left, late = yield from self._evaluate_deferred(found, read, found.deferred, margin, probes)
         log_prob = log_sum(more) + missing_factor - data.log_total
         # Nothing has been deferred at the present place yet: what caught up was at places before it.
         history = deferred.read(symbol, data.mode, log_prob).history
-        return found.after(more, replace(left, history=history))
+        return replace(found.after(more, replace(left, history=history)), late=(*looked, *late))
 
     def recover(self, data: BeamData) -> SearchStep[BeamData]:
         if data.log_weight > -math.inf or not len(data.deferred):
             return data
-        found, deferred = yield from self._evaluate_deferred(data, data.hypotheses, data.deferred)
+        found, deferred, _ = yield from self._evaluate_deferred(data, data.hypotheses, data.deferred)
         return data.after(found, deferred)
 
     def prune(self, data: BeamData) -> BeamData:
@@ -118,7 +123,7 @@ class ToleranceRule(SearchRule):
         deferred: DeferredQueue,
         margin: float = 0.0,
         probes: int = 0,
-    ) -> SearchStep[tuple[Sequence[LazyTrieState], DeferredQueue]]:
+    ) -> SearchStep[tuple[Sequence[LazyTrieState], DeferredQueue, tuple[Late, ...]]]:
         """Evaluate what was deferred and is above the tolerance now: all of it, or `max_late_contexts`.
 
         Each that is evaluated defers more, where tokens end on its way, and where no hypothesis is left to
@@ -130,8 +135,11 @@ class ToleranceRule(SearchRule):
             deferred: what is deferred.
             margin: natural log of the factor for unaligned ones (`DeferredQueue.pop_above`).
             probes: how many to evaluate, however little is expected of them.
+
+        Returns:
+            All hypotheses, what is left deferred, and those that were evaluated, as they came here.
         """
-        batch, left = self.constants.first_batch, self.max_late_contexts
+        batch, left, late = self.constants.first_batch, self.max_late_contexts, list[Late]()
         while True:
             total = log_sum(hypotheses) + data.log_missing_factor
             # Where no hypothesis could read the symbol, the deferred are all there is: a few at a time.
@@ -141,7 +149,7 @@ class ToleranceRule(SearchRule):
             wanted += probed
             batch, probes = 2 * batch, 0
             if not wanted:
-                return hypotheses, deferred
+                return hypotheses, deferred, tuple(late)
             now = deferred.history
             wanted = [d for d in wanted if d.state.may_read([s.symbol for s in now.suffix_after(d.history)])]
             if not wanted:  # all have probability 0: they are gone without having been evaluated
@@ -151,7 +159,8 @@ class ToleranceRule(SearchRule):
             got = {id(state) for state in (yield asked)}
             for one in wanted:
                 if id(one.state) in got:
-                    after, found = one.catch_up(now)
+                    after, passed, found = one.catch_up(now)
+                    late.append(passed)
                     deferred = deferred.push_late(found)
                     if after is not None:
                         hypotheses = [*hypotheses, after.with_mode(data.mode)]

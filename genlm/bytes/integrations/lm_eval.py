@@ -29,7 +29,7 @@ from genlm.bytes.api.async_ensemble import AsyncEnsemble
 from genlm.bytes.byte_lm.context_limits import longest_context
 from genlm.bytes.errors import ImpossibleByteError, InvalidValueError, bad_value, check_names, optional
 from genlm.bytes.integrations.lm_eval_chat import Chats
-from genlm.bytes.integrations.lm_eval_context import Dropped, Shortener, say_above_one
+from genlm.bytes.integrations.lm_eval_context import Dropped, Shortener
 from genlm.bytes.integrations.lm_eval_ensemble import EveryChat, EveryShortener
 from genlm.bytes.integrations.lm_eval_model import KNOWN, check_beginning, context_limit, load
 from genlm.bytes.integrations.lm_eval_options import generation_options
@@ -59,8 +59,7 @@ class Answers:
     """What the harness asks of a model, answered by a `ByteLM`.
 
     A context longer than the model reads loses its oldest tokens; one that the model cannot read makes its
-    own answer impossible. Neither ends the evaluation, and a warning tells of both; and one of answers with
-    bytes above probability 1.
+    own answer impossible. Neither ends the evaluation, and a warning tells of both.
 
     Args:
         window: see `ByteLM.score`.
@@ -107,29 +106,27 @@ class Answers:
         scorer = Scorer(self.lm.asynchronous._begin, window=self.window, on_impossible="inf")
         found = self._at_once(self._likelihood(scorer, *pair, dropped) for pair in pairs)
         dropped.say(len(pairs))
-        say_above_one([above for _, _, above in found])
-        return [(logp, greedy) for logp, greedy, _ in found]
+        return found
 
     async def _likelihood(
         self, scorer: Scorer, context: str, text: str, dropped: Dropped
-    ) -> tuple[float, bool, int]:
+    ) -> tuple[float, bool]:
         prompt = self._prompt(context)
         told = self._readable(as_bytes, "continuation", text)
         if prompt is None or told is None:
-            return -math.inf, False, 0
+            return -math.inf, False
         shorter = self._shortener.for_likelihood(prompt, told)
         try:
             score, greedy, after = await scorer.likeliest(told, shorter)
         except ImpossibleByteError as error:
             _unreadable(error)
-            return -math.inf, False, 0
+            return -math.inf, False
         dropped.note(self._shortener.forgotten(prompt, after))
-        return score.logprob, greedy, score.above_one
+        return score.logprob, greedy
 
     def rolling(self, texts: Sequence[str]) -> list[float]:
         """The natural log-probability of each document, read through a sliding window."""
         scores: Any = self.lm.score(list(texts), window=self.window, on_impossible="inf")
-        say_above_one([score.above_one for score in scores])
         return [score.logprob for score in scores]
 
     def generate(self, requests: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:

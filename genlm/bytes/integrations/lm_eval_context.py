@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 from genlm.bytes.byte_lm import ByteBeamState
@@ -20,7 +19,7 @@ from genlm.bytes.prompt import Prompt, parse_context
 from genlm.bytes.prompt.prompt import begun_after
 from genlm.bytes.trie import TokenByteTrie
 
-__all__ = ["Dropped", "Shortener", "say_above_one"]
+__all__ = ["Dropped", "Shortener"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,17 +44,6 @@ class Dropped:
                 "%d dropped in all, at most %d of one context.",
                 *(len(self._counts), requests, self._limit, sum(self._counts), max(self._counts)),
             )
-
-
-def say_above_one(counts: Sequence[int]) -> None:
-    """A warning, if answers hold figures that are no probabilities; see `Score.above_one`."""
-    if any(counts):
-        logger.warning(
-            "%d of %d answers hold bytes above probability 1, %d in all, since mass was found late: such an "
-            "answer may count too much, by what its context lacked. A smaller `tolerance` lessens that, "
-            "exact=True ends it.",
-            *(sum(map(bool, counts)), len(counts), sum(counts)),
-        )
 
 
 class Shortener:

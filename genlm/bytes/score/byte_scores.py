@@ -3,18 +3,17 @@
 The chain rule is what makes slices meaningful: the log-probability of a span, given what stands before it,
 is the sum of those of its bytes. It holds for any span, wherever a tokenizer would cut.
 
-Where the beam finds a tokenization late, its mass is booked at the byte where it was found, and the bytes
-before it have too little. A byte can then come out above probability 1. Figures are given as they are, since
-only so do they sum to the text's, and `above_one` says how many these are.
+They are figures of hindsight (`hindsight.py`): what a beam finds late counts at every byte that it covers,
+and none is above probability 1. What was never found is said by place: a slice tells how far off it may be.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
-from typing import overload
+from typing import Self, overload
 
 import numpy as np
 from jaxtyping import Float64
@@ -35,8 +34,9 @@ class Score:
         logprobs: of each byte given the context and the bytes before it, `[n]`. After a byte of minus
             infinity the others are nan: nothing is known of what follows the impossible.
         end: of the end of the text after them; None if it was not asked for.
-        slack: the share of the whole text's probability that is expected to be missing, since tokenizations
-            were left out; of a span, that of the whole.
+        slack: the share of the probability that is expected to be missing, since tokenizations were left out.
+        unfound: by how many nats the log prefix probability is expected to be too low before each byte, and
+            after the last, `[n + 1]`; nan where it is not known. A span's `slack` is that of its ends.
 
     Examples:
         >>> s = Score(b"ab", np.log([0.5, 0.25]))
@@ -48,6 +48,19 @@ class Score:
     logprobs: Float64[np.ndarray, " n"]
     end: float | None = None
     slack: float = 0.0
+    unfound: Float64[np.ndarray, " places"] | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        text: bytes,
+        logprobs: Float64[np.ndarray, " n"],
+        end: float | None,
+        unfound: Float64[np.ndarray, " places"],
+    ) -> Self:
+        """A score whose slack is that of its ends."""
+        off = float(unfound[-1] - unfound[0])
+        return cls(text, logprobs, end, -math.expm1(-abs(off)), unfound)
 
     @property
     def logprob(self) -> float:
@@ -102,7 +115,10 @@ class Score:
         if not isinstance(at, slice):
             return float(self.logprobs[at])
         start, stop = bounds(at, len(self))
-        return Score(self.text[start:stop], self.logprobs[start:stop], None, self.slack)
+        text, logprobs = self.text[start:stop], self.logprobs[start:stop]
+        if self.unfound is None:
+            return Score(text, logprobs, None, self.slack)
+        return Score.of(text, logprobs, None, self.unfound[start : stop + 1])
 
     def __repr__(self) -> str:
         said = f"{len(self)} bytes, logprob={self.logprob:.6g}, {self.bits_per_byte:.4g} bits per byte"

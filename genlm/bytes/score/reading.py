@@ -3,7 +3,8 @@
 The log-probability of a byte, given all before it, is the log prefix probability (`logZ`) of the beam that
 has read it less that of the *pruned* beam that read it: what pruning drops is left out of both. So the sum
 over a text is the log-probability of the text among the tokenizations that were kept, and exact while none
-is dropped. No distribution over next bytes is needed, so reading costs what `prefill` costs: a few forwards.
+is dropped. What is found late is booked where it belongs (`hindsight.py`). No distribution over next bytes is
+needed, so reading costs what `prefill` costs: a few forwards.
 
 Texts are read with end-of-sequence strings as ends (`TrieMode.WITH_EOS`): what is scored is what the model
 writes. The context before it is read as text.
@@ -24,14 +25,12 @@ from genlm.bytes.byte_lm import ByteBeamState
 from genlm.bytes.byte_lm.symbols import check_readable, offsets, split_symbols
 from genlm.bytes.errors import EmptyBeamError, ImpossibleByteError, bad_value
 from genlm.bytes.score.ends import end_probability, ends_tree
+from genlm.bytes.score.hindsight import Hindsight
 from genlm.bytes.score.window import Window, Windows, read_sliding
 from genlm.bytes.trie import TrieMode
 from genlm.bytes.util.gather import gather
 
 __all__ = ["Reading", "check_policy", "distributions", "end_logprob", "read"]
-
-ROUND_OFF = 1e-9
-"""Nats: a byte above 0 by less is one of probability 1, in the arithmetic of floats."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +39,16 @@ class Reading:
 
     Attributes:
         logprobs: of each byte, `[n]`; see `Score`.
-        beams: pruned beams before the bytes that were asked for; at the length of the text, after it.
+        beams: pruned beams before the bytes that were asked for, with hindsight; at the length of the text,
+            after it.
         last: the beam after the text; None if it is impossible.
+        unfound: see `Score`; None where nothing is known of it.
     """
 
     logprobs: Float64[np.ndarray, " n"]
     beams: dict[int, Any]
     last: Any
+    unfound: Float64[np.ndarray, " places"] | None = None
 
 
 async def read(
@@ -68,38 +70,39 @@ async def read(
     symbols = split_symbols(text, start.trie)
     if on_impossible == "error":
         check_readable(symbols, start.trie, TrieMode.WITH_EOS, "text")
-    found = np.zeros(len(text), np.float64)
-    beams: dict[int, ByteBeamState] = {}
-    wanted = frozenset(wanted)
     offset = offsets(symbols)
+    place_of = {place: at for at, place in enumerate(offset)}
+    hindsight = Hindsight(start, len(symbols), {place_of[place] for place in wanted if place in place_of})
+    reached: list[Any] = [0, start.with_mode(TrieMode.WITH_EOS)]
 
     def note(at: int, before: Any, after: Any) -> None:
-        place = offset[at]  # an atomic unit's whole log-probability stands at its first byte
-        logp = after.logZ - before.logZ
-        found[place] = 0.0 if 0.0 < logp < ROUND_OFF else logp
-        if place in wanted:
-            beams[place] = before
-        reached[:] = offset[at + 1], after
+        hindsight.hear(at, before, after)
+        reached[:] = at + 1, after
 
-    reached: list[Any] = [0, start.with_mode(TrieMode.WITH_EOS)]
+    last: Any = None
     try:
         last = await read_sliding(start, symbols, window, TrieMode.WITH_EOS, note)
     except ImpossibleByteError as error:
-        at, before = reached
+        place = offset[reached[0]]
         if on_impossible != "inf":
             raise ImpossibleByteError(
-                _renamed(str(error), error.offset, at),
+                _renamed(str(error), error.offset, place),
                 byte=error.byte,
-                offset=at,
+                offset=place,
                 producible=error.producible,
             ) from None
-        found[at], found[at + 1 :] = -np.inf, np.nan
-        if at in wanted:
-            beams[at] = before.prune()
-        return Reading(found, beams, None)
-    if len(text) in wanted:
-        beams[len(text)] = last.prune()
-    return Reading(found, beams, last)
+    # An atomic unit's whole log-probability stands at its first byte.
+    at, after = reached
+    found, starts = np.zeros(len(text)), offset[:-1]
+    found[starts[:at]] = hindsight.logprobs()
+    unfound = np.full(len(text) + 1, np.nan)
+    unfound[offset[: at + 1]] = hindsight.unfound()
+    beams = {offset[at]: beam for at, beam in hindsight.beams().items()}
+    if last is None:
+        found[offset[at]], found[offset[at] + 1 :] = -np.inf, np.nan
+    if offset[at] in wanted:
+        beams[offset[at]] = (after if last is None else last).prune()
+    return Reading(found, beams, last, unfound)
 
 
 async def _read_by_distributions(
@@ -141,7 +144,7 @@ async def end_logprob(reading: Reading) -> float:
         raise bad_value("end", True, "no token ends a sequence of this model", "Give the model's `eos`.")
     last = reading.last.prune()
     p = await end_probability(last, ends_tree((), last.trie))
-    return math.log(p) if p > 0.0 else -math.inf
+    return math.log(min(p, 1.0)) if p > 0.0 else -math.inf
 
 
 def check_policy(on_impossible: str) -> None:

@@ -292,9 +292,9 @@ class Scorer:
 
 
 def _score(text: bytes, reading: Reading, end: float | None = None) -> Score:
-    last = reading.last
-    slack = last.slack.expected if isinstance(last, ByteBeamState) else 0.0 if last is None else math.nan
-    return Score(text, reading.logprobs, end, slack)
+    if reading.unfound is None:
+        return Score(text, reading.logprobs, end, 0.0 if reading.last is None else math.nan)
+    return Score.of(text, reading.logprobs, end, reading.unfound)
 
 
 def texts_of(texts: Any, name: str = "texts") -> tuple[list[bytes], bool]:

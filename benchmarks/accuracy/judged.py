@@ -1,0 +1,142 @@
+"""How far off the scores of known texts are, with and without hindsight, and what they cost.
+
+28 short texts of many kinds were written for this (`texts/judged`): nine to choose constants on, the others to
+report. Each is read byte by byte at several tolerances, and each byte's log-probability compared with that of a
+near-exact reading: as the beam has it at once, and with hindsight. Contexts and forwards are for each token of the
+tokenizer's own tokenization; what a setting needs is counted as if nothing had been computed before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accuracy.counter import counting
+from accuracy.session import Session
+from accuracy.settings import Setting
+from accuracy.texts import FOLDER
+from common.figures import Figures
+from common.options import Options
+from common.peers import HERE
+from common.results import Report, Table
+
+from genlm.bytes import BeamParams, ByteBeamState
+from genlm.bytes.score.hindsight import Hindsight
+from genlm.bytes.score.window import read_sliding
+from genlm.bytes.trie import TrieMode
+
+__all__ = ["run"]
+
+SETTINGS = {
+    f"{tolerance:g}": Setting(f"tolerance {tolerance:g}", {"tolerance": tolerance})
+    for tolerance in (3e-3, 1e-3, 5e-4, 1e-4)
+}
+DEFAULT = "0.0005"
+REFERENCE = Setting("tolerance 2e-5 and 1e-3 a byte", {"tolerance": 2e-5}, 1e-3)
+"""What stands in for the truth; the finest of the settings says how far off it may be itself."""
+CHOOSE, REPORT = "choose", "report"
+
+
+
+@dataclass(frozen=True)
+class Read:
+    """A reading: natural log-probabilities of each byte, at once and with hindsight; what is expected to be
+    missing before each and after the last; and what it cost."""
+
+    at_once: np.ndarray
+    hindsight: np.ndarray
+    unfound: np.ndarray
+    contexts: int = 0
+    forwards: int = 0
+
+
+async def read(llm: Any, params: BeamParams, text: bytes, *, drafts: bool) -> Read:
+    """Read a text, byte by byte or with drafts."""
+    start = await ByteBeamState.initial(llm, params)
+    hindsight, at_once = Hindsight(start, len(text)), np.zeros(len(text))
+
+    def hear(at: int, before: ByteBeamState, after: ByteBeamState) -> None:
+        at_once[at] = after.logZ - before.logZ
+        hindsight.hear(at, before, after)
+
+    if drafts:
+        await read_sliding(start, list(text), None, TrieMode.WITH_EOS, hear)
+    else:
+        beam = start
+        for at, byte in enumerate(text):
+            before = beam.prune()
+            beam = await before.advance(byte, pruned=at + 1 < len(text))
+            hear(at, before, beam)
+    return Read(at_once, hindsight.logprobs(), hindsight.unfound())
+
+
+def errors(text: bytes, found: Read, truth: Read) -> dict[str, Any]:
+    """How far off a reading is; of words, the true and the stated error."""
+    at_once, off = found.at_once - truth.hindsight, found.hindsight - truth.hindsight
+    words = [(m.start(), m.end()) for m in re.finditer(rb"\S+", text)] or [(0, len(text))]
+    return {
+        "mean at once": float(np.abs(at_once).mean()),
+        "worst at once": float(np.abs(at_once).max()),
+        "mean": float(np.abs(off).mean()),
+        "worst": float(np.abs(off).max()),
+        "lost": int(((found.hindsight < np.log(1e-6)) & (truth.hindsight > np.log(1e-3))).sum()),
+        "logZ": float(off.sum()),
+        "contexts": found.contexts,
+        "forwards": found.forwards,
+        "words": [
+            [float(abs(off[start:end].sum())), float(found.unfound[start]), float(found.unfound[end])]
+            for start, end in words
+        ],
+        "sentence": [float(abs(off.sum())), float(found.unfound[0]), float(found.unfound[-1])],
+    }
+
+
+def texts() -> dict[str, tuple[str, bytes]]:
+    """By name, the part and the text."""
+    found = sorted((FOLDER / "judged").glob("*/*.txt"))
+    return {path.stem: (path.parent.name, path.read_bytes()) for path in found}
+
+
+def run(options: Options) -> Report:
+    """Measure what was asked for; report all that is known."""
+    figures = Figures(HERE / "figures" / "judged.json")
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    wanted = [name.strip() for name in options.rows.split(",") if name.strip()]
+    with Session() as session:
+        asyncio.run(_measure(session, figures, wanted, options.resume))
+    return report(figures)
+
+
+async def _measure(session: Session, figures: Figures, wanted: list[str], resume: bool) -> None:
+    for name, (part, text) in texts().items():
+        digest = hashlib.sha256(text).hexdigest()[:12]
+        known = name in figures and figures[name]["text"] == digest
+        if (wanted and name not in wanted) or (resume and known):
+            continue
+        truth = await read(session.engine, REFERENCE.beam_params(), text, drafts=True)
+        row = {
+            "text": digest,
+            "part": part,
+            "bytes": len(text),
+            "tokens": await session.tokens(text),
+        }
+        for setting, words in SETTINGS.items():
+            counter = counting(session.engine)
+            found = await read(counter, words.beam_params(), text, drafts=False)
+            counts = {"contexts": counter.backend.contexts, "forwards": counter.backend.forwards}
+            row[setting] = errors(text, Read(**{**vars(found), **counts}), truth)
+        figures.put(name, row)
+        one = row[DEFAULT]
+        print(name, f"{one['mean at once']:.1e} {one['mean']:.1e} {one['worst']:.3f} {one['logZ']:.3f}", flush=True)
+        session.engine.clear_cache()
+
+
+def report(figures: Figures) -> Report:
+    """The tables, of the texts that have been read."""
+    return Report("judged", [], Table([""]), [], [])
