@@ -31,6 +31,7 @@ BENCHMARKS = {
     "backends": ("backends.benchmark", "one model on Hugging Face and on llama.cpp: speed, memory, loading"),
     "window": ("accuracy.window", "what a sliding window loses against the full context"),
     "canonical": ("accuracy.canonical", "what canonical tokenizations cost"),
+    "judged": ("accuracy.judged", "how far off the scores of known texts are, with and without hindsight"),
     "accuracy": (
         "accuracy.benchmark",
         "how far off the distributions of the next byte are, and what they cost",

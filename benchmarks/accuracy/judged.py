@@ -1,9 +1,9 @@
 """How far off the scores of known texts are, with and without hindsight, and what they cost.
 
 28 short texts of many kinds were written for this (`texts/judged`): nine to choose constants on, the others to
-report. Each is read byte by byte at several tolerances, and each byte's log-probability compared with that of a
-near-exact reading: as the beam has it at once, and with hindsight. Contexts and forwards are for each token of the
-tokenizer's own tokenization; what a setting needs is counted as if nothing had been computed before.
+report. Each is read byte by byte at several tolerances, and each byte's log-probability compared with that of
+a near-exact reading: as the beam has it at once, and with hindsight. Contexts and forwards are for each token
+of the tokenizer's own tokenization; what a setting needs is counted as if nothing had been computed before.
 """
 
 from __future__ import annotations
@@ -22,11 +22,15 @@ from accuracy.session import Session
 from accuracy.settings import Setting
 from accuracy.texts import FOLDER
 from common.figures import Figures
+from common.machine import hardware, versions
 from common.options import Options
 from common.peers import HERE
 from common.results import Report, Table
+from common.worker import Clock
+from common.worker import versions as package_versions
 
 from genlm.bytes import BeamParams, ByteBeamState
+from genlm.bytes.score.byte_scores import stated_error
 from genlm.bytes.score.hindsight import Hindsight
 from genlm.bytes.score.window import read_sliding
 from genlm.bytes.trie import TrieMode
@@ -41,7 +45,6 @@ DEFAULT = "0.0005"
 REFERENCE = Setting("tolerance 2e-5 and 1e-3 a byte", {"tolerance": 2e-5}, 1e-3)
 """What stands in for the truth; the finest of the settings says how far off it may be itself."""
 CHOOSE, REPORT = "choose", "report"
-
 
 
 @dataclass(frozen=True)
@@ -133,10 +136,87 @@ async def _measure(session: Session, figures: Figures, wanted: list[str], resume
             row[setting] = errors(text, Read(**{**vars(found), **counts}), truth)
         figures.put(name, row)
         one = row[DEFAULT]
-        print(name, f"{one['mean at once']:.1e} {one['mean']:.1e} {one['worst']:.3f} {one['logZ']:.3f}", flush=True)
+        print(
+            name,
+            f"{one['mean at once']:.1e} {one['mean']:.1e} {one['worst']:.3f} {one['logZ']:.3f}",
+            flush=True,
+        )
         session.engine.clear_cache()
 
 
 def report(figures: Figures) -> Report:
-    """The tables, of the texts that have been read."""
-    return Report("judged", [], Table([""]), [], [])
+    """The frontier, and each text at the default, of the texts that have been read."""
+    known = {name: figures[name] for name in texts() if name in figures}
+    frontier = Table(["part, setting", *COLUMNS])
+    for part in (CHOOSE, REPORT):
+        rows = [row for row in known.values() if row["part"] == part]
+        for setting, words in SETTINGS.items() if rows else ():
+            frontier.rows.append([f"{len(rows)} to {part}, {words.words}", *_mean(rows, setting)])
+    each = Table(["text, at the default", *COLUMNS])
+    each.rows += [[f"{name} ({row['part']})", *_cells(row, DEFAULT)] for name, row in known.items()]
+    judged = [row for row in known.values() if row["part"] == REPORT]
+    reached = _targets(judged) if judged else {}
+    return Report(
+        title="Scores of known texts, with and without hindsight",
+        machine=[f"{hardware()}; {versions(package_versions(Clock()))}"],
+        table=frontier,
+        more=[each],
+        notes=[
+            f"SmolLM2-135M-Instruct; {len(known)} of {len(texts())} texts; against {REFERENCE.words}, with hindsight",
+            "|Δ log p| a byte: the means over texts of each text's mean, with the largest of these after it, and "
+            "the worst byte of all; log Z less the reference's, for 100 bytes, the mean and the lowest",
+            *(f"{words}: {'reached' if met else 'missed'}" for words, met in reached.items()),
+        ],
+        missed=[words for words, met in reached.items() if not met],
+    )
+
+
+COLUMNS = ("at once", "worst", "hindsight", "worst", "log Z / 100 bytes", "lost", "contexts", "forwards", "covered")
+
+
+def _cells(row: dict[str, Any], setting: str) -> list[str]:
+    return _mean([row], setting)
+
+
+def _mean(rows: list[dict[str, Any]], setting: str) -> list[str]:
+    one = [row[setting] for row in rows]
+
+    def spread(name: str) -> str:
+        values = [found[name] for found in one]
+        return f"{np.mean(values):.1e}" + (f", {max(values):.0e}" if len(rows) > 1 else "")
+
+    logZ = [100.0 * found["logZ"] / row["bytes"] for found, row in zip(one, rows, strict=True)]
+    return [
+        spread("mean at once"),
+        f"{max(found['worst at once'] for found in one):.3f}",
+        spread("mean"),
+        f"{max(found['worst'] for found in one):.3f}",
+        f"{np.mean(logZ):.3f}" + (f", {min(logZ):.2f}" if len(rows) > 1 else ""),
+        str(sum(found["lost"] for found in one)),
+        f"{np.mean([found['contexts'] / row['tokens'] for found, row in zip(one, rows, strict=True)]):.1f}",
+        f"{np.mean([found['forwards'] / row['tokens'] for found, row in zip(one, rows, strict=True)]):.2f}",
+        f"{100 * _covered(one):.0f} %",
+    ]
+
+
+def _covered(found: list[dict[str, Any]]) -> float:
+    """The share of words whose true error is below the stated one."""
+    words = [word for row in found for word in row["words"]]
+    return float(np.mean([true <= stated_error(before, after) for true, before, after in words]))
+
+
+def _targets(rows: list[dict[str, Any]]) -> dict[str, bool]:
+    one = [row[DEFAULT] for row in rows]
+    logZ = [100.0 * found["logZ"] / row["bytes"] for found, row in zip(one, rows, strict=True)]
+    contexts = np.mean([found["contexts"] / row["tokens"] for found, row in zip(one, rows, strict=True)])
+    forwards = np.mean([found["forwards"] / row["tokens"] for found, row in zip(one, rows, strict=True)])
+    return {
+        "mean of a text at most 5e-4 on four fifths": np.mean([f["mean"] <= 5e-4 for f in one]) >= 0.8,
+        "mean of each at most 3e-3": all(f["mean"] <= 3e-3 for f in one),
+        "worst byte at most 0.05 on four fifths": np.mean([f["worst"] <= 0.05 for f in one]) >= 0.8,
+        "no byte lost": not any(f["lost"] for f in one),
+        "log Z within 0.3 nats a hundred bytes": min(logZ) >= -0.3,
+        "at most 8 contexts a token": bool(contexts <= 8.0),
+        "at most 2.3 forwards a token": bool(forwards <= 2.3),
+        "the stated error of a word is above the true one in 95 %": _covered(one) >= 0.95,
+    }
