@@ -123,8 +123,8 @@ class TestOutputs:
         assert [row["above_one"] for row in table] == ["0", "2"]
 
     def test_datasets(self) -> None:
-        assert OF_TEXTS[-1] == OF_WORDS[-1] == "above_one"
-        assert ray_figures(LATE, False)[-1] == 3
+        assert OF_TEXTS[-2:] == OF_WORDS[-2:] == ("above_one", "error")
+        assert ray_figures(LATE, False)[-2] == 3
 
 
 def test_words_that_look_like_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

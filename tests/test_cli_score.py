@@ -154,6 +154,7 @@ class TestRows:
             "bits_per_char": score.bits_per_char,
             "slack": score.slack,
             "above_one": score.above_one,
+            "error": score.error,
             "end": score.end,
         }
         assert row.pop("id") == "1"

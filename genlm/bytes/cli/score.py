@@ -22,6 +22,7 @@ from genlm.bytes.cli.shared import Shared
 from genlm.bytes.cli.source import argument_bytes
 
 if TYPE_CHECKING:
+    from genlm.bytes.cli.scoring.check import Check
     from genlm.bytes.cli.scoring.files import Files
     from genlm.bytes.cli.scoring.rows import Asked
     from genlm.bytes.cli.scoring.source import Source
@@ -56,6 +57,9 @@ def score(
         Path | None, typer.Option(help="Write a page coloured by surprisal that needs nothing else.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw away what is there.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Read again with a fifth of the tolerance; say what moves.")
+    ] = False,
 ) -> None:
     """How surprising texts are: whole, by words, spans, characters, bytes.
 
@@ -66,7 +70,7 @@ def score(
     Examples:
 
     genlm-bytes score "The chef who won the award cooked dinner."
-    genlm-bytes score --words --bits "The chef cooked dinner."
+    genlm-bytes score --words --check "The chef cooked dinner."
     genlm-bytes score --file notes.txt --lines --out lines.tsv
     genlm-bytes score --file notes.txt --html page.html
     genlm-bytes score --file corpus.txt --lines --ray --out corpus.jsonl
@@ -74,6 +78,7 @@ def score(
     """
     _check(shared, out, html, overwrite)
     where.check()
+    finer = _finer(shared, where) if check else None
     unit, chosen = parts.unit, _base(bits, base)
     sources = texts.sources()
     _apart(sources, out, html, parts)
@@ -107,7 +112,7 @@ def score(
             records = records if given is None else given.attach(records)
             for source in sources:
                 source.consumed = 0
-        _run(records, files, asked, scoring, shared, where, sources)
+        _run(records, files, asked, scoring, shared, where, sources, finer)
         if given is not None:
             given.check_all_met()
 
@@ -135,6 +140,7 @@ def _run(
     shared: Shared,
     where: Where,
     sources: list[Source],
+    finer: Check | None,
 ) -> None:
     if files is not None:
         records = files.remaining(records)
@@ -147,7 +153,7 @@ def _run(
 
     chosen = scoring.base
     pace = Pace(sources, shared.remarks and (files is not None or not on_terminal()))
-    scored = where.score(records, shared, scoring, pace.start)
+    scored = where.score(records, shared, scoring, pace.start, finer)
     with closing(scored), closing(pace.follow(scored)) as followed:
         if files is None:
             totals = show(followed, asked, shared.as_json)
@@ -160,10 +166,14 @@ def _run(
                     complain(f"stopped after {done}; the same command goes on from there.")
                 raise
     if shared.as_json:
-        write_json(totals.document(chosen, pace.rate))
+        write_json(
+            totals.document(chosen, pace.rate) | ({} if finer is None else {"check": finer.document(chosen)})
+        )
     else:
         comment = "" if files is not None or on_terminal() else "# "
         sys.stdout.write(f"{comment}{totals.line(chosen, pace.rate)}\n")
+        if finer is not None:
+            sys.stdout.write(f"{comment}{finer.line(chosen)}\n")
 
 
 def _check(shared: Shared, out: Path | None, html: Path | None, overwrite: bool) -> None:
@@ -171,6 +181,18 @@ def _check(shared: Shared, out: Path | None, html: Path | None, overwrite: bool)
         raise typer.BadParameter("is for stdout: give --out x.jsonl, or --json", param_hint="--json")
     if overwrite and out is html is None:
         raise typer.BadParameter("needs --out or --html", param_hint="--overwrite")
+
+
+def _finer(shared: Shared, where: Where) -> Check:
+    from genlm.bytes.cli.scoring.check import Check
+
+    given = ((where.ray, "--ray"), (len(shared.every_name) > 1, "several models"))
+    for is_given, name in (*given, (shared.K is not None or shared.threshold is not None, "a threshold")):
+        if is_given:
+            raise typer.BadParameter(
+                f"reads again with a finer tolerance: not with {name}", param_hint="--check"
+            )
+    return Check()
 
 
 def _base(bits: bool, base: float | None) -> float:

@@ -157,7 +157,7 @@ def score_dataset(
         model: as for `score_corpus`.
         scoring: as for `score_corpus`. Without regions there is a row for each text, with `logprob` (natural,
             the end included if `end=True`), `end`, `bytes`, `chars`, `bits`, `bits_per_byte`,
-            `bits_per_char`, `slack`, `above_one`; with regions a row for each region, with what a
+            `bits_per_char`, `slack`, `above_one`, `error`; with regions a row for each region, with what a
             `WordSurprisal` has but `text`.
         text: the column of the texts.
         columns: the column of what a text has of its own, `"words"` or `"spans"`: `{"spans": "regions"}`.

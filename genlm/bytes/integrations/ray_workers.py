@@ -37,8 +37,9 @@ OF_TEXTS = (
     "bits_per_char",
     "slack",
     "above_one",
+    "error",
 )
-OF_WORDS = ("index", "kind", "word", "start", "end", "surprisal", "naive", "difference", "above_one")
+OF_WORDS = ("index", "kind", "word", "start", "end", "surprisal", "naive", "difference", "above_one", "error")
 
 
 def loader(model: Any) -> Load:
@@ -213,7 +214,7 @@ def _record(number: int, parts: Mapping[str, Any]) -> TextRecord:
 
 def _figures(score: Any, bytewise: bool) -> list[Any]:
     sizes = [len(score), len(score.chars)]
-    rates = [score.bits, score.bits_per_byte, score.bits_per_char, score.slack, score.above_one]
+    rates = [score.bits, score.bits_per_byte, score.bits_per_char, score.slack, score.above_one, score.error]
     return [score.logprob, score.end, *sizes, *rates, *([score.logprobs.tolist()] if bytewise else [])]
 
 

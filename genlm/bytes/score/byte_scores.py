@@ -20,7 +20,24 @@ from jaxtyping import Float64
 
 from genlm.bytes.errors import bad_type, bad_value
 
-__all__ = ["CharScores", "Score"]
+__all__ = ["CharScores", "Score", "stated_error"]
+
+ERROR = 1.0
+"""By what the sum of what is expected to be missing at both ends is multiplied for a stated error."""
+
+
+def stated_error(before: float, after: float) -> float:
+    """By how many nats the log-probability of a part of a text may be off: in 95 cases of 100 by less.
+
+    Both ends count: what is missing before it makes it look too likely, what is missing after it too unlikely,
+    and they seldom cancel.
+
+    Args:
+        before: nats expected to be missing where the part begins (`Score.unfound`).
+        after: likewise where it ends.
+    """
+    error = ERROR * (before + after)
+    return error if error == error else math.nan  # the one nan that is the same wherever it is
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +95,12 @@ class Score:
         `ByteBeamState.bounds`.
         """
         return -math.log1p(-self.slack) if self.slack < 1.0 else math.inf
+
+    @property
+    def error(self) -> float:
+        """By how many nats `logprob` may be off (`stated_error`); nan where it is not known."""
+        known = self.unfound
+        return math.nan if known is None else stated_error(float(known[0]), float(known[-1]))
 
     @property
     def bits(self) -> float:

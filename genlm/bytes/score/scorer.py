@@ -189,14 +189,15 @@ class Scorer:
         logps = region_logprobs(view.text, regions, rule, offset, reading, ended)
         reach = reaches(view.text, regions, rule.sep)
         sums = naive_sums(tokens, [(offset[start], offset[end]) for start, end in reach])
-        scale = -math.log(rule.base)
+        scale, score = -math.log(rule.base), _score(text, reading)
         found = []
         for i, (region, (logp, above), naive) in enumerate(zip(regions, logps, sums, strict=True)):
             cost, by_tokens = logp / scale + 0.0, naive / scale + 0.0
             word = view.text[region.start : region.end]
             place = (number, i, region.kind, word, region.start, region.end)
-            found.append(WordSurprisal(*place, cost, by_tokens, by_tokens - cost, above))
-        return found, _score(text, reading)
+            error = score[offset[region.start] : offset[region.end]].error / -scale
+            found.append(WordSurprisal(*place, cost, by_tokens, by_tokens - cost, above, error))
+        return found, score
 
     async def _ended(
         self, view: CharScores, regions: list[Region], rule: Rule, reading: Reading

@@ -24,7 +24,7 @@ __all__ = ["Files"]
 
 EVERY = Filling().texts
 """Texts a batch, and so, at most, from one checkpoint to the next: each costs a wait for the disk."""
-FORM = 3
+FORM = 4
 """Raise this where the same run would write other bytes: files of other releases are not gone on with."""
 
 

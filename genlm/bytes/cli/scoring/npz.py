@@ -9,11 +9,13 @@
 | `end` | float64 | `[texts]`, natural, of each end; nan if it was not asked for |
 | `slack` | float64 | `[texts]` |
 | `above_one` | int64 | `[texts]`, how many of these figures are above probability 1 |
+| `error` | float64 | `[texts]`, by how many nats each text's log-probability may be off |
 | `column_<name>` | str | `[texts]`, each column carried along |
 | `region_text` | int64 | `[regions]`, the number of its text; these with words or spans only |
 | `region_start`, `region_end` | int64 | `[regions]`, in characters |
 | `region_surprisal`, `region_naive` | float64 | `[regions]`, to the base asked for |
 | `region_above_one` | int64 | `[regions]` |
+| `region_error` | float64 | `[regions]`, by how much each surprisal may be off |
 
 While texts are scored, each adds a line to a file beside: JSON with its part of each array in base64, so that
 every bit is kept. The `.npz` is made of it array by array; memory holds one text's part of one.
@@ -41,7 +43,7 @@ __all__ = ["begun", "spooled", "write"]
 Array = Shaped[np.ndarray, " n"]
 
 INTEGERS = {"offset", "above_one", "region_text", "region_start", "region_end", "region_above_one"}
-REGION = ("start", "end", "surprisal", "naive", "above_one")
+REGION = ("start", "end", "surprisal", "naive", "above_one", "error")
 
 
 def begun() -> bytes:
@@ -60,6 +62,7 @@ def spooled(result: ScoredText, before: Totals, fields: Sequence[str]) -> bytes:
         "end": [np.nan if score.end is None else score.end],
         "slack": [score.slack],
         "above_one": [score.above_one],
+        "error": [score.error],
     }
     for name in fields:  # a zip's names end at a zero byte, and are UTF-8
         found[f"column_{safe_text(name, keep='')}"] = [visible(cell(record.fields.get(name)))]

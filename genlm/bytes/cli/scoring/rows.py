@@ -42,8 +42,19 @@ __all__ = [
 ]
 
 FIGURES = {
-    Unit.text: ("bytes", "chars", "logprob", "bits_per_byte", "bits_per_char", "slack", "above_one"),
-    Unit.region: ("index", "kind", "word", "start", "end", "surprisal", "naive", "difference", "above_one"),
+    Unit.text: ("bytes", "chars", "logprob", "bits_per_byte", "bits_per_char", "slack", "above_one", "error"),
+    Unit.region: (
+        "index",
+        "kind",
+        "word",
+        "start",
+        "end",
+        "surprisal",
+        "naive",
+        "difference",
+        "above_one",
+        "error",
+    ),
     Unit.char: ("index", "char", "offset", "surprisal", "above_one"),
     Unit.byte: ("offset", "byte", "surprisal", "above_one"),
 }
@@ -125,8 +136,9 @@ def line(found: dict[str, Any]) -> bytes:
 def figures(result: ScoredText, asked: Asked) -> list[Any]:
     """The figures of a whole text, without its end."""
     score = result.score
-    per = [score.bits_per_byte, score.bits_per_char, score.slack, score.above_one]
-    return [len(score.text), len(score.chars), score.logprob / math.log(asked.base), *per]
+    scale = math.log(asked.base)
+    per = [score.bits_per_byte, score.bits_per_char, score.slack, score.above_one, score.error / scale]
+    return [len(score.text), len(score.chars), score.logprob / scale, *per]
 
 
 def char_surprisals(result: ScoredText, asked: Asked) -> Float64[np.ndarray, " chars"]:

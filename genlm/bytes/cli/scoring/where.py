@@ -13,6 +13,7 @@ import typer
 from genlm.bytes.cli.shared import Shared
 
 if TYPE_CHECKING:
+    from genlm.bytes.cli.scoring.check import Check
     from genlm.bytes.score import ScoredText, Scoring, TextRecord
 
 __all__ = ["Where"]
@@ -42,7 +43,12 @@ class Where:
                 raise typer.BadParameter("needs --ray", param_hint=name)
 
     def score(
-        self, records: Iterator[TextRecord], shared: Shared, scoring: Scoring, ready: Callable[[], None]
+        self,
+        records: Iterator[TextRecord],
+        shared: Shared,
+        scoring: Scoring,
+        ready: Callable[[], None],
+        check: Check | None = None,
     ) -> Generator[ScoredText, None, None]:
         """The results of texts in their order: the one place that knows where the work is done.
 
@@ -74,4 +80,5 @@ class Where:
 
         with shared.model() as lm:
             ready()
-            yield from score_groups(lm, records, scoring, EVERY)
+            scored = score_groups(lm, records, scoring, EVERY)
+            yield from scored if check is None else check.follow(lm, scoring, scored)
