@@ -142,6 +142,18 @@ class TestTexts:
         refused(run("score", "notes.txt"), 2, "--file notes.txt")
 
 
+class TestCheck:
+    def test_what_moves_is_told(self, run: Run) -> None:
+        said = fine(run("score", "the né", "--words", "--check")).decode().splitlines()[-1]
+        assert said.startswith("# read again at tolerance 0.0001: log-probabilities of texts moved by ")
+        assert "surprisals moved by" in said and "% of these within the stated error" in said
+        found = events(run("score", "the né", "--json", "--check", "--tolerance", "0.1"))[-1]["check"]
+        assert found["tolerance"] == pytest.approx(0.02) and 0.0 <= found["text_mean"] <= found["text_most"]
+
+    def test_only_with_a_tolerance(self, run: Run) -> None:
+        refused(run("score", "a", "--check", "--threshold", "0.1", "--K", "3"), 2, "--check", "tolerance")
+
+
 class TestRows:
     def test_texts(self, run: Run, lm: ByteLM) -> None:
         (row,) = table(run("score", "the né", "--end", "--context", "in "))

@@ -29,8 +29,8 @@ ERROR = 1.0
 def stated_error(before: float, after: float) -> float:
     """By how many nats the log-probability of a part of a text may be off: in 95 cases of 100 by less.
 
-    Both ends count: what is missing before it makes it look too likely, what is missing after it too unlikely,
-    and they seldom cancel.
+    Both ends count: what is missing before it makes it look too likely, what is missing after it too
+    unlikely, and they seldom cancel.
 
     Args:
         before: nats expected to be missing where the part begins (`Score.unfound`).

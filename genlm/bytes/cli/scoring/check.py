@@ -1,4 +1,4 @@
-"""`genlm-bytes score --check`: texts are read again with a fifth of the tolerance, and what moves is counted."""
+"""`genlm-bytes score --check`: texts are read again with a fifth of the tolerance, and what moves is told."""
 
 from __future__ import annotations
 

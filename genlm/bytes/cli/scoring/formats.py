@@ -75,7 +75,7 @@ class Html(Format):
         return page_opening().encode()
 
     def piece(self, result: ScoredText, before: Totals) -> bytes:
-        length, chars, logp, per_byte, per_char, _, _ = rows.figures(result, self.asked)
+        length, chars, logp, per_byte, per_char, *_ = rows.figures(result, self.asked)
         unit = unit_name(self.asked.base)
         said = (
             f"{length:,} bytes, {chars:,} characters, log-probability {logp:.3f} {unit}, "
