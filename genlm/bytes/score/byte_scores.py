@@ -22,12 +22,13 @@ from genlm.bytes.errors import bad_type, bad_value
 
 __all__ = ["CharScores", "Score", "stated_error"]
 
-ERROR = 1.0
-"""By what the sum of what is expected to be missing at both ends is multiplied for a stated error."""
+ERROR = 10.0
+"""By what the sum of what is expected to be missing at both ends is multiplied for a stated error. Measured on
+nine texts (`benchmarks/run.py judged`): docs/exactness.md says what it covers."""
 
 
 def stated_error(before: float, after: float) -> float:
-    """By how many nats the log-probability of a part of a text may be off: in 95 cases of 100 by less.
+    """By how many nats the log-probability of a part of a text may be off; mostly by less (`ERROR`).
 
     Both ends count: what is missing before it makes it look too likely, what is missing after it too
     unlikely, and they seldom cancel.

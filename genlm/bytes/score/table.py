@@ -36,9 +36,8 @@ class WordSurprisal:
         above_one: how many of the figures summed here, of bytes and of the word's end, are above probability
             1, since mass was found late; see `Score.above_one`. The surprisal may then be too low, even below
             0.
-        error: by how much the surprisal may be off, to the same base: in 95 words of 100 by less; nan where
-            it is not known, for an ensemble. Expected from what still waits at the word's two ends; nothing
-            is certified.
+        error: by how much the surprisal may be off, to the same base; nan where it is not known, for an
+            ensemble. Expected from what still waits at the word's two ends; nothing is certified.
     """
 
     text: int
