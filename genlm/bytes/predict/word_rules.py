@@ -8,7 +8,7 @@ none: the words that may come next are disjoint events.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import regex
 
@@ -23,6 +23,7 @@ LONGEST = 64
 """Characters back in which the beginning of an unfinished word is looked for."""
 
 
+@runtime_checkable
 class WordRule(Protocol):
     """What is asked of a rule. `text` is never empty."""
 
