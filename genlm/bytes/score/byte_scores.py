@@ -23,7 +23,7 @@ from genlm.bytes.errors import bad_type, bad_value
 __all__ = ["CharScores", "Score", "stated_error"]
 
 ERROR = 10.0
-"""By what the sum of what is expected to be missing at both ends is multiplied for a stated error. Measured on
+"""By what the sum of what is expected to be missing at both ends is multiplied for a stated error. Picked on
 nine texts (`benchmarks/run.py judged`): docs/exactness.md says what it covers."""
 
 
