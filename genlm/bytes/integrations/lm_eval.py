@@ -224,7 +224,7 @@ def model_class() -> Any:
 
         def __init__(
             self,
-            pretrained: str | Sequence[str] | None = None,
+            pretrained: str | Sequence[str | None] | None = None,
             *,
             lm: ByteLM | None = None,
             window: int | None = None,

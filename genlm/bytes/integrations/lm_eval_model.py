@@ -45,7 +45,7 @@ KNOWN = (
 
 
 def load(
-    pretrained: str | Sequence[str] | None = None,
+    pretrained: str | Sequence[str | None] | None = None,
     K: int | None = None,
     prune_threshold: float = 0.0,
     tolerance: float | None = None,
