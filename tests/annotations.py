@@ -30,6 +30,7 @@ from typing import Any
 
 import beartype._check.code.codemain as generator
 import numpy as np
+import torch
 from beartype import BeartypeConf, FrozenDict
 from beartype.door import is_bearable
 from beartype.roar import BeartypeException
@@ -174,7 +175,8 @@ def _axes() -> AbstractContextManager[None]:
 def _hints(fn: Callable[..., Any], owner: type | None) -> dict[str, Any]:
     """The annotations of `fn` as objects that can be checked."""
     found: dict[str, Any] = {}
-    names = {"Self": owner, owner.__name__: owner} if owner else {}
+    names: dict[str, Any] = {"Self": owner, owner.__name__: owner} if owner else {}
+    names |= {"torch": torch, "Tensor": torch.Tensor}  # which modules that can do without import late
     # The constructor of a named tuple is made in a module of its own, where no name means anything.
     scope = vars(sys.modules[owner.__module__]) if owner else fn.__globals__
     hints = [(name, hint, scope) for name, hint in fn.__annotations__.items()]

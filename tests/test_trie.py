@@ -16,7 +16,7 @@ from toy import EOS_STRING, TOY
 from genlm.bytes import TokenByteTrie
 from genlm.bytes.errors import GenlmBytesError, InvalidValueError
 from genlm.bytes.trie import EOS, TrieArrays, TrieMode, TrieOp
-from genlm.bytes.trie.sums import Levels, below_torch
+from genlm.bytes.trie.torch_sums import Levels, below_torch
 
 WITH, WITHOUT = TrieMode.WITH_EOS, TrieMode.WITHOUT_EOS
 

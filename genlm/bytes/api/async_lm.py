@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
-import torch
-
 from genlm.bytes.api.comparisons import Comparisons
 from genlm.bytes.api.ensembles import Ensembles
 from genlm.bytes.api.predicting import Predicting
@@ -21,6 +19,8 @@ from genlm.bytes.trie import TokenByteTrie
 from genlm.bytes.vocab import byte_vocab, end_strings, shared_trie, start_context
 
 if TYPE_CHECKING:
+    import torch
+
     from genlm.bytes.ensemble import Operation
     from genlm.bytes.generate import Completion, Read, Stream
     from genlm.bytes.generate.next_bytes import AsyncNextBytes

@@ -7,8 +7,6 @@ import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
-import torch
-
 from genlm.bytes.api.async_lm import AsyncByteLM
 from genlm.bytes.api.ensembles import Ensembles
 from genlm.bytes.api.loop import run
@@ -16,6 +14,8 @@ from genlm.bytes.byte_lm import BeamParams
 from genlm.bytes.options import GenerationOptions, spelled_out
 
 if TYPE_CHECKING:
+    import torch
+
     from genlm.bytes.api.sync_results import NextBytes, SyncStream
     from genlm.bytes.ensemble import Operation
 

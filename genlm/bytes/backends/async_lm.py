@@ -12,9 +12,7 @@ from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from inspect import isawaitable
 from threading import RLock
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from genlm.bytes.contexts.backend import Backend, Outcome
 from genlm.bytes.contexts.cached_lm import CachedLM
@@ -22,6 +20,9 @@ from genlm.bytes.contexts.cost import Cost
 from genlm.bytes.contexts.rows import checked_row
 from genlm.bytes.contexts.tree import ContextNode
 from genlm.bytes.errors import ModelOutputError, bad_type, training
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["AsyncLMBackend", "cached"]
 

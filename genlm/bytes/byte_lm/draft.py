@@ -20,7 +20,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from genlm.bytes.byte_lm.acceptance import Acceptance
-from genlm.bytes.byte_lm.lm_state import StatefulTokenizedLM
+from genlm.bytes.byte_lm.lm_state import StatefulTokenizedLM, next_row
 from genlm.bytes.byte_lm.symbols import offsets, spelled
 from genlm.bytes.byte_lm.token_path import draft_tokens
 from genlm.bytes.byte_lm.trie_state import LazyTrieState
@@ -299,5 +299,5 @@ def _prior(log_share: float, log_bar: float) -> float:
 
 async def _evaluate(contexts: list[StatefulTokenizedLM]) -> None:
     """A draft that fails (longer than the model can read, say) costs nothing: who needs it asks again."""
-    asked = (context.logp_next() for context in contexts if not context.known)
+    asked = (next_row(context) for context in contexts if not context.known)
     await asyncio.gather(*asked, return_exceptions=True)

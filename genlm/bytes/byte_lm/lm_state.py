@@ -6,10 +6,9 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from copy import copy, deepcopy
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from jaxtyping import Float
-from torch import Tensor
 
 from genlm.bytes.backends.async_lm import cached
 from genlm.bytes.byte_lm.symbols import Context
@@ -18,9 +17,13 @@ from genlm.bytes.contexts.tree import ContextNode
 from genlm.bytes.errors import ModelOutputError, bad_type, bad_value
 from genlm.bytes.trie.modes import EOS
 from genlm.bytes.util import LazyByteProbs, escape, sample_dict
+from genlm.bytes.util.rows import Row, as_tensor
 from genlm.bytes.vocab import check_token_ids, spell, start_context
 
-__all__ = ["Context", "StatefulByteLM", "StatefulTokenizedLM"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Context", "StatefulByteLM", "StatefulTokenizedLM", "next_row"]
 
 
 class StatefulTokenizedLM:
@@ -172,12 +175,15 @@ class StatefulTokenizedLM:
         """
         return getattr(self.node, "log_normalizer", 0.0)
 
-    async def logp_next(self) -> Float[Tensor, " logits"]:
+    async def logp_next(self) -> Float[torch.Tensor, " logits"]:
         """Natural log-probabilities of the next token, indexed by token id.
 
         Raises:
             ModelOutputError: the model gave something else.
         """
+        return as_tensor(await self._row_next())
+
+    async def _row_next(self) -> Row:
         self.n_calls += 1
         return self._checked(await self._cached.logprobs(self.node))
 
@@ -187,18 +193,17 @@ class StatefulTokenizedLM:
         Raises:
             ModelOutputError: the model gave something else.
         """
-        own = type(self).logp_next is not StatefulTokenizedLM.logp_next
-        if own or not self._cached.backend.has_scores:
-            return float((await self.logp_next())[token])
+        if _of_its_own(self) or not self._cached.backend.has_scores:
+            return float((await next_row(self))[token])
         self.n_calls += 1
         return await self._cached.score(self.node, token)
 
-    def logp_known(self) -> Float[Tensor, " logits"] | None:
+    def logp_known(self) -> Row | None:
         """`logp_next` if that needs no run of the model; else None."""
         row = self._cached.known(self.node)
         return None if row is None else self._checked(row)
 
-    def _checked(self, row: Float[Tensor, " logits"]) -> Float[Tensor, " logits"]:
+    def _checked(self, row: Row) -> Row:
         if not self.check_model or self._cached.backend.normalizes:
             return row
         try:
@@ -209,6 +214,17 @@ class StatefulTokenizedLM:
 
     def __repr__(self) -> str:
         return "|".join(escape(token) for token in spell(self.model, self.context))
+
+
+def _of_its_own(lm_state: Any) -> bool:
+    """Whether a client has written its `logp_next`."""
+    return getattr(type(lm_state), "logp_next", None) is not StatefulTokenizedLM.logp_next
+
+
+async def next_row(lm_state: Any) -> Row:
+    """`logp_next()` of a token-level model for use in here, where an array does as well as a tensor."""
+    found: Row = await (lm_state.logp_next() if _of_its_own(lm_state) else lm_state._row_next())
+    return found
 
 
 class StatefulByteLM(ABC):

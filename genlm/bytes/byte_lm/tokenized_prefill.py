@@ -12,6 +12,7 @@ import asyncio
 import math
 from typing import TYPE_CHECKING, TypeVar
 
+from genlm.bytes.byte_lm.lm_state import next_row
 from genlm.bytes.byte_lm.token_path import draft_tokens
 from genlm.bytes.byte_lm.trie_state import LazyTrieState
 from genlm.bytes.trie.modes import TrieMode
@@ -66,7 +67,7 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
     path = [state.lm_state]
     for token in tokens:
         path.append(path[-1] << token)
-    first = await path[0].logp_next()
+    first = await next_row(path[0])
     # Ids that the model was not built for have probability zero, and it must not be asked what follows them.
     known = next((i for i, token in enumerate(tokens) if token >= len(first)), len(tokens))
     if known < kept:
@@ -75,7 +76,7 @@ async def read_path(beam: _Beam, text: bytes, method: str) -> tuple[_Beam, int]:
     # those on the way there, one number each is needed.
     ahead = path[kept : known + 1] if state.batches else path[kept : kept + 1]
     scores = [path[i].logp_of(tokens[i]) for i in range(kept)]
-    found = await asyncio.gather(*scores, *(lm_state.logp_next() for lm_state in ahead))
+    found = await asyncio.gather(*scores, *map(next_row, ahead))
     weight = state.committed + sum(float(score) for score in found[:kept])
     if weight == -math.inf:
         return beam, 0

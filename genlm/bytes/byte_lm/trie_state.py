@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
-from genlm.bytes.byte_lm.lm_state import StatefulTokenizedLM
+from genlm.bytes.byte_lm.lm_state import StatefulTokenizedLM, next_row
 from genlm.bytes.byte_lm.subclass import makeable
 from genlm.bytes.byte_lm.symbols import check_symbol
 from genlm.bytes.contexts.rows import checked_row
@@ -132,7 +132,7 @@ class LazyTrieState:
     async def materialize(self) -> Self:
         """Ask the model for the next token's distribution, once; return the state itself."""
         if self._masses is None:
-            logps = await self.lm_state.logp_next()
+            logps = await next_row(self.lm_state)
             if not isinstance(self.lm_state, StatefulTokenizedLM):  # which has looked at them itself
                 logps = checked_row(self.lm_state, logps, values=False)
             self._masses = NodeMasses.from_logprobs(self.trie.trie, logps, self._allowed())

@@ -16,8 +16,8 @@ each context, in `context.slot`. A context lives, with its parents, while somebo
   do their own batching. Calls overlap, and are cancelled when nobody waits for them any longer.
 
 **What it promises.** One outcome a context, in their order. An outcome is a row of natural log-probabilities,
-`[token ids]`, with memory of its own (a backend that has logits sets `context.log_normalizer` too, for
-options that act on logits); or an exception, for those who asked for that context alone. An
+`[token ids]`, a tensor or an array, with memory of its own (a backend that has logits sets
+`context.log_normalizer` too, for options that act on logits); or an exception, for those who asked for that context alone. An
 exception that `evaluate` raises reaches all whose contexts were in that call. A row does not depend on what
 else is in the call nor on what was evaluated, forgotten or given up before (round-off aside).
 """
@@ -28,18 +28,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from torch import Tensor
-
 from genlm.bytes.contexts.cost import Cost
 from genlm.bytes.contexts.tree import ContextNode
 from genlm.bytes.errors import bad_value
+from genlm.bytes.util.rows import Row
 
 if TYPE_CHECKING:
     from genlm.backend.tokenization import Token
 
 __all__ = ["Backend", "Outcome", "Question", "Score", "Statistics"]
 
-Outcome = Tensor | float | BaseException
+Outcome = Row | float | BaseException
 """What was found, or what was raised; an exception is raised by whoever awaits it."""
 
 

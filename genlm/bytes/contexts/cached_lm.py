@@ -20,9 +20,8 @@ from heapq import nlargest
 from inspect import iscoroutinefunction
 from threading import Lock
 from time import perf_counter
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-import torch
 from jaxtyping import Float
 
 from genlm.bytes.contexts.backend import Backend, Outcome, Question, Score, Statistics
@@ -31,6 +30,10 @@ from genlm.bytes.contexts.cost import UNKNOWN, Cost, CostMeter
 from genlm.bytes.contexts.logprob_cache import LogProbCache
 from genlm.bytes.contexts.tree import ContextNode, ContextTree
 from genlm.bytes.errors import bad_type, bad_value
+from genlm.bytes.util.rows import Row, as_tensor
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["CachedLM", "free_bytes", "raised"]
 
@@ -38,7 +41,6 @@ MOST_OFFERS = 4096
 """Offers that are held between two calls."""
 
 _B = TypeVar("_B", bound=Backend)
-_Logps = Float[torch.Tensor, " logits"]
 
 
 class CachedLM(Generic[_B]):
@@ -68,26 +70,30 @@ class CachedLM(Generic[_B]):
 
     # -- the AsyncLM interface ------------------------------------------------------------------------
 
-    async def next_token_logprobs(self, token_ids: Sequence[int], lora_name: str | None = None) -> _Logps:
+    async def next_token_logprobs(
+        self, token_ids: Sequence[int], lora_name: str | None = None
+    ) -> Float[torch.Tensor, " logits"]:
         """Natural log-probabilities of the next token after a context."""
-        return await self.logprobs(self.node(token_ids, lora_name))
+        return as_tensor(await self.logprobs(self.node(token_ids, lora_name)))
 
     async def batch_next_token_logprobs(
         self, token_ids_list: Sequence[Sequence[int]], lora_name: str | None = None
     ) -> Float[torch.Tensor, "contexts logits"]:
         """`next_token_logprobs` of each context, in one batch."""
-        return torch.stack(await self.logprobs_many([self.node(ids, lora_name) for ids in token_ids_list]))
+        return _stacked(await self.logprobs_many([self.node(ids, lora_name) for ids in token_ids_list]))
 
-    def next_token_logprobs_sync(self, token_ids: Sequence[int], lora_name: str | None = None) -> _Logps:
+    def next_token_logprobs_sync(
+        self, token_ids: Sequence[int], lora_name: str | None = None
+    ) -> Float[torch.Tensor, " logits"]:
         """`next_token_logprobs` for callers that cannot await. It blocks the thread, and a loop on it."""
         (found,) = self._logprobs_sync([self.node(token_ids, lora_name)])
-        return found
+        return as_tensor(found)
 
     def batch_next_token_logprobs_sync(
         self, token_ids_list: Sequence[Sequence[int]], lora_name: str | None = None
     ) -> Float[torch.Tensor, "contexts logits"]:
         """`batch_next_token_logprobs` for callers that cannot await."""
-        return torch.stack(self._logprobs_sync([self.node(ids, lora_name) for ids in token_ids_list]))
+        return _stacked(self._logprobs_sync([self.node(ids, lora_name) for ids in token_ids_list]))
 
     def clear_cache(self) -> None:
         """Forget everything computed so far; needed where the model has changed unnoticed.
@@ -141,8 +147,8 @@ class CachedLM(Generic[_B]):
                 tree = self._trees[lora_name] = ContextTree(lora_name, adapter)
         return tree.find(token_ids)
 
-    async def logprobs(self, node: ContextNode) -> _Logps:
-        """Natural log-probabilities of the next token after a node's context.
+    async def logprobs(self, node: ContextNode) -> Row:
+        """Natural log-probabilities of the next token after a node's context, as the backend gave them.
 
         Raises:
             ValueError: the model cannot read the context: it is too long for it, say.
@@ -155,7 +161,7 @@ class CachedLM(Generic[_B]):
         (outcome,) = await self._ask([node])
         return raised(outcome)
 
-    async def logprobs_many(self, nodes: Sequence[ContextNode]) -> list[_Logps]:
+    async def logprobs_many(self, nodes: Sequence[ContextNode]) -> list[Row]:
         """`logprobs` of each node, for less than as many calls. What is missing goes out together.
 
         Raises:
@@ -206,7 +212,7 @@ class CachedLM(Generic[_B]):
         found = await asyncio.gather(*one_by_one, return_exceptions=True)
         return [one if isinstance(one, BaseException) else one[0] for one in found]
 
-    def known(self, node: ContextNode) -> _Logps | None:
+    def known(self, node: ContextNode) -> Row | None:
         """`logprobs` where nothing needs to be evaluated for it; else None."""
         logps = node.logps
         if logps is not None:
@@ -253,7 +259,7 @@ class CachedLM(Generic[_B]):
         with self._lock:
             self.rows.touch(node)
 
-    def _logprobs_sync(self, nodes: list[ContextNode]) -> list[_Logps]:
+    def _logprobs_sync(self, nodes: list[ContextNode]) -> list[Row]:
         self._check(nodes)
         return [raised(outcome) for outcome in self._batcher.ask_and_wait(nodes)]
 
@@ -353,7 +359,7 @@ class CachedLM(Generic[_B]):
         self._contexts += len(nodes)
         with self._lock:
             for node, outcome in zip(nodes, outcomes, strict=True):
-                if isinstance(outcome, torch.Tensor) and rows is self.rows:
+                if not isinstance(outcome, BaseException | float) and rows is self.rows:
                     rows.keep(node, outcome)
         return dict(zip(nodes, outcomes, strict=True))
 
@@ -375,12 +381,18 @@ def _context(question: Question) -> ContextNode:
     return question.context if isinstance(question, Score) else question
 
 
-def raised(outcome: Outcome) -> _Logps:
+def raised(outcome: Outcome) -> Row:
     """What was found; an exception is raised."""
     if isinstance(outcome, BaseException):
         raise outcome
-    assert isinstance(outcome, torch.Tensor)  # a row was asked for
+    assert not isinstance(outcome, float)  # a row was asked for
     return outcome
+
+
+def _stacked(rows: Sequence[Row]) -> Float[torch.Tensor, "contexts logits"]:
+    import torch
+
+    return torch.stack([as_tensor(row) for row in rows])
 
 
 def free_bytes() -> int:

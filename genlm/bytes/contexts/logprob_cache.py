@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from torch import Tensor
-
 from genlm.bytes.contexts.tree import ContextNode
+from genlm.bytes.util.rows import Row
 
 __all__ = ["LogProbCache"]
 
@@ -26,7 +25,7 @@ class LogProbCache:
         self.nbytes = 0
         self.contexts: OrderedDict[ContextNode, None] = OrderedDict()
 
-    def keep(self, context: ContextNode, row: Tensor) -> None:
+    def keep(self, context: ContextNode, row: Row) -> None:
         """Remember a context's row; give up others, the least recently used first."""
         self.drop(context)  # it may have been asked for twice at the same time
         context.logps = row

@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from threading import Lock
 from weakref import WeakValueDictionary
 
-import torch
-from jaxtyping import Float32
+from genlm.bytes.util.rows import Row
 
 __all__ = ["ContextNode", "ContextTree"]
 
@@ -44,7 +43,7 @@ class ContextNode:
         self.token = token
         self.depth: int = 0 if parent is None else parent.depth + 1
         self.slot: int | None = None
-        self.logps: Float32[torch.Tensor, " logits"] | None = None
+        self.logps: Row | None = None
         self.log_normalizer = 0.0
         self.used = 0
 

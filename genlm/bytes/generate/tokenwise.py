@@ -22,11 +22,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Bool, Float64, Int
 
 from genlm.bytes.byte_lm import ByteBeamState, LazyTrieState, StatefulTokenizedLM
 from genlm.bytes.byte_lm.context_limits import depth, longest_context
+from genlm.bytes.byte_lm.lm_state import next_row
 from genlm.bytes.generate.bytewise import Step
 from genlm.bytes.generate.completion import Alternative, Drawn
 from genlm.bytes.generate.records import likeliest
@@ -34,6 +34,7 @@ from genlm.bytes.generate.sampling import LogitsProcessor, process, processors, 
 from genlm.bytes.generate.token_table import token_table
 from genlm.bytes.options import Options
 from genlm.bytes.util import logsumexp, utf8
+from genlm.bytes.util.rows import as_numpy
 
 __all__ = ["Pairs", "TokenDecoder", "edge_pairs"]
 
@@ -90,7 +91,7 @@ class TokenDecoder:
             return await self._cover_edge()
         if self._longest is not None and depth(self._lm_state) > self._longest:
             return Step(b"", "length")
-        logps = _as_array(await self._lm_state.logp_next())
+        logps = await _logps_next(self._lm_state)
         token = self._choose(_processed(self._lm_state, logps, self._processors))
         if token is None:
             return Step(b"", "dead_end")
@@ -108,7 +109,7 @@ class TokenDecoder:
         if place.length == length:
             return place.logp if length else 0.0
         kept = place.partial + bytes(self._text[place.length : length])
-        logps = _as_array(await place.lm_state.logp_next())
+        logps = await _logps_next(place.lm_state)
         alike = set(self._table.beginning_with(kept).tolist()) - self._table.ends
         ids = [i for i in alike | {place.token} if i < len(logps)]
         return place.logp + logsumexp(logps[ids])
@@ -256,7 +257,7 @@ async def edge_pairs(beam: ByteBeamState, steps: Sequence[LogitsProcessor] = ())
         if partial:
             read_in_full = set(state.committable)
             ids = np.array([t for t in ids.tolist() if t not in table.ends or t in read_in_full], np.int64)
-        found = _as_array(await state.lm_state.logp_next())
+        found = await _logps_next(state.lm_state)
         ids = ids[ids < len(found)]
         ids = ids[found[ids] > -math.inf]
         owner.append(np.full(len(ids), i))
@@ -278,5 +279,5 @@ def _processed(
     return logits - logsumexp(logits)
 
 
-def _as_array(logps: Float[torch.Tensor, " logits"]) -> Float64[np.ndarray, " logits"]:
-    return logps.detach().cpu().double().numpy()
+async def _logps_next(lm_state: StatefulTokenizedLM) -> Float64[np.ndarray, " logits"]:
+    return as_numpy(await next_row(lm_state)).astype(np.float64)

@@ -8,14 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
-
 from genlm.bytes.errors import GenlmBytesError, ModelUnavailableError, bad_type, bad_value
 from genlm.bytes.models.embedded import DEFAULT_MODEL, default_gguf_path, default_model_path
 from genlm.bytes.models.progress import quiet
 from genlm.bytes.models.spellings import tokens_decoded
 
 if TYPE_CHECKING:
+    import torch
     from genlm.backend.llm import AsyncLM, AsyncTransformer
 
 __all__ = ["load_default_model", "load_model"]
@@ -138,6 +137,8 @@ def _load_gguf(name: Any, file: Path | None, progress: bool, options: dict[str, 
 
 def _device(device: Any) -> str:
     """A `device_map` for transformers."""
+    import torch
+
     if device is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "auto":

@@ -21,11 +21,11 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Float64, UInt8
 
 from genlm.bytes.trie.arrays import ROOT
 from genlm.bytes.trie.modes import TrieMode
+from genlm.bytes.util.rows import Row, as_numpy
 
 if TYPE_CHECKING:
     from genlm.bytes.trie.token_trie import TokenByteTrie
@@ -66,20 +66,19 @@ class NodeMasses:
     def from_logprobs(
         cls,
         trie: TokenByteTrie,
-        logps: Float[torch.Tensor, " logits"],
+        logps: Row,
         allowed: Bool[np.ndarray, " tokens"] | None = None,
     ) -> NodeMasses:
         """Masses of a model's log-probabilities, indexed by token id; of those tokens that count.
 
         Ids without a token are ignored; tokens without a log-probability have probability zero.
         """
-        if len(logps) <= trie.largest_id:
-            logps = torch.nn.functional.pad(logps, (0, trie.largest_id + 1 - len(logps)), value=-torch.inf)
-        if logps.dtype is torch.bfloat16:  # which numpy does not know
-            logps = logps.float()
-        # numpy on the CPU: for one row, waking torch's threads costs more than the work they share. A copy,
-        # because it is read later, and a model may use its buffer again.
-        return cls(trie, logps=np.array(logps.detach().cpu().numpy()), allowed=allowed)
+        # numpy on the CPU: for one row, waking torch's threads costs more than the work they share.
+        row = as_numpy(logps)
+        if len(row) <= trie.largest_id:
+            row = np.pad(row, (0, trie.largest_id + 1 - len(row)), constant_values=-np.inf)
+        # A copy, because it is read later, and a model may use its buffer again.
+        return cls(trie, logps=np.array(row), allowed=allowed)
 
     @classmethod
     def from_log_masses(

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-import torch
 from jaxtyping import Float, Float32
 
 from genlm.bytes.trie.modes import Mode, TrieMode, TrieOp, as_mode
 from genlm.bytes.trie.token_trie import TokenByteTrie, Weights
 
 if TYPE_CHECKING:
+    import torch
     from genlm.backend.tokenization import Token
 
 __all__ = ["AsyncTokenByteTrie"]
@@ -109,6 +109,8 @@ class AsyncTokenByteTrie:
                 self._answer_batch(op, mode, alike[first : first + size])
 
     def _answer_batch(self, op: TrieOp, mode: TrieMode, batch: list[_Request]) -> None:
+        import torch
+
         try:
             rows = torch.cat([r.weights.double() for r in batch])
             if op is TrieOp.SUM:

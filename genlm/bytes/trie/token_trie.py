@@ -14,23 +14,27 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float32, Int
 
 from genlm.bytes.errors import bad_asserted, bad_type, bad_value
 from genlm.bytes.token_class import token_class
 from genlm.bytes.trie.arrays import ROOT, TrieArrays
 from genlm.bytes.trie.modes import EOS, Mode, TrieMode, TrieOp, as_mode
-from genlm.bytes.trie.sums import Branches, Levels, below_cpu, below_torch
+from genlm.bytes.trie.sums import Branches, below_cpu
 from genlm.bytes.trie.views import Children, Prefixes, WordToLeaf
 
 if TYPE_CHECKING:
+    import torch
     from genlm.backend.tokenization import Token
     from graphviz import Digraph
 
-__all__ = ["TokenByteTrie"]
+    from genlm.bytes.trie.torch_sums import Levels
 
-Weights = torch.Tensor | np.ndarray | Sequence[Any]
+    Weights = torch.Tensor | np.ndarray | Sequence[Any]
+else:
+    Weights = Any
+
+__all__ = ["TokenByteTrie"]
 
 _shapes: weakref.WeakValueDictionary[bytes, TrieArrays] = weakref.WeakValueDictionary()
 
@@ -91,7 +95,8 @@ class TokenByteTrie:
         self.eos_byte_strings = _spelled("eos_byte_strings", "EOS", eos, known)
         if b"" in self.atomic_byte_strings | self.eos_byte_strings:
             raise bad_value("decode", b"", "an empty token can be neither atomic nor an end of sequence")
-        self.device = _device(device)
+        if device is not None:
+            self.device = _checked_device(device)
         if isinstance(max_batch_size, bool) or not isinstance(max_batch_size, int) or max_batch_size < 1:
             raise bad_value("max_batch_size", max_batch_size, "must be an integer of at least 1", "Try 64.")
         self.max_batch_size = max_batch_size
@@ -105,7 +110,7 @@ class TokenByteTrie:
         # Where weights come by token id and that is not their order here, their places.
         in_order = np.arange(len(ids))
         by_id = np.array_equal(np.sort(ids), in_order) and not np.array_equal(ids, in_order)
-        self._places = torch.from_numpy(ids) if by_id else None
+        self._places = ids if by_id else None
         ends = [i for i, s in enumerate(spellings) if s in self.eos_byte_strings]
         self.eos_token_ids: list[int] = ids[ends].tolist()
         self.eos_token_id_set = frozenset(self.eos_token_ids)
@@ -117,6 +122,13 @@ class TokenByteTrie:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self.decode)} tokens, {self.node_count} nodes, {self.device})"
+
+    @cached_property
+    def device(self) -> str:
+        """Where sums are worked."""
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
 
     @property
     def nbytes(self) -> int:
@@ -252,6 +264,8 @@ class TokenByteTrie:
 
     def check_weights(self, ws: Weights, dims: int) -> Float[torch.Tensor, "batch tokens"]:
         """`ws` as a batch, or a `ValueError` naming what is wrong with its shape."""
+        import torch
+
         if isinstance(ws, list | tuple) and any(isinstance(row, torch.Tensor | np.ndarray) for row in ws):
             ws = torch.stack([torch.as_tensor(row).double() for row in ws])
         weights = torch.as_tensor(ws).detach()
@@ -268,6 +282,8 @@ class TokenByteTrie:
         return weights.reshape(-1, len(self.decode))
 
     def _below(self, ws: Weights, mode: Mode, op: TrieOp, dims: int) -> Float32[torch.Tensor, "batch nodes"]:
+        import torch
+
         weights = self.check_weights(ws, dims)
         if self._places is not None:
             weights = weights[:, self._places]
@@ -276,6 +292,8 @@ class TokenByteTrie:
         if self.device == "cpu":
             rows = np.ascontiguousarray(weights.cpu().numpy())
             return torch.from_numpy(below_cpu(self.arrays, self._branches, rows, eos, op))
+        from genlm.bytes.trie.torch_sums import below_torch
+
         leaves = torch.as_tensor(eos, device=self.device)
         parts = [
             below_torch(self._levels, part.to(self.device), leaves, op)
@@ -289,6 +307,8 @@ class TokenByteTrie:
 
     @cached_property
     def _levels(self) -> Levels:
+        from genlm.bytes.trie.torch_sums import Levels
+
         return Levels(self.arrays, self.device)
 
     def visualize(self, ws: Weights | None = None) -> Digraph:
@@ -361,13 +381,14 @@ def _spelled(name: str, kind: str, strings: Iterable[bytes] | None, known: set[b
     return found
 
 
-def _device(device: str | None) -> str:
-    if device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
+def _checked_device(device: str) -> str:
     if device not in ("cpu", "cuda"):
         raise bad_value("device", device, f"Invalid device: {device}", "Must be 'cpu', 'cuda' or None.")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise bad_value("device", device, "torch sees no CUDA device here", "Pass 'cpu' or None.")
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise bad_value("device", device, "torch sees no CUDA device here", "Pass 'cpu' or None.")
     return device
 
 

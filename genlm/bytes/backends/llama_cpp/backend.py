@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import torch
+import numpy as np
 from jaxtyping import Float32
 
 from genlm.bytes.backends.hf_tree.schedule import split_batch
@@ -27,7 +27,7 @@ from genlm.bytes.errors import ModelOutputError, bad_value
 
 __all__ = ["LlamaCppBackend"]
 
-_Logps = Float32[torch.Tensor, " logits"]
+_Logps = Float32[np.ndarray, " logits"]
 
 
 class LlamaCppBackend(Backend):
@@ -134,11 +134,14 @@ class LlamaCppBackend(Backend):
 
 
 def _normalized(node: ContextNode, logits: _Logps) -> _Logps:
-    row = torch.log_softmax(logits, 0)
-    node.log_normalizer = float(logits.max()) - float(row.max())
+    most = logits.max()
+    row: _Logps = logits - most  # a copy: the logits are llama.cpp's
+    log_sum = np.log(np.exp(row).sum(dtype=np.float64))
+    row -= np.float32(log_sum)
+    node.log_normalizer = float(most) + float(log_sum)
     return row
 
 
 def _undefined(row: _Logps) -> bool:
     """Whether a log-softmax found no numbers; then all of its row is nan."""
-    return bool(row[0].isnan())
+    return bool(np.isnan(row[0]))

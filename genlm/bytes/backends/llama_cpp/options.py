@@ -26,7 +26,7 @@ class LlamaCppOptions:
             trained on where that is shorter.
         n_seq_max: the most branches that are live at a time, at most 256.
         n_batch: the most tokens in one forward.
-        n_threads: threads; None takes as many as torch does.
+        n_threads: threads; None takes `OMP_NUM_THREADS` of the environment, or as many as there are cores.
         n_gpu_layers: layers on the GPU, where llama-cpp-python was built with one; -1 for all.
         type_k: the type of keys in the cache.
         type_v: the type of values in the cache. None takes `'bf16'` on a CPU, where a type that is not that

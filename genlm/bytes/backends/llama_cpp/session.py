@@ -25,7 +25,6 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float32
 
 from genlm.bytes.backends.llama_cpp.header import check_header, unreadable
@@ -133,7 +132,7 @@ class Session:
         # At least a token for each sequence, and no more than cells: else llama.cpp ends the process.
         params.n_batch = params.n_ubatch = max(options.n_seq_max, min(options.n_batch, params.n_ctx))
         params.n_seq_max = options.n_seq_max
-        self.n_threads = options.n_threads or torch.get_num_threads()
+        self.n_threads = options.n_threads or _threads()
         params.n_threads = params.n_threads_batch = self.n_threads
         values = options.type_v or (options.type_k if self.on_gpu() else "bf16")
         params.type_k, params.type_v = CACHE_TYPES[options.type_k], CACHE_TYPES[values]
@@ -149,8 +148,10 @@ class Session:
 
     # -- running ----------------------------------------------------------------------------------------
 
-    def run(self, runs: Sequence[Run]) -> list[Float32[torch.Tensor, " logits"]]:
-        """One forward over at most `n_batch` tokens; the logits after those that are wanted, as copies.
+    def run(self, runs: Sequence[Run]) -> list[Float32[np.ndarray, " logits"]]:
+        """One forward over at most `n_batch` tokens; the logits after those that are wanted.
+
+        They lie in llama.cpp's memory, where the next forward writes its own.
 
         Raises:
             NoRoomError: there are no cells left. Nothing has been run.
@@ -186,9 +187,9 @@ class Session:
                 self._measure_cells(int(ids[-1]), int(position[-1]) + 1)
             return [self._logits(i) for i in np.flatnonzero(wanted)]
 
-    def _logits(self, i: int) -> Float32[torch.Tensor, " logits"]:
+    def _logits(self, i: int) -> Float32[np.ndarray, " logits"]:
         pointer = self._lib.llama_get_logits_ith(self._c.context, int(i))
-        return torch.from_numpy(np.ctypeslib.as_array(pointer, (self.n_vocab,)).copy())
+        return np.ctypeslib.as_array(pointer, (self.n_vocab,))
 
     def _measure_cells(self, sequence: int, length: int) -> None:
         """The bytes of a cell's keys and values: what saving a sequence would take, whatever its layers."""
@@ -285,6 +286,15 @@ class Session:
         buffer = ctypes.create_string_buffer(1 << 12)
         length = self._lib.llama_model_meta_val_str(self._c.model, key.encode(), buffer, len(buffer))
         return buffer.value.decode("utf-8", "replace") if length >= 0 else None
+
+
+def _threads() -> int:
+    """`OMP_NUM_THREADS`; or a thread for each core that is there: two on one get in each other's way."""
+    import psutil
+
+    said = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    ours = len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else 2**10
+    return int(said) if said.isdecimal() and int(said) else min(ours, psutil.cpu_count(logical=False) or 1)
 
 
 def _refused(path: Path, why: str, instead: str = "") -> UnsupportedModelError:
