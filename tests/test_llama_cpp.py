@@ -73,7 +73,7 @@ class Plain:
             tokens = (self.lib.llama_token * len(part))(*part)
             assert self.lib.llama_decode(self.context, self.lib.llama_batch_get_one(tokens, len(part))) == 0
         logits = self.lib.llama_get_logits_ith(self.context, -1)[: self.session.n_vocab]
-        return torch.log_softmax(torch.tensor(logits), 0)
+        return torch.log_softmax(torch.tensor(logits).double(), 0).float()
 
 
 # -- the tree -------------------------------------------------------------------------------------------
@@ -232,6 +232,7 @@ def spoilt(files: Callable[..., Path], tmp_path: Path, what: str) -> Path:
         "keys": good[:24] + b"\xff" * 64 + good[88:],
         "version": good[:4] + (99).to_bytes(4, "little") + good[8:],
         "architecture": good.replace(b"llama", b"lhama"),
+        "twice": good.replace(b"\x01\0\0\0\0\0\0\0A", b"\x01\0\0\0\0\0\0\0B"),
     }
     path.write_bytes(data[what])
     return path
@@ -246,6 +247,7 @@ def spoilt(files: Callable[..., Path], tmp_path: Path, what: str) -> Path:
         ("keys", "damaged, in its header"),
         ("version", "version is 99"),
         ("half", "half.gguf' failed: "),
+        ("twice", "are both b'B', and must be distinct"),
         ("architecture", "unknown model architecture: 'lhama'"),
     ],
 )
@@ -323,7 +325,8 @@ with ByteLM.from_pretrained(sys.argv[1], n_threads=1) as lm:
     lm.complete("the c", max_bytes=4)
     lm.complete([{"role": "user", "content": "a"}], max_bytes=4)
     lm.score("the cat")
-print([name for name in ("transformers", "genlm.backend", "numba", "scipy", "pandas") if name in sys.modules])
+heavy = ("torch", "transformers", "genlm.backend", "numba", "scipy", "pandas")
+print([name for name in heavy if name in sys.modules])
 from genlm.backend.tokenization import Token
 assert type(lm.llm.byte_vocab[0]) is Token
 """

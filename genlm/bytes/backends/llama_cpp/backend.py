@@ -134,11 +134,10 @@ class LlamaCppBackend(Backend):
 
 
 def _normalized(node: ContextNode, logits: _Logps) -> _Logps:
-    most = logits.max()
-    row: _Logps = logits - most  # a copy: the logits are llama.cpp's
-    log_sum = np.log(np.exp(row).sum(dtype=np.float64))
-    row -= np.float32(log_sum)
-    node.log_normalizer = float(most) + float(log_sum)
+    most = np.float64(logits.max())
+    node.log_normalizer = float(most + np.log(np.exp(logits - np.float32(most)).sum(dtype=np.float64)))
+    # A copy, since the logits are llama.cpp's, and rounded once.
+    row: _Logps = (logits - np.float64(node.log_normalizer)).astype(np.float32)
     return row
 
 

@@ -1,13 +1,16 @@
 """Whether a file is a model in GGUF, by its first bytes: asked before llama.cpp opens it.
 
 llama.cpp says of most files that "the model could not be loaded", and of some damaged ones it ends the
-process. A GGUF file begins with its name, version, two counts and then keys with values; the first keys say
-what the file is (a model, a LoRA adapter, a projector of images) and of which architecture.
+process: where two tokens are spelled alike, say, as a flipped bit makes them. A GGUF file begins with its
+name, version, two counts and then keys with values; the first keys say what the file is (a model, a LoRA adapter, a
+projector of images) and of which architecture, and the list of tokens is looked through.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,6 +35,8 @@ _STRING, _ARRAY = 8, 9
 _LONGEST = 1 << 20
 """Bytes of a key or string that is believed; a count above is damage."""
 
+_TOKENS = "tokenizer.ggml.tokens"
+
 _OTHERS = {
     "adapter": "a LoRA adapter, which changes a model: load the model, then `llm.add_new_lora(path)`",
     "mmproj": "a projector of images for another model: give the model's own file",
@@ -41,7 +46,7 @@ _OTHERS = {
 
 
 def check_header(path: Path) -> dict[str, Any]:
-    """What the file says of itself, by key; arrays, and what follows the first long one, are left out.
+    """What the file says of itself, by key; arrays are left out.
 
     Raises:
         ModelUnavailableError: there is no such file, or it is no model in GGUF.
@@ -51,7 +56,7 @@ def check_header(path: Path) -> dict[str, Any]:
             found = _read(path, file)
     except OSError as error:
         raise unreadable(path, error.strerror or str(error)) from None
-    except (struct.error, ValueError, UnicodeDecodeError):
+    except (struct.error, ValueError, OverflowError):
         raise unreadable(path, "it ends, or is damaged, in its header", "Fetch it again.") from None
     kind = found.get("general.type", "model")
     if kind != "model":
@@ -73,18 +78,48 @@ def _read(path: Path, file: BinaryIO) -> dict[str, Any]:
     if not 2 <= version <= 3:
         raise unreadable(path, f"its GGUF version is {version}, and 2 and 3 are read", "Convert it anew.")
     found: dict[str, Any] = {"tensors": tensors}
-    for _ in range(min(keys, 256)):
+    for _ in range(min(keys, 1024)):
         key = _string(file).decode()
         (kind,) = struct.unpack("<I", file.read(4))
         if kind == _ARRAY:
             inner, count = struct.unpack("<IQ", file.read(12))
-            if inner == _ARRAY or count > 1000:
+            if key == _TOKENS and inner == _STRING:
+                _check_tokens(path, list(_strings(file, count)))
+            elif inner == _STRING:
+                for _ in _strings(file, count):
+                    pass
+            elif inner in _NUMBERS:
+                file.seek(count * struct.calcsize(_NUMBERS[inner]), 1)
+            else:
                 break
-            for _ in range(count):
-                _value(file, inner)
         else:
             found[key] = _value(file, kind)
     return found
+
+
+def _check_tokens(path: Path, tokens: list[bytes]) -> None:
+    """Refuse a list that llama.cpp ends the process for."""
+    # It gives empty tokens names of their own.
+    seen = dict(
+        zip((token or b"[EMPTY_%d]" % i for i, token in enumerate(tokens)), range(len(tokens)), strict=True)
+    )
+    if len(seen) < len(tokens):
+        twice = next(i for i, token in enumerate(tokens) if token and seen[token] != i)
+        why = f"tokens {twice} and {seen[tokens[twice]]} are both {tokens[twice]!r}, and must be distinct"
+        raise unreadable(path, why, "If it was not made so, it is damaged: fetch it again.")
+
+
+def _strings(file: BinaryIO, count: int) -> Iterator[bytes]:
+    """The strings of an array; the file is then behind them."""
+    with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        at = file.tell()
+        for _ in range(count):
+            length = int.from_bytes(data[at : at + 8], "little")
+            at += 8 + length
+            if at > len(data) or length > _LONGEST:
+                raise ValueError("it ends in a string")
+            yield data[at - length : at]
+        file.seek(at)
 
 
 def _value(file: BinaryIO, kind: int) -> Any:
