@@ -2,8 +2,8 @@
 
 llama.cpp says of most files that "the model could not be loaded", and of some damaged ones it ends the
 process: where two tokens are spelled alike, say, as a flipped bit makes them. A GGUF file begins with its
-name, version, two counts and then keys with values; the first keys say what the file is (a model, a LoRA adapter, a
-projector of images) and of which architecture, and the list of tokens is looked through.
+name, version, two counts and then keys with values; the first keys say what the file is (a model, a LoRA
+adapter, a projector of images) and of which architecture, and the list of tokens is looked through.
 """
 
 from __future__ import annotations
