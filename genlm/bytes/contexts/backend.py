@@ -19,7 +19,8 @@ each context, in `context.slot`. A context lives, with its parents, while somebo
 `[token ids]`, a tensor or an array, with memory of its own (a backend that has logits sets
 `context.log_normalizer` too, for options that act on logits); or an exception, for those who asked for that
 context alone. An exception that `evaluate` raises reaches all whose contexts were in that call. A row does
-not depend on what else is in the call nor on what was evaluated, forgotten or given up before (round-off aside).
+not depend on what else is in the call nor on what was evaluated, forgotten or given up before (round-off
+aside).
 """
 
 from __future__ import annotations
