@@ -6,6 +6,7 @@ Small files are written here (`tiny_gguf.py`); what needs the embedded model run
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -257,6 +258,29 @@ def test_a_file_that_is_no_model_is_one_error(
     with pytest.raises(ModelUnavailableError, match=match):
         load_model(spoilt(files, tmp_path, what))
     assert capfd.readouterr().err == "", "llama.cpp is silent"
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("vocabulary", ["byte_level", "sentencepiece"])
+def test_damage_anywhere_is_an_error_of_ours_or_none(
+    files: Callable[..., Path], tmp_path: Path, vocabulary: str
+) -> None:
+    path = tmp_path / "damaged.gguf"
+    path.write_bytes(files(vocabulary=vocabulary).read_bytes())
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        str(Path(__file__).with_name("garbled_gguf.py")),
+        path,
+        "1",
+        "150",
+    ]
+    environment = {**os.environ, "GGML_NO_BACKTRACE": "1"}  # else it starts a debugger
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=250, env=environment)
+    tally = json.loads(ran.stdout)
+    assert set(tally) == {"loaded", "refused"} and tally["refused"] > 50
 
 
 def test_other_files(files: Callable[..., Path], tmp_path: Path) -> None:
