@@ -26,6 +26,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "word_surprisal": {"texts": "abc"},
     "byte_logprobs": {"texts": "abc"},
     "token_logprobs": {"text": "abc"},
+    "tokenizations": {"text": "abc"},
+    "choices": {"context": "a", "choices": ["b", "bc"]},
     "special": {"name": "a"},
     "parse_special": {"text": "a"},
     "run": {},

@@ -166,6 +166,8 @@ class ByteLM(Ensembles):
     score = _plain(AsyncByteLM.score)
     word_surprisal = _plain(AsyncByteLM.word_surprisal)
     byte_logprobs = _plain(AsyncByteLM.byte_logprobs)
+    choices = _plain(AsyncByteLM.choices)
+    tokenizations = _plain(AsyncByteLM.tokenizations)
     token_logprobs = _plain(AsyncByteLM.token_logprobs)
 
     # -- ending ---------------------------------------------------------------------------------------

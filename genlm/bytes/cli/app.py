@@ -21,10 +21,12 @@ from genlm.bytes.cli.groups import grouped
 from genlm.bytes.cli.info import info
 from genlm.bytes.cli.next import next_byte
 from genlm.bytes.cli.output import complain
+from genlm.bytes.cli.pairs import pairs
 from genlm.bytes.cli.predict import predict
 from genlm.bytes.cli.score import score
 from genlm.bytes.cli.serve import serve
 from genlm.bytes.cli.streams import open_standard_streams, silence
+from genlm.bytes.cli.tokenize import tokenize
 from genlm.bytes.cli.watch import watch
 from genlm.bytes.errors import GenlmBytesError
 
@@ -40,6 +42,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "watch": watch,
     "score": score,
     "serve": serve,
+    "pairs": pairs,
+    "tokenize": tokenize,
 }
 """The commands by name, in the order in which help lists them."""
 

@@ -14,9 +14,9 @@ from rich.progress import Progress
 from rich.text import Text
 
 from genlm.bytes.cli.output import bytes_json, number, on_terminal, write_json
+from genlm.bytes.cli.pages import check_page, write_page
 from genlm.bytes.cli.shared import Shared
 from genlm.bytes.cli.source import TextInput, argument_bytes
-from genlm.bytes.errors import bad_value
 
 if TYPE_CHECKING:
     from genlm.bytes import ByteLM
@@ -68,7 +68,7 @@ def watch(
     genlm-bytes watch "The cap" --model some/folder --model another
     """
     if html is not None:
-        _check_page(html, overwrite)
+        check_page(html, overwrite)
     elif overwrite:
         raise typer.BadParameter("needs --html", param_hint="--overwrite")
     source = text.read()
@@ -144,21 +144,11 @@ def _progress(views: Iterator[View], number: int, shared: Shared) -> Iterator[Vi
         yield from bar.track(views, total=number, description="Reading")
 
 
-def _check_page(path: Path, overwrite: bool) -> None:
-    """That the page can be written, and over nothing but another page: said before a model is loaded."""
-    from genlm.bytes.resumable import check_place
-    from genlm.bytes.viz import page_opening
-
-    check_place(path, "html", None if overwrite else page_opening().encode())
-
-
 def _write_page(path: Path, views: list[View], text: bytes, shared: Shared) -> None:
-    from genlm.bytes.resumable import saying, write_whole
     from genlm.bytes.viz import one_line, page_html
 
     page = page_html(views, one_line(text[:60]) + ("…" if len(text) > 60 else ""))
-    with saying("cannot be written", lambda rule, _: bad_value("html", str(path), rule)):
-        write_whole(path, page.encode())
+    write_page(path, page)
     shared.remark(f"{path}: {len(views)} beams, {len(page) / 1024:.0f} kB")
 
 

@@ -253,9 +253,13 @@ class Scorer:
     # -- reading --------------------------------------------------------------------------------------
 
     async def _contexts(self, contexts: Sequence[Any], count: int) -> list[_Context]:
+        """The context of each text; one that several share is read once."""
         if not count:
             return []
-        found = await self._each(self._context(context) for context in contexts)
+        keys = [context if isinstance(context, str | bytes) else id(context) for context in contexts]
+        each = dict(zip(keys, contexts, strict=True))
+        read = dict(zip(each, await self._each(map(self._context, each.values())), strict=True))
+        found = [read[key] for key in keys]
         return found * count if len(found) == 1 else found
 
     async def _context(self, context: Any) -> _Context:

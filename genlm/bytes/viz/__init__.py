@@ -1,6 +1,7 @@
 """Beams, texts and scores for people to look at: in a terminal, as HTML, in one line."""
 
 from genlm.bytes.escaping import one_line, safe_text
+from genlm.bytes.viz.cuts import cuts_html, cuts_page, cuts_summary, draw_cuts
 from genlm.bytes.viz.heat import (
     HeatPiece,
     draw_heat,
@@ -23,7 +24,11 @@ __all__ = [
     "NextByte",
     "Row",
     "beam_html",
+    "cuts_html",
+    "cuts_page",
+    "cuts_summary",
     "draw_beam",
+    "draw_cuts",
     "draw_heat",
     "draw_scale",
     "heat_foot",

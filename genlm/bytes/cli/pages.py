@@ -1,0 +1,25 @@
+"""Pages that commands write, each over nothing but another of ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from genlm.bytes.errors import bad_value
+
+__all__ = ["check_page", "write_page"]
+
+
+def check_page(path: Path, overwrite: bool) -> None:
+    """That the page can be written, and over nothing but another page: said before a model is loaded."""
+    from genlm.bytes.resumable import check_place
+    from genlm.bytes.viz import page_opening
+
+    check_place(path, "html", None if overwrite else page_opening().encode())
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write it, whole or not at all."""
+    from genlm.bytes.resumable import saying, write_whole
+
+    with saying("cannot be written", lambda rule, _: bad_value("html", str(path), rule)):
+        write_whole(path, page.encode())
