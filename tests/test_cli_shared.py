@@ -34,7 +34,15 @@ def examples() -> list[str]:
     return found
 
 
-GIVEN = ("notes.txt", "corpus.txt")
+GIVEN = {
+    "notes.txt": "The land. And then the",
+    "corpus.txt": "The land. And then the",
+    "blimp.jsonl": "".join(
+        json.dumps({"sentence_good": good, "sentence_bad": bad, "UID": "a"}) + "\n"
+        for good, bad in (("the land", "the the"), ("an and", "and an"))
+    ),
+    "items.tsv": "yes\tno\tsentence_good\tsentence_bad\tbefore\nan\tand\tan\tand\tthe \n",
+}
 """The files that examples read."""
 
 
@@ -48,8 +56,8 @@ class TestExamples:
     def test_they_run(self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
         """As typed, but in this process: the shell runs what stands before a `|`."""
         monkeypatch.chdir(tmp_path)
-        for name in GIVEN:
-            Path(name).write_text("The land. And then the")
+        for given, text in GIVEN.items():
+            Path(given).write_text(text)
         before, pipe, command = line.rpartition(" | ")
         stdin = subprocess.run(["sh", "-c", before], check=True, capture_output=True).stdout if pipe else b""
         command, _, _ = command.partition(" > ")

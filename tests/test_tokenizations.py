@@ -94,7 +94,7 @@ def test_where_cuts_differ() -> None:
 
 def test_errors() -> None:
     lm = ByteLM(ToyLM(TOY, 1), EXACT)
-    with pytest.raises(ImpossibleByteError, match="`text` has the byte b'x' at offset 1"):
+    with pytest.raises(ImpossibleByteError, match=r"`text` has byte 0x78 .* at offset 1"):
         lm.tokenizations("ax")
     with pytest.raises(GenlmBytesError, match="has no tokens of its own"):
         ByteLM.ensemble([lm, lm]).tokenizations("a")
@@ -105,7 +105,9 @@ class TestCommand:
         want = lm.tokenizations("the an")
         found = document(run("tokenize", "the an", "--json", "--most", "2"))
         assert found["own_share"] == pytest.approx(want.canonical_share, abs=1e-3)
-        assert found["entropy"] == pytest.approx(want.entropy, abs=1e-3) and len(found["likeliest"]) == 2
+        assert found["entropy"] == pytest.approx(want.entropy, abs=1e-3) and len(found["likeliest"]) == min(
+            2, len(want)
+        )
         assert [t["id"] for t in found["likeliest"][0]["tokens"]] == list(want[0].token_ids)
         assert np.allclose(found["boundaries"], want.boundaries, atol=1e-3)
         shown = fine(run("tokenize", "the an")).decode()
