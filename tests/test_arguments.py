@@ -27,7 +27,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "byte_logprobs": {"texts": "abc"},
     "token_logprobs": {"text": "abc"},
     "tokenizations": {"text": "abc"},
-    "choices": {"context": "a", "choices": ["b", "bc"]},
+    "choices": {"context": "a", "choices": ["b", "bc"], "normalise": "unconditional"},
     "special": {"name": "a"},
     "parse_special": {"text": "a"},
     "run": {},

@@ -83,9 +83,7 @@ def test_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_coroutines_and_ensembles() -> None:
     found = await AsyncByteLM(ToyLM(TOY, 1), EXACT).choices("a", GIVEN)
-    assert found.logprobs == pytest.approx(
-        (await AsyncByteLM(ToyLM(TOY, 1), EXACT).choices("a", GIVEN)).logprobs
-    )
+    assert found.logprobs == pytest.approx(toy().choices("a", GIVEN).logprobs)
     both = AsyncByteLM.ensemble([AsyncByteLM(ToyLM(TOY, 1)), AsyncByteLM(ToyLM(TOY, 2))])
     several = await both.choices("a", GIVEN, "unconditional")
     scores = await both.score(["b", "abc"], "a")
@@ -112,6 +110,7 @@ def test_the_impossible() -> None:
         ({"choices": [["a"], ["b"]]}, "2 lists for 1 contexts"),
         ({"choices": ["a"], "normalise": "bytes"}, "normalise"),
         ({"choices": [""], "end": True, "normalise": "length"}, "no length"),
+        ({"choices": ["a"], "baseline": "c"}, r"`baseline` is .*unconditional"),
     ],
 )
 def test_refused(options: dict[str, Any], said: str) -> None:

@@ -103,7 +103,7 @@ class Comparisons:
             normalise: compare log-probabilities as they are; by byte, `"length"`; or less those after
                 `baseline` in place of the context, `"unconditional"`. See `genlm.bytes.score.choices`.
             end: whether each one's end counts too.
-            baseline: a prompt.
+            baseline: a prompt; with `"unconditional"` only.
             **options: as for `score`.
 
         Returns:
@@ -116,13 +116,20 @@ class Comparisons:
         """
         from genlm.bytes.prompt import is_batch
         from genlm.bytes.prompt.prompt import as_bytes
-        from genlm.bytes.score.choices import Choices, ChoicesTable, check_normalise, choices_of
+        from genlm.bytes.score.choices import (
+            Choices,
+            ChoicesTable,
+            check_baseline,
+            check_normalise,
+            choices_of,
+        )
         from genlm.bytes.score.scorer import Scorer
 
         several = is_batch(context)
         contexts = list(context) if several else [context]
         given = choices_of(choices, len(contexts), end)
         check_normalise(normalise, given)
+        check_baseline(baseline, normalise)
         scorer = Scorer.of(self._begin, options)
         texts = [as_bytes("choices", choice) for one in given for choice in one]
         after = [context for context, one in zip(contexts, given, strict=True) for _ in one]

@@ -27,7 +27,7 @@ from genlm.bytes.errors import bad_type, bad_value, optional
 from genlm.bytes.score.byte_scores import Score
 from genlm.bytes.util import logsumexp
 
-__all__ = ["Choices", "ChoicesTable", "Normalise", "check_normalise", "choices_of"]
+__all__ = ["Choices", "ChoicesTable", "Normalise", "check_baseline", "check_normalise", "choices_of"]
 
 Normalise = Literal["length", "unconditional"] | None
 
@@ -171,3 +171,10 @@ def check_normalise(normalise: Any, choices: Sequence[tuple[str | bytes, ...]]) 
         raise bad_value("normalise", normalise, "must be None, 'length' or 'unconditional'")
     if normalise == "length" and not all(choice for one in choices for choice in one):
         raise bad_value("normalise", normalise, "an empty choice has no length", "Leave it out.")
+
+
+def check_baseline(baseline: Any, normalise: Normalise) -> None:
+    """That a baseline is one of what `normalise` compares with."""
+    if normalise != "unconditional" and not (isinstance(baseline, str | bytes) and not baseline):
+        rule = "is compared with nothing"
+        raise bad_value("baseline", baseline, rule, 'Leave it out, or give `normalise="unconditional"`.')
