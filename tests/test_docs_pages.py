@@ -71,16 +71,17 @@ async def test_the_home_page_runs(default_llm, monkeypatch, tmp_path, capsys):
 
 
 def test_the_page_on_scoring_runs(monkeypatch, tmp_path):
-    """Its examples but Ray's, on a model of single bytes; and arguments that stand inside its sentences."""
+    """Its examples but Ray's, on a model of bytes and two words; and arguments inside its sentences."""
     monkeypatch.chdir(tmp_path)
     Path("corpus.txt").write_bytes(b"a b\nb\n")
-    llm = ToyLM([*(bytes([b]) for b in range(256)), b"<|endoftext|>"], seed=1, eos=256)
+    llm = ToyLM([*(bytes([b]) for b in range(256)), b"<|endoftext|>", b"The", b" of"], seed=1, eos=256)
     page = tmp_path / "scoring.md"
     examples = [source for source in blocks(DOCS / "scoring.md", "python") if "ray" not in source]
-    assert len(examples) == 5
+    assert len(examples) == 8
     page.write_text("".join(f"```python\n{source}```\n" for source in examples), encoding="utf-8")
     found = asyncio.run(run(page, llm, monkeypatch))
     assert found["rows"].records()[0]["word"] == found["words"].word[0] == "The"
+    assert sum(cut.posterior for cut in found["cuts"]) == pytest.approx(1.0) and len(found["cuts"]) > 1
     given = re.findall(r'`(words=\["do".*?)`', text_of(DOCS / "scoring.md"))
     assert given
     for arguments in given:
