@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from toy import EOS_STRING, ToyLM, vocabularies
 
 from genlm.bytes import BeamParams, ByteBeamState, ByteLM
+from genlm.bytes.score.hindsight import Hindsight
 from genlm.bytes.score.reading import Reading, read
-from genlm.bytes.score.window import Window
+from genlm.bytes.score.window import Window, read_sliding
+from genlm.bytes.trie import TrieMode
 
 WORDS = [bytes(word) for n in (1, 2, 3) for word in itertools.product(b"ab", repeat=n)]
 TOLERANCES = (0.5, 0.2, 0.05, 0.01)
@@ -167,6 +169,13 @@ def test_nor_where_a_beam_has_healed(
     assert not (score.logprobs > 0.0).any() and not (score.end or 0.0) > 0.0
 
 
+def test_what_healing_finds_was_there_before() -> None:
+    """Here a figure would be at +1.6: what was dropped is found again, and weighs more than what was kept."""
+    llm = Toy([b"a", b"aac", b"abbc", b"b", b"baba", b"caa", EOS_STRING], seed=187)
+    score = ByteLM(llm, BeamParams(1), eos=[EOS_STRING]).score(b"babaaaa")
+    assert (score.logprobs <= 0.0).all()
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_windows_that_slide(seed: int) -> None:
     """What is found late is booked on its side of a slide, and what is dropped there is expected later."""
@@ -181,7 +190,28 @@ def test_windows_that_slide(seed: int) -> None:
     assert (reading.logprobs <= 0.0).all() and not np.allclose(reading.logprobs, whole.logprobs)
     assert reading.unfound is not None
     assert (reading.unfound >= 0.0).all() and reading.unfound[-1] > reading.unfound[0] == 0.0
+    assert (np.diff(reading.unfound) != 0.0).mean() > 0.5  # within windows too, not where they slide alone
     assert reading.last.slack.nats == pytest.approx(reading.unfound[-1], rel=1e-6)
+
+
+def test_nobody_is_counted_and_waits_too() -> None:
+    """What was found late is no longer deferred in the beams before it."""
+    late = 0
+    for seed in range(6):
+        llm, text = toy(seed), some_text(seed)
+        params = BeamParams(tolerance=0.2, eos_byte_strings=[EOS_STRING])
+
+        async def known(llm: Toy = llm, text: bytes = text, params: BeamParams = params) -> Hindsight:
+            start = await ByteBeamState.initial(llm, params)
+            hindsight = Hindsight(start, len(text), range(len(text)))
+            await read_sliding(start, list(text), None, TrieMode.WITH_EOS, hindsight.hear)
+            return hindsight
+
+        for beam in asyncio.run(known()).beams().values():
+            counted = {tuple(state.lm_state.context) for state in beam.states}
+            assert not counted & {tuple(waits.state.lm_state.context) for waits in beam.deferred}
+            late += len(beam.data.foreseen)
+    assert late > 0
 
 
 def test_what_a_slice_lacks_is_told_by_its_ends() -> None:
