@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from genlm.bytes.generate import Completion, Read, Stream
     from genlm.bytes.generate.next_bytes import AsyncNextBytes
     from genlm.bytes.prompt import Prompt
-    from genlm.bytes.score import Score, ScoringOptions, WordSurprisals
+    from genlm.bytes.score import Score, ScoringOptions, TableSurprisals, WordSurprisals
 
 __all__ = ["AsyncByteLM"]
 
@@ -321,6 +321,77 @@ class AsyncByteLM(Ensembles, Comparisons, Predicting):
                 for_each("spans", spans, single, len(found)),
                 rule,
             )
+
+    async def table_surprisal(
+        self,
+        table: Any,
+        word: str = "word",
+        text_id: str | None = None,
+        position: str | None = None,
+        *,
+        texts: Mapping[Any, str] | str | None = None,
+        context: Any = b"",
+        context_column: str | None = None,
+        align: str | Sequence[str] = "exact",
+        on_missing: Literal["error", "ignore"] = "error",
+        on_unmatched: Literal["error", "missing"] = "error",
+        sep: str | None = " ",
+        boundary: Literal["trailing", "leading", "none"] | None = None,
+        base: float = 2,
+        punctuation: bool | str = False,
+        **options: Unpack[ScoringOptions],
+    ) -> TableSurprisals:
+        """The surprisal of each word of a table that has a row a word, as corpora of reading times have.
+
+        Args:
+            table: a pandas DataFrame, or a list of dictionaries. Rows may be in any order, several of one
+                word, and missing.
+            word: the column of the words, as their owner has them.
+            text_id: the column that says of which text a row is; None for one text.
+            position: the column of a number that orders the words of a text; None where rows are in order.
+                Rows that agree in text and position are one word.
+            texts: the whole texts by their ids, or the column that has them; None to join the words by `sep`.
+            context: what stands before every text; see `score`.
+            context_column: or the column that has it.
+            align: what may differ between words and texts: `"exact"`, `"loose"`, or some of `"quotes"`,
+                `"dashes"`, `"spaces"`, `"case"`, `"forms"`, `"penn"`; see `genlm.bytes.score.align`.
+            on_missing: `"error"`, or `"ignore"` gaps between positions where there are no texts.
+            on_unmatched: `"error"`, or `"missing"` to leave words that are not in their text without figures.
+            sep: as for `word_surprisal`, as are the others.
+            boundary: a word that the next row goes on in ("do", "n't") is a `"part"`, without an end.
+            base: see there.
+            punctuation: which marks end a word wherever they stand.
+            **options: as for `score`.
+
+        Returns:
+            The rows, in their order, with the figures; `.to_dataframe()`, `.to_tsv()`, `.unmatched`.
+
+        Raises:
+            ValueError: words that are not in their text, by their places; rows that contradict each other;
+                a column that is not there.
+            ImpossibleByteError: a byte that the model cannot write, with its offset.
+        """
+        from genlm.bytes.score.joined import TableSurprisals, rows_of
+        from genlm.bytes.score.word_rows import Columns, WordRows
+
+        rows, there = rows_of(table)
+        whole = texts if isinstance(texts, str) else None
+        columns = Columns(word, text_id, position, context_column, whole)
+        columns.check(there)
+        given = None if isinstance(texts, str) else texts
+        aligned = WordRows.of(rows, columns, given, align, on_missing, on_unmatched, sep)
+        records = aligned.records
+        found = await self.word_surprisal(
+            [record.text for record in records],
+            spans=[list(record.spans or ()) for record in records],
+            sep=sep,
+            boundary=boundary or ("none" if sep == "" else "trailing"),
+            base=base,
+            context=context if context_column is None else [record.context for record in records],
+            punctuation=punctuation,
+            **options,
+        )
+        return TableSurprisals(table, aligned, found)
 
     async def byte_logprobs(
         self,

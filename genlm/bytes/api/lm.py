@@ -165,6 +165,7 @@ class ByteLM(Ensembles):
 
     score = _plain(AsyncByteLM.score)
     word_surprisal = _plain(AsyncByteLM.word_surprisal)
+    table_surprisal = _plain(AsyncByteLM.table_surprisal)
     byte_logprobs = _plain(AsyncByteLM.byte_logprobs)
     choices = _plain(AsyncByteLM.choices)
     tokenizations = _plain(AsyncByteLM.tokenizations)

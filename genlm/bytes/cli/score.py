@@ -18,6 +18,7 @@ from genlm.bytes.cli.scoring.parts import Given, Parts
 from genlm.bytes.cli.scoring.texts import Texts, not_empty
 from genlm.bytes.cli.scoring.watching import Pace
 from genlm.bytes.cli.scoring.where import Where
+from genlm.bytes.cli.scoring.word_tables import WordTable, WordTables
 from genlm.bytes.cli.shared import Shared
 from genlm.bytes.cli.source import argument_bytes
 
@@ -34,6 +35,7 @@ __all__ = ["score"]
 def score(
     texts: Texts,
     parts: Parts,
+    word_tables: WordTables,
     where: Where,
     shared: Shared,
     context: Annotated[str, typer.Option(help="Text that stands before each text.", show_default=False)] = "",
@@ -73,6 +75,7 @@ def score(
     genlm-bytes score --words --check "The chef cooked dinner."
     genlm-bytes score --file notes.txt --lines --out lines.tsv
     genlm-bytes score --file notes.txt --html page.html
+    genlm-bytes score --file rts.tsv --word-column word --id item --position zone --out out.tsv
     genlm-bytes score --file corpus.txt --lines --ray --out corpus.jsonl
     printf 'item\\ttext\\n7\\tThe chef\\n' | genlm-bytes score - --column text --json
     """
@@ -80,8 +83,9 @@ def score(
     where.check()
     finer = _finer(shared, where) if check else None
     unit, chosen = parts.unit, _base(bits, base)
-    sources = texts.sources()
-    _apart(sources, out, html, parts)
+    word_tables.check(parts.word_column)
+    sources = texts.sources(parts.word_column is not None)
+    _apart(sources, out, html, [parts.spans, parts.word_list, word_tables.texts_file])
     with ExitStack() as ending:
         for source in sources:
             ending.callback(source.close)
@@ -97,22 +101,31 @@ def score(
             if given is not None:
                 for source in sources:
                     source.keep()
-            first, records = not_empty(texts.records(sources, shared.warn), end)
+            table = None
+            if parts.word_column is not None:
+                sep = None if options is None else options.sep
+                table = word_tables.read(sources, parts.word_column, texts, sep, shared.warn)
+            every = texts.records(sources, shared.warn) if table is None else table.records
+            first, records = not_empty(every, end)
             records = records if given is None else given.attach(records)
             asked = Asked(unit, tuple(first.fields), chosen, end)
-            files = _files(asked, out, html, overwrite, _settings(shared, scoring, asked))
+            files = _files(asked, out, html, overwrite, _settings(shared, scoring, asked, table), table)
         if files is not None:
             ending.enter_context(closing(files))
-        if (given is not None or texts.in_tables) and all(source.again for source in sources):
+        if (
+            table is None
+            and (given is not None or texts.in_tables)
+            and all(source.again for source in sources)
+        ):
             # What is wrong at the end of a long file is said before hours of work, not after.
-            table = not shared.as_json if files is None else out is not None and out.suffix.lower() == ".tsv"
+            tsv = not shared.as_json if files is None else out is not None and out.suffix.lower() == ".tsv"
             with shared.working("Checking"):
-                _check_records(records, scoring, given, asked.fields if table else None)
+                _check_records(records, scoring, given, asked.fields if tsv else None)
             records = texts.records(sources)
             records = records if given is None else given.attach(records)
             for source in sources:
                 source.consumed = 0
-        _run(records, files, asked, scoring, shared, where, sources, finer)
+        _run(records, files, asked, scoring, shared, where, sources, table, finer)
         if given is not None:
             given.check_all_met()
 
@@ -140,6 +153,7 @@ def _run(
     shared: Shared,
     where: Where,
     sources: list[Source],
+    table: WordTable | None,
     finer: Check | None,
 ) -> None:
     if files is not None:
@@ -156,7 +170,7 @@ def _run(
     scored = where.score(records, shared, scoring, pace.start, finer)
     with closing(scored), closing(pace.follow(scored)) as followed:
         if files is None:
-            totals = show(followed, asked, shared.as_json)
+            totals = show(followed, asked, shared.as_json, table)
         else:
             try:
                 totals = write(followed, files)
@@ -201,9 +215,9 @@ def _base(bits: bool, base: float | None) -> float:
     return 2.0 if bits else math.e if base is None else base
 
 
-def _apart(sources: list[Source], out: Path | None, html: Path | None, parts: Parts) -> None:
+def _apart(sources: list[Source], out: Path | None, html: Path | None, more: list[Path | None]) -> None:
     """That nothing is written over what is read, nor twice to one file."""
-    read = [source.path for source in sources] + [parts.spans, parts.word_list]
+    read = [source.path for source in sources] + more
     taken = {os.path.realpath(path) for path in read if path is not None}
     known = [os.stat(path) for path in taken if os.path.exists(path)]
     with suppress(OSError):
@@ -219,7 +233,7 @@ def _apart(sources: list[Source], out: Path | None, html: Path | None, parts: Pa
         taken.add(os.path.realpath(path))
 
 
-def _settings(shared: Shared, scoring: Scoring, asked: Asked) -> dict[str, Any]:
+def _settings(shared: Shared, scoring: Scoring, asked: Asked, table: WordTable | None) -> dict[str, Any]:
     """What decides the figures and their form: files made by others are not gone on with."""
     params = shared.params()
     return {
@@ -235,16 +249,22 @@ def _settings(shared: Shared, scoring: Scoring, asked: Asked) -> dict[str, Any]:
         "rows": str(asked.unit),
         "columns": list(asked.fields),
         "figures": list(asked.figures),
+        "table": None if table is None else table.digest,
     }
 
 
 def _files(
-    asked: Asked, out: Path | None, html: Path | None, overwrite: bool, settings: dict[str, Any]
+    asked: Asked,
+    out: Path | None,
+    html: Path | None,
+    overwrite: bool,
+    settings: dict[str, Any],
+    table: WordTable | None,
 ) -> Files | None:
     from genlm.bytes.cli.scoring.files import Files
     from genlm.bytes.cli.scoring.formats import Html, format_of
 
-    outputs = [] if out is None else [format_of(out, asked)]
+    outputs = [] if out is None else [format_of(out, asked, table)]
     if html is not None:
         outputs.append(Html(html, asked))
     # A page alone is made anew each time.

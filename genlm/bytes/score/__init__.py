@@ -4,6 +4,7 @@ from genlm.bytes.score.byte_scores import CharScores, Score
 from genlm.bytes.score.choices import Choices, ChoicesTable
 from genlm.bytes.score.corpus import Filling, RegionOptions, ScoredText, Scoring, TextRecord
 from genlm.bytes.score.groups import score_groups, score_records
+from genlm.bytes.score.joined import TableSurprisals
 from genlm.bytes.score.pairs import PAIRS_AT_ONCE, Pair, PairTotals, ScoredPair, score_pairs
 from genlm.bytes.score.scorer import ScoringOptions
 from genlm.bytes.score.shards import read_shards
@@ -27,6 +28,7 @@ __all__ = [
     "ScoredText",
     "Scoring",
     "ScoringOptions",
+    "TableSurprisals",
     "TextRecord",
     "TokenLogprobs",
     "Tokenizations",

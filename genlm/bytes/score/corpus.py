@@ -17,7 +17,7 @@ import numpy as np
 from genlm.bytes.errors import GenlmBytesError, InvalidValueError, bad_value
 from genlm.bytes.score.byte_scores import CharScores, Score
 from genlm.bytes.score.reading import check_policy
-from genlm.bytes.score.regions import find_regions
+from genlm.bytes.score.regions import Region, find_regions
 from genlm.bytes.score.scorer import ScoringOptions
 from genlm.bytes.score.table import WordSurprisal
 from genlm.bytes.score.words import Rule
@@ -40,14 +40,16 @@ class TextRecord:
         text: its bytes.
         fields: what else is known of it; carried along.
         words: the words to look at, where these are given.
-        spans: the pairs of character offsets to look at, where these are given.
+        spans: the pairs of character offsets to look at, or regions, where these are given.
+        context: what stands before it; None for the context of all texts.
     """
 
     id: str
     text: bytes
     fields: Mapping[str, Any] = field(default_factory=dict)
     words: tuple[str, ...] | None = None
-    spans: tuple[tuple[int, int], ...] | None = None
+    spans: tuple[tuple[int, int] | Region, ...] | None = None
+    context: str | bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -156,9 +158,11 @@ class Scoring:
             ValueError: regions that are not in their text.
         """
         texts = [record.text for record in records]
+        own = [self.context if record.context is None else record.context for record in records]
+        context = self.context if all(record.context is None for record in records) else own
         options = ScoringOptions(on_impossible=self.on_impossible, window=self.window, overlap=self.overlap)
         if self.regions is None:
-            scores = lm.score(texts, self.context, end=self.end, **options)
+            scores = lm.score(texts, context, end=self.end, **options)
             return [ScoredText(record, score) for record, score in zip(records, scores, strict=True)]
         given = self.regions.given
         rows = lm.word_surprisal(
@@ -168,7 +172,7 @@ class Scoring:
             sep=self.regions.sep,
             boundary=self.regions.boundary,
             base=self.base,
-            context=self.context,
+            context=context,
             punctuation=self.regions.punctuation,
             **options,
         )

@@ -20,7 +20,8 @@ PUNCTUATION = '.,;:!?()[]{}"“”„«»…。，、；：！？（）「」『
 
 
 class Region(NamedTuple):
-    """A part of a text: where it begins and ends, in characters, and what it is."""
+    """A part of a text: where it begins and ends, in characters, and what it is: `"word"`, `"punctuation"`,
+    `"span"`, or `"part"` of a word that goes on after it."""
 
     start: int
     end: int
@@ -30,7 +31,7 @@ class Region(NamedTuple):
 def find_regions(
     text: str,
     words: Sequence[str] | None,
-    spans: Sequence[Sequence[int]] | None,
+    spans: Sequence[Any] | None,
     sep: str | None,
     marks: str,
 ) -> list[Region]:
@@ -39,7 +40,7 @@ def find_regions(
     Args:
         words: words that occur in it, in order, each whole; or several, one right after another, that make up
             a whole one ("do", "n't", with `boundary="none"`).
-        spans: pairs of character offsets, in order.
+        spans: pairs of character offsets, in order; or `Region`s, which keep their kind.
         sep: without either: what stands between words; None for any white space.
         marks: characters that are regions of their own; words are cut at them.
 
@@ -158,7 +159,7 @@ def _spans(text: str, spans: Any) -> list[Region]:
     for i, span in enumerate(spans):
         name = f"spans[{i}]"
         try:
-            start, end = (int(x.__index__()) for x in span)
+            start, end = (int(x.__index__()) for x in (span[:2] if isinstance(span, Region) else span))
         except (TypeError, ValueError, AttributeError):
             raise bad_type(name, span, "must be a pair of character offsets, (start, end)") from None
         if not 0 <= start <= end <= len(text):
@@ -168,5 +169,5 @@ def _spans(text: str, spans: Any) -> list[Region]:
         if start < at:
             raise bad_value(name, span, f"overlaps the one before, which ends at {at}, or is out of order")
         at = end
-        found.append(Region(start, end, "span"))
+        found.append(span if isinstance(span, Region) else Region(start, end, "span"))
     return found

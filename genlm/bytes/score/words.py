@@ -97,8 +97,9 @@ class Rule:
         return (*self.ends, own) if own else self.ends
 
     def wants_end(self, region: Region) -> bool:
-        """Whether the end of a region counts. A run of marks needs none: the next may follow at once."""
-        return self.trailing and region.kind != "punctuation"
+        """Whether the end of a region counts. A run of marks needs none: the next may follow at once. Nor
+        does a part of a word ("do", "n't"): parts sum to the whole, of which the last has the end."""
+        return self.trailing and region.kind not in ("punctuation", "part")
 
     def start(self, text: str, region: Region, least: int) -> int:
         """Where what counts begins, in characters; with `"leading"` at the separators before it."""

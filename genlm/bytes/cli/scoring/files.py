@@ -108,6 +108,6 @@ class Files:
 
 def identity(record: TextRecord) -> bytes:
     """A text and all that is carried along, as bytes that no other text has."""
-    parts = [record.id, dict(record.fields), record.words, record.spans]
+    parts = [record.id, dict(record.fields), record.words, record.spans, repr(record.context)]
     described = json.dumps(parts, sort_keys=True).encode()
     return b"%d %d %b%b" % (len(record.text), len(described), record.text, described)

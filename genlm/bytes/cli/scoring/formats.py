@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import BinaryIO
 
 from genlm.bytes.cli.scoring import heat, npz, rows
 from genlm.bytes.cli.scoring.totals import Totals, unit_name
+from genlm.bytes.cli.scoring.word_tables import WordTable
 from genlm.bytes.errors import bad_value
 from genlm.bytes.resumable import Output
 from genlm.bytes.score import ScoredText
@@ -88,11 +90,35 @@ class Html(Format):
         return f"{heat_foot(totals.line(self.asked.base))}\n".encode()
 
 
+class Joined(Format):
+    """A table of words, with figures."""
+
+    part = ".part"
+
+    def __init__(self, path: Path, asked: rows.Asked, table: WordTable) -> None:
+        super().__init__(path, asked)
+        self.table = table
+
+    def head(self) -> bytes:
+        return json.dumps(["words of", self.table.head]).encode() + b"\n"
+
+    def piece(self, result: ScoredText, before: Totals) -> bytes:
+        return json.dumps(self.table.figures(result)).encode() + b"\n"
+
+    def made(self, file: BinaryIO) -> None:
+        with self.growing.open("rb") as grown:
+            next(grown)
+            dialect = "excel" if self.path.suffix.lower() == ".csv" else "excel-tab"
+            file.write(rows.tsv(self.table.lines(map(json.loads, grown)), dialect))
+
+
 KINDS: dict[str, type[Format]] = {".tsv": Tsv, ".jsonl": Jsonl, ".npz": Npz}
 
 
-def format_of(path: Path, asked: rows.Asked) -> Format:
+def format_of(path: Path, asked: rows.Asked, table: WordTable | None = None) -> Format:
     """The file of the format that its name asks for."""
+    if table is not None and path.suffix.lower() in (".tsv", ".csv"):
+        return Joined(path, asked, table)
     kind = KINDS.get(path.suffix.lower())
     if kind is None:
         raise bad_value("out", str(path), f"must end with {', '.join(KINDS)}", "The ending says the format.")

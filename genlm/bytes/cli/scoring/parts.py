@@ -47,6 +47,9 @@ class Parts:
     word_list: Annotated[
         Path | None, _option(help="A row for each word of a file: text's id, tab, word.")
     ] = None
+    word_column: Annotated[
+        str | None, _option(help="A row for each row of a table of words: the column's name.")
+    ] = None
     sep: Annotated[str, _option(help="What stands between words.", show_default="one space")] = " "
     any_space: Annotated[bool, _option("--any-space", help="Any white space does, line ends too.")] = False
     boundary: Annotated[
@@ -59,8 +62,9 @@ class Parts:
     @property
     def unit(self) -> Unit:
         """What a row is about."""
-        asked = (self.words, self.chars, self.byte_rows, self.spans is not None, self.word_list is not None)
-        names = ("--words", "--chars", "--bytes", "--spans", "--word-list")
+        files = (self.spans is not None, self.word_list is not None, self.word_column is not None)
+        asked = (self.words, self.chars, self.byte_rows, *files)
+        names = ("--words", "--chars", "--bytes", "--spans", "--word-list", "--word-column")
         named = [name for name, given in zip(names, asked, strict=True) if given]
         if len(named) > 1:
             raise typer.BadParameter(f"not together with {named[1]}", param_hint=named[0])
@@ -69,7 +73,8 @@ class Parts:
         for name in ("sep", "any_space", "boundary", "punctuation", "marks"):
             if unit is not Unit.region and getattr(self, name) != getattr(defaults, name):
                 hint = f"--{name.replace('_', '-')}"
-                raise typer.BadParameter("needs --words, --word-list or --spans", param_hint=hint)
+                needs = "needs --words, --word-list, --word-column or --spans"
+                raise typer.BadParameter(needs, param_hint=hint)
         return unit
 
     def options(self) -> RegionOptions | None:
@@ -83,6 +88,8 @@ class Parts:
         sep = None if self.any_space else argument_text("sep", self.sep)
         if given == "spans" and boundary is None:
             boundary = "none"
+        if self.word_column is not None:  # its words are found beforehand
+            given, boundary = "spans", boundary or ("none" if sep == "" else "trailing")
         marks = self.punctuation if self.marks is None else argument_text("marks", self.marks)
         return RegionOptions(given, sep, boundary, marks)
 

@@ -16,13 +16,16 @@ from genlm.bytes.cli.scoring.files import Files
 from genlm.bytes.cli.scoring.jsontext import dumps
 from genlm.bytes.cli.scoring.rows import Asked
 from genlm.bytes.cli.scoring.totals import Totals
+from genlm.bytes.cli.scoring.word_tables import WordTable
 from genlm.bytes.score import ScoredText
 from genlm.bytes.viz import draw_heat, draw_scale, safe_text
 
 __all__ = ["show", "write"]
 
 
-def show(results: Iterable[ScoredText], asked: Asked, as_json: bool) -> Totals:
+def show(
+    results: Iterable[ScoredText], asked: Asked, as_json: bool, table: WordTable | None = None
+) -> Totals:
     """Write results to stdout as they come: documents, a heat map where there are colours, else rows."""
     console = Console(highlight=False, emoji=False)
     coloured = on_terminal() and console.color_system is not None and not console.no_color
@@ -37,6 +40,12 @@ def show(results: Iterable[ScoredText], asked: Asked, as_json: bool) -> Totals:
         def each(result: ScoredText, before: Totals) -> None:
             _colours(result, asked, console, before.texts == 0)
 
+    elif table is not None:  # its rows come in their own order, when all are known
+        every: list[list[list[Any]]] = []
+
+        def each(result: ScoredText, _: Totals) -> None:
+            every.append(table.figures(result))
+
     else:
         _put([asked.head])
 
@@ -47,6 +56,8 @@ def show(results: Iterable[ScoredText], asked: Asked, as_json: bool) -> Totals:
     for result in results:
         each(result, totals)
         totals = totals.after(result)
+    if table is not None and not as_json and not coloured:
+        _put(table.lines(every))
     if coloured and not as_json:
         console.print(draw_scale(heat.scale_end(asked)), soft_wrap=True)
     return totals

@@ -97,13 +97,13 @@ def check_fields(record: TextRecord, fields: Sequence[str]) -> None:
         raise InvalidValueError(f"{message} Write .jsonl instead.")
 
 
-def tsv(lines: Iterable[Sequence[Any]]) -> bytes:
-    """Rows as tab-separated values; fields with tabs, quotes or line ends are quoted."""
+def tsv(lines: Iterable[Sequence[Any]], dialect: str = "excel-tab") -> bytes:
+    """Rows as tab-separated values, or in another dialect; fields with separators or quotes are quoted."""
     found = []
     for cells in lines:
         out = io.StringIO()
         # With this line end a lone \r is quoted by every version of Python.
-        csv.writer(out, "excel-tab", lineterminator="\r\n").writerow(map(_shown, cells))
+        csv.writer(out, dialect, lineterminator="\r\n").writerow(map(_shown, cells))
         found.append(out.getvalue().removesuffix("\r\n") + "\n")
     return "".join(found).encode()
 

@@ -25,7 +25,7 @@ from genlm.bytes.errors import InvalidValueError, bad_type, bad_value
 if TYPE_CHECKING:
     from genlm.bytes.score import TextRecord
 
-__all__ = ["Quotes", "json_rows", "plain_rows", "table_rows"]
+__all__ = ["Quotes", "json_rows", "plain_rows", "read_table", "table_rows"]
 
 LONGEST_FIELD = 2**31 - 1
 """Bytes; the reader's own limit, 128 kB, is less than a chapter."""
@@ -53,6 +53,7 @@ def table_rows(
     prefix: str,
     quotes: Quotes = Quotes.auto,
     remark: Callable[[str], None] = lambda _: None,
+    context: str | None = None,
 ) -> Iterator[TextRecord]:
     """The texts of a table's column.
 
@@ -60,10 +61,29 @@ def table_rows(
         source: comma-separated if its name ends with `.csv`; else tab-separated.
         id_column: the column that names them; None for the number of the row.
         remark: takes what the user should know.
+        context: the column of what stands before each text.
 
     Raises:
         ValueError: no such column; a row with more or fewer fields than the head line; no UTF-8.
     """
+    head, rows = read_table(source, quotes, remark)
+    used = ((column, "column"), (id_column, "id"), (context, "context_column"))
+    for name, option in used:
+        if name is not None and name not in head:
+            there = ", ".join(map(repr, head)) or "nothing"
+            rule = f"is not in the head line of {source.shown}, which has {there}"
+            raise bad_value(option, name, rule)
+    for number, (_, row) in enumerate(rows, 1):
+        fields = dict(zip(head, row, strict=True))
+        name = f"{prefix}{number}" if id_column is None else fields[id_column]
+        before = None if context is None else fields[context]
+        yield _record(name, fields[column], fields, (column, id_column, context), before)
+
+
+def read_table(
+    source: Source, quotes: Quotes = Quotes.auto, remark: Callable[[str], None] = lambda _: None
+) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """A table's head line, and its rows with the numbers of their lines."""
     commas = source.name.lower().endswith(".csv")
     separator = "," if commas else "\t"
     if quotes is Quotes.none:
@@ -71,29 +91,29 @@ def table_rows(
     else:
         rows = _quoted(source, separator, Quotes.csv if commas else quotes, remark)
     _, head = next((found for found in rows if found[1] != [""]), (0, []))
-    for name, option in ((column, "column"), (id_column, "id")):
-        if name is not None and name not in head:
-            there = ", ".join(map(repr, head)) or "nothing"
-            rule = f"is not in the head line of {source.shown}, which has {there}"
-            raise bad_value(option, name, rule)
+    return head, _whole_rows(source, head, rows, quotes)
+
+
+def _whole_rows(
+    source: Source, head: list[str], rows: Iterator[tuple[int, list[str]]], quotes: Quotes
+) -> Iterator[tuple[int, list[str]]]:
+    """The rows that hold anything, each as wide as the head line."""
     if len(set(head)) < len(head):
         rule = "has two columns of one name in its head line"
         raise bad_value("file", source.name, rule, "Rename one.")
-    number = 0
     for line, row in rows:
         if row == [""] and len(head) > 1:
             continue
-        number += 1
         if len(row) != len(head):
             rule = f"has {len(row)} fields in the row of line {line}, and {len(head)} in its head line"
             instead = "Quote fields that hold separators or quotes." if quotes is not Quotes.none else ""
             raise bad_value("file", source.name, rule, instead)
-        fields = dict(zip(head, row, strict=True))
-        name = f"{prefix}{number}" if id_column is None else fields[id_column]
-        yield _record(name, fields[column], fields, (column, id_column))
+        yield line, row
 
 
-def json_rows(source: Source, key: str, id_key: str | None, prefix: str) -> Iterator[TextRecord]:
+def json_rows(
+    source: Source, key: str, id_key: str | None, prefix: str, context: str | None = None
+) -> Iterator[TextRecord]:
     """The texts of JSON objects, one a line; as for `table_rows`, with keys for columns.
 
     Raises:
@@ -110,14 +130,15 @@ def json_rows(source: Source, key: str, id_key: str | None, prefix: str) -> Iter
         except (ValueError, RecursionError) as error:
             why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
             raise bad_value("file", source.name, f"is no JSON in line {number}: {why}") from None
-        for name, option in ((key, "field"), (id_key, "id")):
+        for name, option in ((key, "field"), (id_key, "id"), (context, "context_column")):
             if name is not None and name not in fields:
                 raise bad_value(option, name, f"is no key in line {number} of {source.shown}")
         text = fields[key]
         if not text.startswith('"'):
             raise bad_type(f"{key} in line {number} of {source.shown}", str(text), "must be a string")
         name = f"{prefix}{number}" if id_key is None else fields[id_key].name()
-        yield _record(name, text.cell(), fields, (key, id_key))
+        before = None if context is None else fields[context].cell()
+        yield _record(name, text.cell(), fields, (key, id_key, context), before)
 
 
 def plain_rows(source: Source) -> Iterator[tuple[int, list[str]]]:
@@ -184,11 +205,15 @@ def _decoded(source: Source) -> Iterator[tuple[int, str]]:
             raise bad_value("file", source.name, rule, instead) from None
 
 
-def _record(name: str, text: str, fields: Mapping[str, Any], used: tuple[str | None, ...]) -> TextRecord:
+def _record(
+    name: str, text: str, fields: Mapping[str, Any], used: tuple[str | None, ...], context: str | None
+) -> TextRecord:
     from genlm.bytes.score import TextRecord
 
     try:
-        return TextRecord(name, text.encode(), {k: v for k, v in fields.items() if k not in used})
+        (context or "").encode()
+        kept = {k: v for k, v in fields.items() if k not in used}
+        return TextRecord(name, text.encode(), kept, context=context)
     except UnicodeEncodeError:
         message = f"text {name!r}: it holds half a character, a lone surrogate. Remove it."
         raise InvalidValueError(message) from None

@@ -55,6 +55,9 @@ class Texts:
     ] = None
     key: Annotated[str | None, _option("--field", help="Each line is a JSON object: the text's key.")] = None
     id_column: Annotated[str | None, _option("--id", help="The column or key that names the texts.")] = None
+    context_column: Annotated[
+        str | None, _option(help="The column or key of what stands before each text.")
+    ] = None
     quotes: Annotated[
         Quotes,
         _option(help="Quotes around cells: as spreadsheets do, nothing doubtful; RFC 4180; or letters."),
@@ -66,13 +69,16 @@ class Texts:
         """Whether they are rows or objects, which can be wrong, and not files or lines, which cannot."""
         return self.column is not None or self.key is not None
 
-    def sources(self) -> list[Source]:
-        """Where the texts are, looked at but not read."""
+    def sources(self, words: bool = False) -> list[Source]:
+        """Where the texts are, looked at but not read; with `words` a table that has a row for each word."""
         if sum((self.lines, self.column is not None, self.key is not None)) > 1:
             raise typer.BadParameter("give one of --lines, --column and --field", param_hint="--lines")
-        if self.id_column is not None and self.column is self.key is None:
-            raise typer.BadParameter("needs --column or --field", param_hint="--id")
-        if self.quotes is not Quotes.auto and self.column is None:
+        for name, given in (("--id", self.id_column), ("--context-column", self.context_column)):
+            if given is not None and self.column is self.key is None and not words:
+                raise typer.BadParameter("needs --column or --field", param_hint=name)
+        if words and (self.lines or self.key is not None):
+            raise typer.BadParameter("is for tables", param_hint="--word-column")
+        if self.quotes is not Quotes.auto and self.column is None and not words:
             raise typer.BadParameter("needs --column", param_hint="--quotes")
         found = open_sources(self.texts or [], self.file or [])
         for text in () if self.file else self.texts or ():
@@ -88,12 +94,15 @@ class Texts:
         """The texts, read as they are taken; `remark` takes what the user should know of them."""
         from genlm.bytes.score import TextRecord
 
+        before = self.context_column
         for source in sources:
             prefix = f"{source.name}:" if len(sources) > 1 else ""
             if self.column is not None:
-                yield from table_rows(source, self.column, self.id_column, prefix, self.quotes, remark)
+                yield from table_rows(
+                    source, self.column, self.id_column, prefix, self.quotes, remark, before
+                )
             elif self.key is not None:
-                yield from json_rows(source, self.key, self.id_column, prefix)
+                yield from json_rows(source, self.key, self.id_column, prefix, before)
             elif self.lines:
                 for number, line in enumerate(source.lines(), 1):
                     yield TextRecord(f"{prefix}{number}", _chomped(line))

@@ -1,0 +1,142 @@
+"""`score` on tables that have a row for each word: in, aligned, and out again row for row."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_runner import Run, events, fine, llm, run  # noqa: F401
+from toy import ToyLM
+
+from genlm.bytes import ByteLM
+
+ROWS = [
+    ("1", "b", "2", "burnt.", "400"),
+    ("1", "a", "1", "The", "210"),
+    ("2", "a", "3", "it's", "0.10"),
+    ("1", "a", "2", "chef", "NA"),
+    ("2", "b", "1", "It", "150"),
+    ("1", "a", "3", "it's", "250"),
+    ("1", "b", "1", "It", "151"),
+]
+HEAD = ("who", "item", "zone", "word", "surprisal")
+
+
+@pytest.fixture
+def toy() -> Any:
+    return ToyLM([*(bytes([b]) for b in range(256)), b"<e>"], seed=1, eos=256)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write("rts.tsv", [HEAD, *ROWS])
+    write("texts.tsv", [("item", "body"), ("a", "The chef – it’s"), ("b", "It burnt.")])
+
+
+def write(name: str, rows: Any, dialect: str = "excel-tab") -> None:
+    with Path(name).open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, dialect, lineterminator="\n").writerows(rows)
+
+
+def read(name: str, dialect: str = "excel-tab") -> list[dict[str, str]]:
+    with Path(name).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file, dialect=dialect))
+
+
+WORDS = ("--word-column", "word", "--id", "item", "--position", "zone")
+
+
+def test_rows_come_back_as_they_were(run: Run, toy: Any) -> None:  # noqa: F811
+    fine(run("score", "--file", "rts.tsv", *WORDS, "--bits", "--out", "out.tsv", model=toy))
+    out = read("out.tsv")
+    own = ["who", "item", "zone", "word", "surprisal_input"]
+    assert list(out[0])[:6] == [*own, "matched"]
+    assert [tuple(row[name] for name in own) for row in out] == ROWS  # 0.10 stays 0.10, NA stays NA
+    with ByteLM(toy) as lm:
+        plain = [*lm.word_surprisal(["It burnt.", "The chef it's"])]
+    costs = {("ba"[r.text], str(r.index + 1)): r.surprisal for r in plain}
+    for row in out:
+        assert float(row["surprisal"]) == pytest.approx(costs[row["item"], row["zone"]], rel=1e-6)
+    piped = run("score", "--file", "rts.tsv", *WORDS, "--bits", model=toy)
+    assert fine(piped).decode().splitlines()[:-1] == Path("out.tsv").read_text().splitlines()
+    assert not Path("out.tsv.part").exists()
+    # The same again is done already; another table is another matter.
+    fine(run("score", "--file", "rts.tsv", *WORDS, "--bits", "--out", "out.tsv", model=toy))
+    write("rts.tsv", [HEAD, *ROWS[:-1], (*ROWS[-1][:-1], "152")])
+    changed = run("score", "--file", "rts.tsv", *WORDS, "--bits", "--out", "out.tsv", model=toy)
+    assert changed.code == 1 and "--overwrite" in changed.err
+
+
+def test_whole_texts(run: Run, toy: Any) -> None:  # noqa: F811
+    given = (*WORDS, "--texts", "texts.tsv", "--column", "body")
+    wrong = run("score", "--file", "rts.tsv", *given, model=toy)
+    assert wrong.code == 1 and "2 words" not in wrong.err
+    assert "text 'a', row 2, position 3: \"it's\" is not at or after character 8" in wrong.err
+    fine(run("score", "--file", "rts.tsv", *given, "--align", "quotes", "--out", "out.csv", model=toy))
+    out = read("out.csv", "excel")
+    assert [row["matched"] for row in out if row["word"] == "it's"] == ["it’s", "it’s"]
+    assert [row["who"] for row in out] == [row[0] for row in ROWS]
+    told = run("score", "--file", "rts.tsv", *given, "--on-unmatched", "missing", "--out", "m.tsv", model=toy)
+    assert told.code == 0 and "1 words are not in their texts" in told.err
+    assert [row["surprisal"] == "" for row in read("m.tsv")] == [row[3] == "it's" for row in ROWS]
+
+
+def test_a_run_that_was_cut_goes_on(run: Run, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    monkeypatch.setattr("genlm.bytes.cli.scoring.files.EVERY", 1)
+    fine(run("score", "--file", "rts.tsv", *WORDS, "--out", "whole.tsv", model=toy))
+    from genlm.bytes.cli.scoring.files import Files
+
+    add, added = Files.add, []
+
+    def once(self: Files, result: Any) -> None:
+        if added:
+            raise OSError(28, "No space left on device")
+        added.append(result)
+        add(self, result)
+
+    monkeypatch.setattr(Files, "add", once)
+    assert run("score", "--file", "rts.tsv", *WORDS, "--out", "out.tsv", model=toy).code == 1
+    assert Path("out.tsv.part").exists() and not Path("out.tsv").exists()
+    monkeypatch.setattr(Files, "add", add)
+    fine(run("score", "--file", "rts.tsv", *WORDS, "--out", "out.tsv", model=toy))
+    assert Path("out.tsv").read_bytes() == Path("whole.tsv").read_bytes()
+
+
+def test_a_column_of_contexts(run: Run, toy: Any) -> None:  # noqa: F811
+    write("c.tsv", [("before", "text"), ("Oh. ", "It burnt."), ("No? ", "It burnt."), ("", "It burnt.")])
+    given = ("--column", "text", "--context-column", "before", "--json")
+    found = events(run("score", "--file", "c.tsv", *given, model=toy))[:3]
+    Path("c.jsonl").write_text('{"before": "Oh. ", "text": "It burnt."}\n')
+    again = events(run("score", "--file", "c.jsonl", "--field", "text", *given[2:], model=toy))[0]
+    with ByteLM(toy) as lm:
+        wanted = [lm.score("It burnt.", context).logprob for context in ("Oh. ", "No? ", "")]
+    assert [one["logprob"] for one in found] == pytest.approx(wanted)
+    assert again["logprob"] == pytest.approx(wanted[0])
+    assert "before" not in found[0]
+    rows = [("item", "before", "word"), ("1", "Oh. ", "It"), ("1", "Oh. ", "burnt."), ("2", "No? ", "It")]
+    write("w.tsv", rows)
+    line = ("--word-column", "word", "--id", "item", "--context-column", "before", "--json")
+    first = events(run("score", "--file", "w.tsv", *line, model=toy))[0]
+    assert first["logprob"] == pytest.approx(wanted[0])
+
+
+@pytest.mark.parametrize(
+    "args, told",
+    [
+        (("--word-column", "ward"), "`word` is 'ward': is no column of the table"),
+        (("--align", "quotes", "--column", "word"), "needs --word-column"),
+        (("--word-column", "word", "--words"), "not together"),
+        (("--word-column", "word", "--lines"), "is for tables"),
+        ((*WORDS, "--align", "loos"), "`align` is 'loos': is none of"),
+        ((*WORDS, "--texts", "texts.tsv"), "`column` is 'text': is not in the head line"),
+        (("--column", "word", "--context-column", "x"), "`context_column` is 'x': is not in the head line"),
+        (("--context-column", "x"), "needs --column or --field"),
+    ],
+)
+def test_what_is_wrong_is_said(run: Run, toy: Any, args: tuple[str, ...], told: str) -> None:  # noqa: F811
+    done = run("score", "--file", "rts.tsv", *args, model=toy)
+    assert done.code in (1, 2) and told in done.err.replace("\n", " "), done.err
+    assert not done.loaded
