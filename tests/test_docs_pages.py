@@ -89,6 +89,17 @@ def test_the_page_on_scoring_runs(monkeypatch, tmp_path):
         assert [row.word for row in rows] == ["do", "n't"]
 
 
+def test_the_page_on_reading_times_runs(monkeypatch, tmp_path):
+    """On a model of single bytes: what was simulated is found again, by the command too."""
+    monkeypatch.chdir(tmp_path)
+    llm = ToyLM([*(bytes([b]) for b in range(256)), b"<|endoftext|>"], seed=1, eos=256)
+    found = asyncio.run(run(DOCS / "reading-times.md", llm, monkeypatch))
+    assert found["data"].rt.notna().all() and len(found["data"]) == len(found["rts"])
+    fit, error = found["fit"].params["surprisal"], found["fit"].bse["surprisal"]
+    assert abs(fit - 4) < 4 * error and error < 2
+    assert len(found["used"]) < len(found["data"]) - 20 * 12
+
+
 @pytest.mark.real_model
 async def test_the_page_on_ensembles_runs(default_llm, monkeypatch):
     found = await run(DOCS / "ensembles.md", default_llm, monkeypatch)
