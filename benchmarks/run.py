@@ -19,6 +19,7 @@ from common.results import keep, show
 BENCHMARKS = {
     "trie": ("trie.benchmark", "building the token trie, its sums and its memory, against release 0.2.0"),
     "boundary": ("accuracy.boundary", "how often a text that is cut goes on as it would have"),
+    "cuts": ("accuracy.cut_texts", "what a cut costs in texts that people wrote, in five languages and code"),
     "reading": (
         "reading.benchmark",
         "reading known bytes and writing new ones, against release 0.2.0 and transformers",
