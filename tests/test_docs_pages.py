@@ -15,12 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 from genlm.backend.tokenization import Token
 from toy import EOS_STRING, TOY, ToyLM
 
 import genlm.bytes
 from genlm.bytes import BeamParams, LazyTrieState, TokenByteTrie
+from genlm.bytes.cli import main
 
 REPOSITORY = Path(genlm.bytes.__file__).parents[2]
 DOCS = REPOSITORY / "docs"
@@ -89,8 +91,9 @@ def test_the_page_on_scoring_runs(monkeypatch, tmp_path):
         assert [row.word for row in rows] == ["do", "n't"]
 
 
-def test_the_page_on_reading_times_runs(monkeypatch, tmp_path):
-    """On a model of single bytes: what was simulated is found again, by the command too."""
+@pytest.mark.slow
+def test_the_page_on_reading_times_runs(monkeypatch, tmp_path, capsys):
+    """All but the R, on a model of single bytes: what was simulated is found, by the command too."""
     monkeypatch.chdir(tmp_path)
     llm = ToyLM([*(bytes([b]) for b in range(256)), b"<|endoftext|>"], seed=1, eos=256)
     found = asyncio.run(run(DOCS / "reading-times.md", llm, monkeypatch))
@@ -98,6 +101,15 @@ def test_the_page_on_reading_times_runs(monkeypatch, tmp_path):
     fit, error = found["fit"].params["surprisal"], found["fit"].bse["surprisal"]
     assert abs(fit - 4) < 4 * error and error < 2
     assert len(found["used"]) < len(found["data"]) - 20 * 12
+    lines = [f"{item}\t{text}\n" for item, text in found["texts"].items()]
+    Path("texts.tsv").write_text("item\ttext\n" + "".join(lines), encoding="utf-8")
+    (shell,) = blocks(DOCS / "reading-times.md", "sh")
+    monkeypatch.setattr(sys, "argv", shlex.split(shell.replace("\\\n", "")))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code and sys.argv[0] == "genlm-bytes", capsys.readouterr().err
+    scored = pandas.read_csv("scored.tsv", sep="\t", keep_default_na=False)
+    assert scored.surprisal.tolist() == pytest.approx([row["surprisal"] for row in found["scored"]], rel=1e-5)
 
 
 @pytest.mark.real_model
