@@ -156,9 +156,10 @@ class TestTables:
             lm.table_surprisal(table, text_id="item", position="zone", texts={1: "The chef cooked dinner."})
         said = str(told.value)
         assert (
-            "text '1', row 1, position 2: 'cheef' is not at or after character 3" in said and "loose" in said
+            "text '1', row 2, position 2: 'cheef' is not at or after character 3" in said and "loose" in said
         )
         done = lm.table_surprisal(table, texts={1: "The chef cooked dinner."}, on_unmatched="missing")
+        assert "1 word of the table is not in its text" in said
         assert [row["surprisal"] is None for row in done] == [False, True, False, False]
         assert [(u.row, u.word, u.start) for u in done.unmatched] == [(1, "cheef", 3)]
         frame = done.to_dataframe()
@@ -182,7 +183,7 @@ class TestTables:
         [
             (
                 rows("a", "b") + rows("x"),
-                r"is also 'a' at position 1 of text '1', in row 0, and this is row 2",
+                r"is also 'a' at position 1 of text '1', in row 1, and this is row 3",
             ),
             ([{"item": 1, "zone": "?", "word": "a"}], "`zone` is '.': is no number"),
             ([{"item": 1, "zone": 1, "word": float("nan")}], "keep_default_na"),

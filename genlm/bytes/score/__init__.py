@@ -12,12 +12,14 @@ from genlm.bytes.score.table import WordSurprisal, WordSurprisals
 from genlm.bytes.score.tokenizations import Cut, Tokenizations
 from genlm.bytes.score.tokens import TokenLogprobs
 from genlm.bytes.score.window import Window
+from genlm.bytes.score.word_rows import Columns, WordRows
 
 __all__ = [
     "PAIRS_AT_ONCE",
     "CharScores",
     "Choices",
     "ChoicesTable",
+    "Columns",
     "Cut",
     "Filling",
     "Pair",
@@ -33,6 +35,7 @@ __all__ = [
     "TokenLogprobs",
     "Tokenizations",
     "Window",
+    "WordRows",
     "WordSurprisal",
     "WordSurprisals",
     "read_shards",

@@ -52,7 +52,7 @@ class Unmatched(NamedTuple):
 
     Attributes:
         text: the text's id.
-        row: of the table, from 0.
+        row: of the table, from 0; messages count from 1.
         position: what the table says of its place; None if nothing.
         word: as the table has it.
         start: where it was looked for, in characters.

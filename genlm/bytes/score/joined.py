@@ -14,7 +14,7 @@ from genlm.bytes.resumable import write_whole
 from genlm.bytes.score.align import Unmatched
 from genlm.bytes.score.byte_scores import Score
 from genlm.bytes.score.table import WordSurprisals
-from genlm.bytes.score.word_rows import FIGURES, WordRows, added_names, figures
+from genlm.bytes.score.word_rows import FIGURES, WordRows, added_names
 
 __all__ = ["TableSurprisals", "rows_of"]
 
@@ -47,7 +47,7 @@ class TableSurprisals(Sequence[dict[str, Any]]):
         self._rows, self.columns = rows_of(table)
         self.unmatched: tuple[Unmatched, ...] = tuple(aligned.unmatched)
         self.scores: tuple[Score, ...] = found.scores
-        by_place = {(row.text, row.index): figures(row) for row in found}
+        by_place = {(row.text, row.index): aligned.figures(row) for row in found}
         nothing = dict.fromkeys(FIGURES)
         self._figures = [nothing if p is None else by_place[p] for p in aligned.places]
 
@@ -86,8 +86,7 @@ class TableSurprisals(Sequence[dict[str, Any]]):
         """
         out = io.StringIO()
         writer = csv.writer(out, "excel-tab", lineterminator="\n")
-        names = added_names(self.columns)
-        writer.writerow([*(names[name] for name in self.columns), *FIGURES])
+        writer.writerow(WordRows.head(self.columns))
         for own, added in zip(self._rows, self._figures, strict=True):
             writer.writerow([*(own[name] for name in self.columns), *added.values()])
         if path is not None:

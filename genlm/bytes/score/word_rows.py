@@ -22,7 +22,7 @@ from genlm.bytes.score.corpus import TextRecord
 from genlm.bytes.score.regions import Region
 from genlm.bytes.score.table import WordSurprisal
 
-__all__ = ["FIGURES", "Columns", "WordRows", "added_names", "figures"]
+__all__ = ["FIGURES", "Columns", "WordRows", "added_names"]
 
 FIGURES = (
     "matched",
@@ -141,6 +141,22 @@ class WordRows:
             raise InvalidValueError(_said(found.unmatched, names))
         return found
 
+    @property
+    def lacking(self) -> str:
+        """How many words are not in their texts, for people."""
+        return _lacking(self.unmatched)
+
+    @staticmethod
+    def figures(row: WordSurprisal) -> dict[str, Any]:
+        """What a region's rows of the table get, in columns named as `FIGURES`."""
+        return {"matched": row.word, **{name: getattr(row, name) for name in FIGURES[1:]}}
+
+    @staticmethod
+    def head(columns: Sequence[str]) -> list[str]:
+        """The columns of what comes out: its own, renamed where figures have their names, and figures."""
+        names = added_names(columns)
+        return [*(names[name] for name in columns), *FIGURES]
+
 
 @dataclass
 class _Word:
@@ -156,7 +172,7 @@ def _words(name: str, rows: Sequence[Mapping[str, Any]], ours: list[int], column
     for i in ours:
         word = rows[i][columns.word]
         if not isinstance(word, str):
-            rule = f"is no string in row {i} of text {name!r}"
+            rule = f"is no string in row {i + 1}, of text {name!r}"
             way = "A word like NA is read as missing by pandas: give keep_default_na=False to read_csv."
             raise bad_type(columns.word, word, rule, way)
         if columns.position is None:
@@ -167,15 +183,18 @@ def _words(name: str, rows: Sequence[Mapping[str, Any]], ours: list[int], column
         except (TypeError, ValueError):
             position = float("nan")
         if position != position:
-            rule = f"is no number in row {i} of text {name!r}"
+            rule = f"is no number in row {i + 1}, of text {name!r}"
             raise bad_value(columns.position, rows[i][columns.position], rule)
         if position not in known:
             known[position] = _Word(word, position, [i])
             found.append(known[position])
             continue
         if known[position].word != word:
-            rule = f"is also {known[position].word!r} at position {position:g} of text {name!r}, in row "
-            raise bad_value(columns.word, word, f"{rule}{known[position].rows[0]}, and this is row {i}")
+            other = known[position].rows[0] + 1
+            rule = (
+                f"is also {known[position].word!r} at position {position:g} of text {name!r}, in row {other}"
+            )
+            raise bad_value(columns.word, word, f"{rule}, and this is row {i + 1}")
         known[position].rows.append(i)
     return sorted(found, key=lambda w: w.position or 0.0) if columns.position is not None else found
 
@@ -205,8 +224,8 @@ def _same(
         raise bad_type(argument, found, f"is no string in column {column!r} of text {name!r}")
     other = next((i for i in ours if rows[i][column] != found), None)
     if other is not None:
-        rule = f"is {rows[other][column]!r} in row {other}: it must be the same in all rows of text {name!r}"
-        raise bad_value(argument, found, rule)
+        rule = f"is {rows[other][column]!r} in row {other + 1}: it must be the same in all rows of text "
+        raise bad_value(argument, found, f"{rule}{name!r}")
     return found
 
 
@@ -251,7 +270,7 @@ def _joined(words: Sequence[str], sep: str | None, penn: bool) -> tuple[str, lis
 def _said(unmatched: list[Unmatched], names: frozenset[str]) -> str:
     """What was not found, for people."""
     lines = [
-        f"text {u.text!r}, row {u.row}"
+        f"text {u.text!r}, row {u.row + 1}"
         + ("" if u.position is None else f", position {u.position:g}")
         + f": {u.word!r} is not at or after character {u.start}, {u.around!r}"
         for u in unmatched[:SHOWN]
@@ -259,12 +278,13 @@ def _said(unmatched: list[Unmatched], names: frozenset[str]) -> str:
     more = f"; and {len(unmatched) - SHOWN} more" if len(unmatched) > SHOWN else ""
     loose = "" if names else 'align="loose" lets quotes, dashes, spaces and case differ; '
     way = f'{loose}on_unmatched="missing" leaves such words without figures.'
-    return f"{len(unmatched)} words of the table are not in their texts: {'; '.join(lines)}{more}. {way}"
+    return f"{_lacking(unmatched)}: {'; '.join(lines)}{more}. {way}"
 
 
-def figures(row: WordSurprisal) -> dict[str, Any]:
-    """What a region's row of the table gets."""
-    return {"matched": row.word, **{name: getattr(row, name) for name in FIGURES[1:]}}
+def _lacking(unmatched: Sequence[Unmatched]) -> str:
+    if len(unmatched) == 1:
+        return "1 word of the table is not in its text"
+    return f"{len(unmatched)} words of the table are not in their texts"
 
 
 def added_names(columns: Sequence[str]) -> dict[str, str]:

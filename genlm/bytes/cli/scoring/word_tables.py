@@ -21,8 +21,7 @@ from genlm.bytes.cli.scoring.tables import Quotes, read_table
 from genlm.bytes.errors import bad_value
 
 if TYPE_CHECKING:
-    from genlm.bytes.score import ScoredText, TextRecord
-    from genlm.bytes.score.word_rows import WordRows
+    from genlm.bytes.score import ScoredText, TextRecord, WordRows
 
 __all__ = ["WordTable", "WordTables"]
 
@@ -69,7 +68,7 @@ class WordTables:
         Args:
             texts: the options of that name: which columns name the texts, have them, stand before them.
         """
-        from genlm.bytes.score.word_rows import Columns, WordRows
+        from genlm.bytes.score import Columns, WordRows
 
         if len(sources) != 1:
             raise typer.BadParameter("is for one table at a time", param_hint="--word-column")
@@ -85,8 +84,8 @@ class WordTables:
         aligned = WordRows.of(named, columns, given, self.align, self.on_missing, self.on_unmatched, sep)
         if aligned.unmatched:
             first = aligned.unmatched[0]
-            where = f"the first is {first.word!r} in row {first.row} of text {first.text!r}"
-            remark(f"{len(aligned.unmatched)} words are not in their texts and get no figures; {where}.")
+            where = f"the first is {first.word!r} in row {first.row + 1}, of text {first.text!r}"
+            remark(f"{aligned.lacking}: without figures; {where}.")
         return WordTable(head, rows, aligned)
 
 
@@ -124,9 +123,7 @@ class WordTable:
 
     def figures(self, result: ScoredText) -> list[list[Any]]:
         """The cells of each region of a text."""
-        from genlm.bytes.score.word_rows import figures
-
-        return [list(figures(row).values()) for row in result.regions or ()]
+        return [list(self.aligned.figures(row).values()) for row in result.regions or ()]
 
     def lines(self, every: Iterable[list[list[Any]]]) -> Iterator[list[Any]]:
         """The table with figures: the head line, and each row.
@@ -134,10 +131,9 @@ class WordTable:
         Args:
             every: the figures of all texts, in order.
         """
-        from genlm.bytes.score.word_rows import FIGURES, added_names
-
         found = list(every)
-        names = added_names(self.head)
-        yield [*(names[name] for name in self.head), *FIGURES]
+        head = self.aligned.head(self.head)
+        yield head
+        nothing = [""] * (len(head) - len(self.head))
         for row, place in zip(self.rows, self.aligned.places, strict=True):
-            yield [*row, *([""] * len(FIGURES) if place is None else found[place[0]][place[1]])]
+            yield [*row, *(nothing if place is None else found[place[0]][place[1]])]
