@@ -42,6 +42,7 @@ GIVEN = {
         for good, bad in (("the land", "the the"), ("an and", "and an"))
     ),
     "items.tsv": "yes\tno\tsentence_good\tsentence_bad\tbefore\nan\tand\tan\tand\tthe \n",
+    "rts.tsv": "item\tzone\tword\n1\t1\tThe\n1\t2\tland.\n",
 }
 """The files that examples read."""
 
