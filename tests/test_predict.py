@@ -368,3 +368,42 @@ class TestExpand:
 def test_they_are_the_coroutines_too():
     lm = model(SINGLE, 2)
     assert asyncio.run(lm.asynchronous.predict_words("a ")) == lm.predict_words("a ")
+
+
+class TestTypingOn:
+    def test_a_letter_more_reads_no_context_anew(self, monkeypatch):
+        """And says what reading all of it says."""
+        lm = model([*SINGLE, b"ab"], 3)
+        reads = []
+        read = lm.asynchronous._read
+        monkeypatch.setattr(lm.asynchronous, "_read", lambda *a, **k: (reads.append(a[0]), read(*a, **k))[1])
+        typed = [lm.predict_words(text, 3, budget=20) for text in ("b a", "b ab", "b ab ")]
+        assert reads == [b"b a"]
+        lm.predict_words("b b", budget=1)
+        assert reads == [b"b a", b"b b"]  # another text
+        again = [lm.predict_words(text, 3, budget=20) for text in ("b a", "b ab", "b ab ")]
+        for one, other in zip(typed, again, strict=True):
+            assert [w.word for w in one] == [w.word for w in other]
+        fresh = model([*SINGLE, b"ab"], 3).predict_words("b ab ", 3, budget=20)
+        assert [w.logprob for w in typed[-1]] == pytest.approx([w.logprob for w in fresh], abs=1e-9)
+
+    def test_what_the_model_has_forgotten_is_not_gone_on_with(self, monkeypatch):
+        lm = model([*SINGLE, b"ab"], 3)
+        lm.predict_words("b a", budget=1)
+        reads = []
+        read = lm.asynchronous._read
+        monkeypatch.setattr(lm.asynchronous, "_read", lambda *a, **k: (reads.append(a[0]), read(*a, **k))[1])
+        lm.predict_words("b a", budget=1)
+        assert not reads
+        lm.forget()
+        lm.predict_words("b a", budget=1)
+        assert reads == [b"b a"]
+
+    def test_long_texts_are_read_anew_now_and_then(self, monkeypatch):
+        lm = model(SINGLE, 3, BeamParams(K=2, prune_threshold=0.1))
+        reads = []
+        read = lm.asynchronous._read
+        monkeypatch.setattr(lm.asynchronous, "_read", lambda *a, **k: (reads.append(a[0]), read(*a, **k))[1])
+        for length in range(1, 70):
+            lm.expand(("ab " * 25)[:length], 0.9, 1)
+        assert [len(text) for text in reads] == [1, 34, 67]

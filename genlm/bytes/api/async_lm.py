@@ -281,6 +281,9 @@ class AsyncByteLM(Ensembles, Comparisons, Predicting):
         base: float = 2,
         context: Any = b"",
         punctuation: bool | str = False,
+        entropy: bool | Literal["byte", "char"] = False,
+        rank: bool = False,
+        budget: int | None = 256,
         **options: Unpack[ScoringOptions],
     ) -> WordSurprisals:
         """The surprisal of each word of some texts, beside the sum over the tokenizer's own tokens.
@@ -296,6 +299,10 @@ class AsyncByteLM(Ensembles, Comparisons, Predicting):
             base: of the logarithm: 2 for bits.
             context: as for `score`.
             punctuation: whether punctuation marks are regions of their own; or which characters are.
+            entropy: add the entropy of the next byte (True), or character (`"char"`), where each word begins,
+                and bounds on that of the next word.
+            rank: add bounds on the word's rank among those that may come next.
+            budget: contexts of the model looked at for each word's bounds; None for as many as it takes.
             **options: as for `score`.
 
         Returns:
@@ -309,10 +316,12 @@ class AsyncByteLM(Ensembles, Comparisons, Predicting):
         """
         from genlm.bytes.prompt import is_batch
         from genlm.bytes.score.scorer import Scorer, contexts_of, for_each, texts_of
+        from genlm.bytes.score.uncertainty import Uncertain
         from genlm.bytes.score.words import Rule
 
         found, single = texts_of(texts)
         rule = Rule.of(boundary, sep, punctuation, base, spans is not None)
+        asked = Uncertain.of(entropy, rank, budget, rule.trailing, rule.base)
         with called(text="texts"):
             return await Scorer.of(self._begin, options).surprisals(
                 found,
@@ -320,6 +329,7 @@ class AsyncByteLM(Ensembles, Comparisons, Predicting):
                 for_each("words", words, single, len(found)),
                 for_each("spans", spans, single, len(found)),
                 rule,
+                asked,
             )
 
     async def table_surprisal(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from genlm.bytes.errors import bad_type
@@ -57,7 +58,7 @@ class Predicting:
                 bound where many words are about equally likely.
             milliseconds: or how long to look, reading the context included. A forward that is under way is
                 waited for.
-            min_prob: no word of less is looked for: some are found beside others, and may be listed.
+            min_prob: words of less are not looked for, and not listed.
             word: what a word is: a regular expression, of which the longest match counts; or a function that
                 says of a string whether a word begins so, such as `str.isalpha`. None:
                 `genlm.bytes.predict.WORD`, letters, marks and apostrophes.
@@ -173,7 +174,14 @@ class Predicting:
     async def _read_for(self, context: Any, method: str | None) -> Read:
         if method is None:
             method = "beam" if self.params.exact else "tokenize"
-        return await self._read(context, method=method)
+        found: Read = await self._recent.read(self._read, context, method)
+        return found
+
+    @cached_property
+    def _recent(self) -> Any:
+        from genlm.bytes.predict.typing_on import Recent
+
+        return Recent()
 
 
 async def _each(context: Any, one: Callable[[Any], Coroutine[Any, Any, T]]) -> T | list[T]:

@@ -108,7 +108,7 @@ def score(
             every = texts.records(sources, shared.warn) if table is None else table.records
             first, records = not_empty(every, end)
             records = records if given is None else given.attach(records)
-            asked = Asked(unit, tuple(first.fields), chosen, end)
+            asked = Asked(unit, tuple(first.fields), chosen, end, parts.columns)
             files = _files(asked, out, html, overwrite, _settings(shared, scoring, asked, table), table)
         if files is not None:
             ending.enter_context(closing(files))

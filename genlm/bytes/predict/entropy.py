@@ -91,7 +91,7 @@ async def next_entropy(beam: Any, unit: str, begun: bytes = b"") -> float:
 
 
 async def word_uncertainty(
-    beam: Any, rule: WordRule, p: float, budget: Budget, lexicon: int = LEXICON
+    beam: Any, rule: WordRule, p: float, budget: Budget, lexicon: int = LEXICON, enough: float = 0.0
 ) -> Uncertainty:
     """How uncertain the next word is at its beginning, and the rank of one.
 
@@ -100,14 +100,15 @@ async def word_uncertainty(
         p: the probability of the word whose rank is wanted; 0 if none is.
         budget: what it may cost.
         lexicon: how many different words may come next.
+        enough: places of less need not be looked at: for the rank alone, those of `p`.
     """
     search = WordSearch(beam, rule, budget=budget)
-    bar = FIRST
+    bar = max(FIRST, enough)
     while True:
         await search.down_to(bar)
-        if search.unknown <= NOTHING or budget.spent:
+        if search.unknown <= NOTHING or budget.spent or bar <= enough:
             break
-        bar /= STEP
+        bar = max(bar / STEP, enough)
     low, high = entropy_bounds(search, lexicon)
     gains = search.gains()
     likelier = sum(q > p * (1 + 1e-9) for q in search.found.values())

@@ -20,6 +20,7 @@ from genlm.bytes.score.reading import check_policy
 from genlm.bytes.score.regions import Region, find_regions
 from genlm.bytes.score.scorer import ScoringOptions
 from genlm.bytes.score.table import WordSurprisal
+from genlm.bytes.score.uncertainty import Uncertain
 from genlm.bytes.score.words import Rule
 from genlm.bytes.util.numbers import whole_number
 
@@ -76,12 +77,18 @@ class RegionOptions:
         sep: what stands between words; None for any white space.
         boundary: `"trailing"`, `"leading"`, `"none"`, or None for the default.
         punctuation: True, False or a string: whether marks are regions of their own, or which.
+        entropy: True, False, `"byte"` or `"char"`.
+        rank: whether words have ranks.
+        budget: contexts of the model for each word's entropy and rank.
     """
 
     given: str | None = None
     sep: str | None = " "
     boundary: str | None = None
     punctuation: Any = False
+    entropy: Any = False
+    rank: bool = False
+    budget: int | None = 256
 
 
 @dataclass(frozen=True)
@@ -129,7 +136,9 @@ class Scoring:
 
     def _rule(self, regions: RegionOptions) -> Rule:
         by_spans = regions.given == "spans"
-        return Rule.of(regions.boundary, regions.sep, regions.punctuation, self.base, by_spans)
+        rule = Rule.of(regions.boundary, regions.sep, regions.punctuation, self.base, by_spans)
+        Uncertain.of(regions.entropy, regions.rank, regions.budget, rule.trailing, rule.base)
+        return rule
 
     def check(self, record: TextRecord) -> None:
         """That the regions asked for are in a text; no model is needed to know.
@@ -174,6 +183,9 @@ class Scoring:
             base=self.base,
             context=context,
             punctuation=self.regions.punctuation,
+            entropy=self.regions.entropy,
+            rank=self.regions.rank,
+            budget=self.regions.budget,
             **options,
         )
         regions: list[list[WordSurprisal]] = [[] for _ in records]

@@ -32,6 +32,7 @@ from genlm.bytes.score.regions import Region, find_regions
 from genlm.bytes.score.shards import Shards
 from genlm.bytes.score.table import WordSurprisal, WordSurprisals
 from genlm.bytes.score.tokens import TokenLogprobs, no_tokens
+from genlm.bytes.score.uncertainty import Uncertain, uncertainty_columns
 from genlm.bytes.score.window import Window, Windows, fits, read_sliding
 from genlm.bytes.score.words import Rule, log_sum, region_logprobs
 from genlm.bytes.trie import TrieMode
@@ -157,6 +158,7 @@ class Scorer:
         words: Sequence[Any],
         spans: Sequence[Any],
         rule: Rule,
+        asked: Uncertain | None = None,
     ) -> WordSurprisals:
         """The surprisal of each region of each text."""
         views = [CharScores(Score(text, np.zeros(len(text)))) for text in texts]
@@ -170,17 +172,28 @@ class Scorer:
                     rule.own_end(view.text, region)  # what is wrong is said before anything is computed
         read_contexts = await self._contexts(contexts, len(texts))
         found = await self._each(
-            self._regions(i, text, view, every[i], rule, context)
+            self._regions(i, text, view, every[i], rule, context, asked)
             for i, (text, view, context) in enumerate(zip(texts, views, read_contexts, strict=True))
         )
-        return WordSurprisals((row for rows, _ in found for row in rows), (score for _, score in found))
+        columns = () if asked is None else uncertainty_columns(asked.unit, asked.rank)
+        every_row = (row for rows, _ in found for row in rows)
+        return WordSurprisals(every_row, (score for _, score in found), columns)
 
     async def _regions(
-        self, number: int, text: bytes, view: CharScores, regions: list[Region], rule: Rule, context: _Context
+        self,
+        number: int,
+        text: bytes,
+        view: CharScores,
+        regions: list[Region],
+        rule: Rule,
+        context: _Context,
+        asked: Uncertain | None,
     ) -> tuple[list[WordSurprisal], Score]:
         offset = view.offsets
-        ends = {offset[region.end] for region in regions if rule.wants_end(region)}
-        reading = await self._read(text, context, ends)
+        wanted = {offset[region.end] for region in regions if rule.wants_end(region)}
+        if asked is not None:
+            wanted |= {offset[region.start] for region in regions}
+        reading = await self._read(text, context, wanted)
         most = None if context.window is None else context.window.most
         ended, tokens = await asyncio.gather(
             self._ended(view, regions, rule, reading),
@@ -190,13 +203,14 @@ class Scorer:
         reach = reaches(view.text, regions, rule.sep)
         sums = naive_sums(tokens, [(offset[start], offset[end]) for start, end in reach])
         scale, score = -math.log(rule.base), _score(text, reading)
+        more = await self._uncertain(view, regions, rule, reading, [logp for logp, _ in logps], asked)
         found = []
         for i, (region, (logp, above), naive) in enumerate(zip(regions, logps, sums, strict=True)):
             cost, by_tokens = logp / scale + 0.0, naive / scale + 0.0
             word = view.text[region.start : region.end]
             place = (number, i, region.kind, word, region.start, region.end)
             error = score[offset[region.start] : offset[region.end]].error / -scale
-            found.append(WordSurprisal(*place, cost, by_tokens, by_tokens - cost, above, error))
+            found.append(WordSurprisal(*place, cost, by_tokens, by_tokens - cost, above, error, **more[i]))
         return found, score
 
     async def _ended(
@@ -213,6 +227,24 @@ class Scorer:
 
         asked = [r for r in regions if rule.wants_end(r) and view.offsets[r.end] in reading.beams]
         return dict(await asyncio.gather(*map(one, asked)))
+
+    async def _uncertain(
+        self,
+        view: CharScores,
+        regions: list[Region],
+        rule: Rule,
+        reading: Reading,
+        logps: list[float],
+        asked: Uncertain | None,
+    ) -> list[dict[str, Any]]:
+        """What is asked about the beginning of each region."""
+        if asked is None:
+            return [{} for _ in regions]
+        ends = [rule.ends_of(view.text, r) if rule.wants_end(r) else None for r in regions]
+        beams = [reading.beams.get(view.offsets[region.start]) for region in regions]
+        return await gather(
+            asked.measure(beam, end, logp) for beam, end, logp in zip(beams, ends, logps, strict=True)
+        )
 
     async def arrays(self, texts: Sequence[bytes], contexts: Sequence[Any]) -> list[Any]:
         """The `[n, 257]` array of each text."""

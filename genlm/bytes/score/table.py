@@ -38,6 +38,12 @@ class WordSurprisal:
             0.
         error: by how much the surprisal may be off, to the same base; nan where it is not known, for an
             ensemble. Expected from what still waits at the word's two ends; nothing is certified.
+        entropy: of the next byte or character where the region begins, to the same base; None if it was not
+            asked for.
+        word_entropy: the least that the entropy of the next word can be.
+        word_entropy_most: the most that it can be, if no more than a million words may come next.
+        rank: the least that the region's rank among the words that may come next can be; 1 is the likeliest.
+        rank_most: the most that it can be.
     """
 
     text: int
@@ -51,6 +57,11 @@ class WordSurprisal:
     difference: float
     above_one: int = 0
     error: float = math.nan
+    entropy: float | None = None
+    word_entropy: float | None = None
+    word_entropy_most: float | None = None
+    rank: float | None = None
+    rank_most: float | None = None
 
     @property
     def shown(self) -> str:
@@ -58,7 +69,8 @@ class WordSurprisal:
         return f"{self.surprisal:.3f}{' (above probability 1)' if self.surprisal < 0.0 else ''}"
 
 
-COLUMNS = tuple(field.name for field in dataclasses.fields(WordSurprisal))
+COLUMNS = tuple(field.name for field in dataclasses.fields(WordSurprisal) if field.default is not None)
+"""Those that every row has."""
 
 
 class WordSurprisals(Sequence[WordSurprisal]):
@@ -67,11 +79,15 @@ class WordSurprisals(Sequence[WordSurprisal]):
     Args:
         rows: the records.
         scores: of the bytes of the texts, by `WordSurprisal.text`; from the same reading.
+        asked: the names of the columns that were asked for beside the usual ones.
     """
 
-    def __init__(self, rows: Iterable[WordSurprisal], scores: Iterable[Score] = ()) -> None:
+    def __init__(
+        self, rows: Iterable[WordSurprisal], scores: Iterable[Score] = (), asked: Iterable[str] = ()
+    ) -> None:
         self._rows = tuple(rows)
         self.scores = tuple(scores)
+        self.columns = (*COLUMNS, *asked)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -81,7 +97,9 @@ class WordSurprisals(Sequence[WordSurprisal]):
     @overload
     def __getitem__(self, at: slice) -> WordSurprisals: ...
     def __getitem__(self, at: int | slice) -> WordSurprisal | WordSurprisals:
-        return WordSurprisals(self._rows[at], self.scores) if isinstance(at, slice) else self._rows[at]
+        if not isinstance(at, slice):
+            return self._rows[at]
+        return WordSurprisals(self._rows[at], self.scores, self.columns[len(COLUMNS) :])
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, WordSurprisals) and self._rows == other._rows
@@ -90,7 +108,7 @@ class WordSurprisals(Sequence[WordSurprisal]):
 
     def records(self) -> list[dict[str, Any]]:
         """One dictionary a region."""
-        return [dataclasses.asdict(row) for row in self._rows]
+        return [{name: getattr(row, name) for name in self.columns} for row in self._rows]
 
     def to_dataframe(self) -> Any:
         """A pandas DataFrame, one row a region.
@@ -99,7 +117,7 @@ class WordSurprisals(Sequence[WordSurprisal]):
             MissingDependencyError: pandas is not installed.
         """
         pandas = optional("pandas", "`to_dataframe`, other than `records`,", "'genlm-bytes[pandas]'")
-        return pandas.DataFrame(self.records(), columns=list(COLUMNS))
+        return pandas.DataFrame(self.records(), columns=list(self.columns))
 
     def to_tsv(self, path: str | os.PathLike[str] | None = None) -> str:
         """Tab-separated values with a head line; fields with tabs, quotes or line ends are quoted.
@@ -109,8 +127,8 @@ class WordSurprisals(Sequence[WordSurprisal]):
         """
         out = io.StringIO()
         writer = csv.writer(out, "excel-tab", lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(dataclasses.astuple(row) for row in self._rows)
+        writer.writerow(self.columns)
+        writer.writerows(record.values() for record in self.records())
         if path is not None:
             write_whole(Path(path), out.getvalue().encode())
         return out.getvalue()

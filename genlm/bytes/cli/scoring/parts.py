@@ -58,6 +58,14 @@ class Parts:
     ] = None
     punctuation: Annotated[bool, _option("--punctuation", help="Marks have rows of their own.")] = False
     marks: Annotated[str | None, _option(help="So have these characters.", show_default=False)] = None
+    entropy: Annotated[
+        Literal["byte", "char"] | None,
+        _option(help="Entropies where words begin: of the next byte or character, and the word."),
+    ] = None
+    rank: Annotated[bool, _option("--rank", help="The word's rank among those that may come next.")] = False
+    budget: Annotated[
+        int, _option(min=1, help="Contexts of the model looked at for each word's entropy and rank.")
+    ] = 256
 
     @property
     def unit(self) -> Unit:
@@ -70,12 +78,19 @@ class Parts:
             raise typer.BadParameter(f"not together with {named[1]}", param_hint=named[0])
         unit = {"--chars": Unit.char, "--bytes": Unit.byte}.get(named[0], Unit.region) if named else Unit.text
         defaults = Parts()
-        for name in ("sep", "any_space", "boundary", "punctuation", "marks"):
+        for name in ("sep", "any_space", "boundary", "punctuation", "marks", "entropy", "rank"):
             if unit is not Unit.region and getattr(self, name) != getattr(defaults, name):
                 hint = f"--{name.replace('_', '-')}"
                 needs = "needs --words, --word-list, --word-column or --spans"
                 raise typer.BadParameter(needs, param_hint=hint)
         return unit
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What a row has that not every one has."""
+        from genlm.bytes.score.uncertainty import uncertainty_columns
+
+        return uncertainty_columns(self.entropy, self.rank)
 
     def options(self) -> RegionOptions | None:
         """What `Scoring` is told about regions."""
@@ -91,7 +106,7 @@ class Parts:
         if self.word_column is not None:  # its words are found beforehand
             given, boundary = "spans", boundary or ("none" if sep == "" else "trailing")
         marks = self.punctuation if self.marks is None else argument_text("marks", self.marks)
-        return RegionOptions(given, sep, boundary, marks)
+        return RegionOptions(given, sep, boundary, marks, self.entropy or False, self.rank, self.budget)
 
     def table(self) -> Given | None:
         """The spans or words of `--spans` or `--word-list`, read."""

@@ -69,11 +69,12 @@ class Asked:
     fields: tuple[str, ...] = ()
     base: float = math.e
     end: bool = False
+    columns: tuple[str, ...] = ()
 
     @property
     def figures(self) -> tuple[str, ...]:
         """The names of a row's figures."""
-        own = FIGURES[self.unit]
+        own = (*FIGURES[self.unit], *self.columns)
         return (*own, "end") if self.end and self.unit is Unit.text else own
 
     @property
@@ -121,7 +122,7 @@ def document(result: ScoredText, asked: Asked) -> dict[str, Any]:
     if text.encode() != record.text:
         found["bytes_base64"] = base64.b64encode(record.text).decode()
     if result.regions is not None:
-        found["regions"] = [_named(FIGURES[Unit.region], row) for row in _region_rows(result, asked)]
+        found["regions"] = [_named(asked.figures, row) for row in _region_rows(result, asked)]
     else:
         parts = char_surprisals if asked.unit is Unit.char else _surprisals
         found["surprisals"] = [number(x) for x in parts(result, asked).tolist()]
@@ -193,7 +194,7 @@ def _text_rows(result: ScoredText, asked: Asked) -> list[list[Any]]:
 
 
 def _region_rows(result: ScoredText, asked: Asked) -> list[list[Any]]:
-    return [[getattr(row, name) for name in FIGURES[Unit.region]] for row in result.regions or ()]
+    return [[getattr(row, name) for name in asked.figures] for row in result.regions or ()]
 
 
 def _char_rows(result: ScoredText, asked: Asked) -> list[list[Any]]:
