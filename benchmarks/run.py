@@ -28,6 +28,7 @@ BENCHMARKS = {
         "scoring.benchmark",
         "sentences scored with word surprisals, against plain scoring by tokens and 0.2.0",
     ),
+    "predicting": ("predicting.benchmark", "next words: milliseconds, forwards, keystrokes saved"),
     "ensembles": ("ensembles.benchmark", "several models as one, and particles, beside one model"),
     "backends": ("backends.benchmark", "one model on Hugging Face and on llama.cpp: speed, memory, loading"),
     "window": ("accuracy.window", "what a sliding window loses against the full context"),

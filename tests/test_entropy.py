@@ -164,3 +164,29 @@ class TestCommand:
         assert done.code == 2 and "--words" in done.err
         done = run("score", "--words", "--rank", "--boundary", "none", "the cat")
         assert done.code == 1 and "rank" in done.err
+
+
+class TestPictures:
+    def test_bars_and_heat(self, tmp_path):
+        lm = language(1)
+        rows = lm.word_surprisal(["ab a", "b"], base=math.e)
+        ax = rows.plot()
+        assert [bar.get_height() for bar in ax.patches] == pytest.approx([r.surprisal for r in rows[:2]])
+        assert [tick.get_text() for tick in ax.get_xticklabels()] == ["ab", "a"]
+        assert ax.get_ylabel() == "surprisal (nats)" and rows.plot(1, ax) is ax
+        for name, magic in [("x.svg", b"<?xml"), ("x.png", b"\x89PNG")]:
+            figure = rows.heat(tmp_path / name, width=3)
+            assert (tmp_path / name).read_bytes().startswith(magic)
+        (axes,) = figure.axes
+        assert len(axes.patches) == 3 and len(axes.texts) == 3  # a colour and a letter each, no space
+        assert {patch.get_y() for patch in axes.patches} == {0, 1}  # "ab " and "a"
+        with pytest.raises(InvalidValueError, match="2 texts"):
+            rows.heat(text=2)
+        with pytest.raises(InvalidValueError, match="width"):
+            rows.heat(width=0)
+
+    def test_lines_break_between_words_where_they_can(self):
+        from genlm.bytes.score.plot import _places
+
+        assert [line for line, _ in _places("ab cde\nf", 4)] == [0, 0, 0, 1, 1, 1, 1, 2]
+        assert [line for line, _ in _places("abcdef", 4)] == [0, 0, 0, 0, 1, 1]

@@ -177,7 +177,7 @@ class Scorer:
         )
         columns = () if asked is None else uncertainty_columns(asked.unit, asked.rank)
         every_row = (row for rows, _ in found for row in rows)
-        return WordSurprisals(every_row, (score for _, score in found), columns)
+        return WordSurprisals(every_row, (score for _, score in found), columns, rule.base)
 
     async def _regions(
         self,

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
-from genlm.bytes.errors import optional
+from genlm.bytes.errors import bad_value, optional
 from genlm.bytes.resumable import write_whole
 from genlm.bytes.score.byte_scores import Score
+from genlm.bytes.score.plot import plot_bars, plot_heat
 
 __all__ = ["WordSurprisal", "WordSurprisals"]
 
@@ -80,14 +81,20 @@ class WordSurprisals(Sequence[WordSurprisal]):
         rows: the records.
         scores: of the bytes of the texts, by `WordSurprisal.text`; from the same reading.
         asked: the names of the columns that were asked for beside the usual ones.
+        base: of the logarithm.
     """
 
     def __init__(
-        self, rows: Iterable[WordSurprisal], scores: Iterable[Score] = (), asked: Iterable[str] = ()
+        self,
+        rows: Iterable[WordSurprisal],
+        scores: Iterable[Score] = (),
+        asked: Iterable[str] = (),
+        base: float = 2.0,
     ) -> None:
         self._rows = tuple(rows)
         self.scores = tuple(scores)
         self.columns = (*COLUMNS, *asked)
+        self.base = base
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -99,7 +106,7 @@ class WordSurprisals(Sequence[WordSurprisal]):
     def __getitem__(self, at: int | slice) -> WordSurprisal | WordSurprisals:
         if not isinstance(at, slice):
             return self._rows[at]
-        return WordSurprisals(self._rows[at], self.scores, self.columns[len(COLUMNS) :])
+        return WordSurprisals(self._rows[at], self.scores, self.columns[len(COLUMNS) :], self.base)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, WordSurprisals) and self._rows == other._rows
@@ -132,6 +139,42 @@ class WordSurprisals(Sequence[WordSurprisal]):
         if path is not None:
             write_whole(Path(path), out.getvalue().encode())
         return out.getvalue()
+
+    def plot(self, text: int = 0, ax: Any = None) -> Any:
+        """A bar for each region of a text, with matplotlib.
+
+        Args:
+            text: which text.
+            ax: the matplotlib axes to draw on; None makes a figure.
+
+        Returns:
+            The axes; `surprisals.plot().figure.savefig("words.pdf")` writes them.
+
+        Raises:
+            MissingDependencyError: matplotlib is not installed.
+        """
+        unit = {2.0: "bits", math.e: "nats"}.get(self.base, f"base {self.base:g}")
+        return plot_bars([row for row in self._rows if row.text == text], unit, ax)
+
+    def heat(self, path: str | os.PathLike[str] | None = None, text: int = 0, width: int = 72) -> Any:
+        """A text on ground as warm as its regions are surprising, with matplotlib.
+
+        Args:
+            path: a file to write: PNG, SVG or PDF by its name.
+            text: which text.
+            width: characters a line.
+
+        Returns:
+            The matplotlib figure.
+
+        Raises:
+            ValueError: a width below 1; a text that is not there.
+            MissingDependencyError: matplotlib is not installed.
+        """
+        if not 0 <= text < len(self.scores):
+            raise bad_value("text", text, f"there are {len(self.scores)} texts")
+        rows = [row for row in self._rows if row.text == text]
+        return plot_heat(self.scores[text].chars.text, rows, self.base, path, width)
 
     def __repr__(self) -> str:
         head = [f"{row.word!r} {row.shown}" for row in self._rows[:8]]
