@@ -118,6 +118,13 @@ async def test_the_page_on_ensembles_runs(default_llm, monkeypatch):
     assert sum(found["drawn"].posterior.values()) == pytest.approx(1.0)
 
 
+@pytest.mark.real_model
+async def test_the_page_on_predicting_runs(default_llm, monkeypatch):
+    found = await run(DOCS / "predicting.md", default_llm, monkeypatch)
+    words = found["found"]
+    assert words[0].word == "tea" and sum(w.probability for w in words) + words.remainder == pytest.approx(1)
+
+
 def test_the_home_page_begins_as_the_readme():
     """The same line first, and the same settings: none, before any word about cheaper ones."""
     (line,) = re.findall(r"^\*\*(.*?)\*\*", text_of(REPOSITORY / "README.md"), re.MULTILINE)[:1]

@@ -11,6 +11,7 @@ from genlm.bytes.score.shards import read_shards
 from genlm.bytes.score.table import WordSurprisal, WordSurprisals
 from genlm.bytes.score.tokenizations import Cut, Tokenizations
 from genlm.bytes.score.tokens import TokenLogprobs
+from genlm.bytes.score.uncertainty import uncertainty_columns
 from genlm.bytes.score.window import Window
 from genlm.bytes.score.word_rows import Columns, WordRows
 
@@ -42,4 +43,5 @@ __all__ = [
     "score_groups",
     "score_pairs",
     "score_records",
+    "uncertainty_columns",
 ]

@@ -88,7 +88,7 @@ class Parts:
     @property
     def columns(self) -> tuple[str, ...]:
         """What a row has that not every one has."""
-        from genlm.bytes.score.uncertainty import uncertainty_columns
+        from genlm.bytes.score import uncertainty_columns
 
         return uncertainty_columns(self.entropy, self.rank)
 
