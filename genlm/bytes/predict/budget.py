@@ -12,8 +12,8 @@ from genlm.bytes.util.numbers import whole_number
 __all__ = ["CONTEXTS", "Budget"]
 
 CONTEXTS = 256
-"""Contexts that `predict_words` looks at unless it is told otherwise. For five words of prose a median of 40
-and nine times of ten below 200 are enough (`benchmarks/predicting`)."""
+"""Contexts that `predict_words` looks at unless it is told otherwise. A probe of prose typed letter by letter
+saw 3 to 25 a keystroke."""
 
 
 class Budget:

@@ -59,7 +59,8 @@ class Uncertain:
             raise bad_value("rank", rank, rule, 'Use boundary="trailing".')
         if not entropy and not rank:
             return None
-        return cls("byte" if entropy is True else entropy or None, rank, trailing, most, base)
+        unit = entropy if isinstance(entropy, str) else "byte" if entropy else None
+        return cls(unit, rank, trailing, most, base)
 
     async def measure(self, beam: Any, ends: Sequence[str] | None, logp: float) -> dict[str, Any]:
         """The columns of a region.
