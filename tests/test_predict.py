@@ -16,7 +16,7 @@ from toy import EOS_STRING, FixedLM, ToyLM
 
 from genlm.bytes import AsyncByteLM, BeamParams, ByteLM
 from genlm.bytes.api.predicting import MOST_CONTEXTS
-from genlm.bytes.errors import DeadEndError, InvalidTypeError, InvalidValueError
+from genlm.bytes.errors import DeadEndError, ImpossibleByteError, InvalidTypeError, InvalidValueError
 from genlm.bytes.predict.budget import CONTEXTS
 from genlm.bytes.predict.word_rules import WORD, begun_word, word_rule
 
@@ -407,3 +407,9 @@ class TestTypingOn:
         for length in range(1, 70):
             lm.expand(("ab " * 25)[:length], 0.9, 1)
         assert [len(text) for text in reads] == [1, 34, 67]
+
+    def test_a_letter_that_cannot_be_is_named_at_its_place_in_the_context(self):
+        lm = model(SINGLE, 3)
+        lm.predict_words("b a", budget=1)
+        with pytest.raises(ImpossibleByteError, match=r"^`context` has byte 0x7a .* at offset 3"):
+            lm.predict_words("b az")

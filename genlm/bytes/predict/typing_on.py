@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
+from genlm.bytes.errors import ImpossibleByteError
 from genlm.bytes.generate.run import Read
 from genlm.bytes.prompt.prompt import as_bytes
 
@@ -40,9 +41,12 @@ class Recent:
             more = text[len(last[1]) :]
             if text.startswith(last[1]) and len(text) - len(last[0]) <= MOST:
                 begun, found = last[0], last[3]
-                if more:
-                    found = replace(found, beam=await found.beam.prefill(more), text=found.text + more)
-                return self._keep(begun, text, method, found)
+                try:
+                    if more:
+                        found = replace(found, beam=await found.beam.prefill(more), text=found.text + more)
+                    return self._keep(begun, text, method, found)
+                except ImpossibleByteError:
+                    begun = text  # read anew it may be possible; else the error says where in the context
         return self._keep(begun, text, method, await read(text, method=method))
 
     def _keep(self, begun: bytes, text: bytes, method: str, found: Read) -> Read:
