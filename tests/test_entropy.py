@@ -15,7 +15,9 @@ from toy import EOS_STRING, FixedLM, ToyLM
 
 from genlm.bytes import BeamParams, ByteLM
 from genlm.bytes.errors import InvalidTypeError, InvalidValueError
-from genlm.bytes.predict.entropy import LEXICON, entropy
+from genlm.bytes.predict.budget import Budget
+from genlm.bytes.predict.entropy import LEXICON, entropy, word_uncertainty
+from genlm.bytes.predict.word_rules import Delimited
 
 WORDS = [b"a", b"b", b"ab", b" ", b"<e>"]
 FEW = ["a", "b", "aa", "ab", "ba", "bb"]
@@ -94,6 +96,18 @@ def test_rank_alone_looks_no_further_than_the_word():
     ]
 
 
+def test_a_word_is_not_ahead_of_itself():
+    """Its probability is from a whole text, and not quite what a search from its beginning finds."""
+    lm = language(3)
+    p = enumerated(lm, "ab ")
+    best, second = sorted(FEW, key=lambda word: -p[word])[:2]
+    between = (p[best] + p[second]) / 2
+    for word, rank in ((best, 1), (None, 2)):
+        ask = word_uncertainty(lm.beam("ab ").prune(), Delimited([" "]), between, Budget(), word=word)
+        found = lm.run(ask)
+        assert found.rank == found.rank_most == rank
+
+
 def test_of_characters():
     llm = ToyLM([b"a", b" ", b"\xc3", b"\xa9", b"\xa4", "é".encode(), EOS_STRING], seed=4)
     lm = ByteLM(llm, BeamParams(exact=True), eos=[EOS_STRING])
@@ -115,7 +129,7 @@ class TestColumns:
         plain = lm.word_surprisal("ab a")
         assert "rank" not in plain.records()[0] and "entropy" not in plain.to_tsv()
         ranked = lm.word_surprisal("ab a", rank=True)
-        assert ranked.to_tsv().splitlines()[0].endswith("above_one\trank\trank_most")
+        assert ranked.to_tsv().splitlines()[0].endswith("above_one\terror\trank\trank_most")
         assert list(ranked.to_dataframe().columns)[-2:] == ["rank", "rank_most"]
         assert ranked[:1].columns == ranked.columns
         both = lm.word_surprisal("ab a", entropy=True, rank=True)

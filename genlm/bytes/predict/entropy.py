@@ -91,7 +91,13 @@ async def next_entropy(beam: Any, unit: str, begun: bytes = b"") -> float:
 
 
 async def word_uncertainty(
-    beam: Any, rule: WordRule, p: float, budget: Budget, lexicon: int = LEXICON, enough: float = 0.0
+    beam: Any,
+    rule: WordRule,
+    p: float,
+    budget: Budget,
+    lexicon: int = LEXICON,
+    enough: float = 0.0,
+    word: str | None = None,
 ) -> Uncertainty:
     """How uncertain the next word is at its beginning, and the rank of one.
 
@@ -101,6 +107,8 @@ async def word_uncertainty(
         budget: what it may cost.
         lexicon: how many different words may come next.
         enough: places of less need not be looked at: for the rank alone, those of `p`.
+        word: the one whose rank is wanted; it is not ahead of itself where `p`, from the reading of a whole
+            text, is not quite what is found here.
     """
     search = WordSearch(beam, rule, budget=budget)
     bar = max(FIRST, enough)
@@ -111,10 +119,11 @@ async def word_uncertainty(
         bar = max(bar / STEP, enough)
     low, high = entropy_bounds(search, lexicon)
     gains = search.gains()
-    likelier = sum(q > p * (1 + 1e-9) for q in search.found.values())
+    others = {name: q for name, q in search.found.items() if name != word}
+    likelier = sum(q > p * (1 + 1e-9) for q in others.values())
     most: float = math.inf
     if p > 0.0:
-        maybe = sum(q <= p < q + gains.get(word, 0.0) for word, q in search.found.items())
+        maybe = sum(q <= p < q + gains.get(name, 0.0) for name, q in others.items())
         most = likelier + maybe + sum(math.floor(place.mass / p) for place in search.places)
     return Uncertainty(low, high, likelier + 1, max(most, likelier) + 1)
 

@@ -243,7 +243,8 @@ class Scorer:
         ends = [rule.ends_of(view.text, r) if rule.wants_end(r) else None for r in regions]
         beams = [reading.beams.get(view.offsets[region.start]) for region in regions]
         return await gather(
-            asked.measure(beam, end, logp) for beam, end, logp in zip(beams, ends, logps, strict=True)
+            asked.measure(beam, end, logp, view.text[region.start : region.end])
+            for beam, end, logp, region in zip(beams, ends, logps, regions, strict=True)
         )
 
     async def arrays(self, texts: Sequence[bytes], contexts: Sequence[Any]) -> list[Any]:

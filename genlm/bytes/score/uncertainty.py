@@ -62,13 +62,14 @@ class Uncertain:
         unit = entropy if isinstance(entropy, str) else "byte" if entropy else None
         return cls(unit, rank, trailing, most, base)
 
-    async def measure(self, beam: Any, ends: Sequence[str] | None, logp: float) -> dict[str, Any]:
+    async def measure(self, beam: Any, ends: Sequence[str] | None, logp: float, word: str) -> dict[str, Any]:
         """The columns of a region.
 
         Args:
             beam: the beam before it; None inside an atomic unit.
             ends: what ends the word; None where it is none, as a mark.
             logp: natural log of its probability.
+            word: the word.
         """
         found: dict[str, Any] = dict.fromkeys(uncertainty_columns(self.unit, self.rank), math.nan)
         if beam is None:
@@ -79,7 +80,8 @@ class Uncertain:
         if ends is not None and self.words:
             p = math.exp(logp) if self.rank else 0.0
             enough = p if self.unit is None else 0.0
-            words = await word_uncertainty(beam, Delimited(ends), p, Budget(self.budget), enough=enough)
+            budget = Budget(self.budget)
+            words = await word_uncertainty(beam, Delimited(ends), p, budget, enough=enough, word=word)
             if self.unit is not None:
                 found["word_entropy"], found["word_entropy_most"] = words.low / scale, words.high / scale
             if self.rank:
