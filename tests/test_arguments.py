@@ -24,6 +24,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "stream": {"prompt": "a"},
     "score": {"text": "abc"},
     "word_surprisal": {"texts": "abc"},
+    "table_surprisal": {"table": [{"word": "abc"}]},
     "predict_words": {"context": "a"},
     "predict_chars": {"context": "a"},
     "expand": {"context": "a", "depth": 2},

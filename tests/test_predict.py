@@ -157,7 +157,9 @@ class TestWords:
             ({"word": 3}, InvalidTypeError, "`word`"),
             ({"segmenter": 3}, InvalidTypeError, "`segmenter`"),
             ({"word": "a", "segmenter": list}, InvalidValueError, "Give one"),
-            ({"segmenter": lambda text: ["x"]}, InvalidValueError, "first part"),
+            pytest.param(
+                {"segmenter": lambda text: ["x"]}, InvalidValueError, "first part", id="no part of it"
+            ),
             ({"prefix": b"a"}, InvalidTypeError, "`prefix`"),
         ],
         ids=str,

@@ -23,7 +23,8 @@ def rows_of(table: Any) -> tuple[list[Mapping[str, Any]], list[str]]:
     """A table's rows and columns: a DataFrame's, or a sequence of mappings."""
     if hasattr(table, "to_dict") and hasattr(table, "columns"):
         return table.to_dict("records"), [str(name) for name in table.columns]
-    if isinstance(table, str | bytes | Mapping) or not isinstance(table, Sequence):
+    rows = isinstance(table, Sequence) and not isinstance(table, str | bytes)
+    if not rows or not all(isinstance(row, Mapping) for row in table):
         raise bad_type("table", table, "must be a DataFrame, or a list of rows, each a dictionary")
     columns = dict.fromkeys(name for row in table for name in row)
     return [dict.fromkeys(columns) | dict(row) for row in table], list(columns)

@@ -60,9 +60,11 @@ class Columns:
         """
         for f in dataclasses.fields(self):
             name = getattr(self, f.name)
+            said = {"context": "context_column", "whole": "texts"}.get(f.name, f.name)
+            if name is None and f.name == "word":
+                raise bad_type(said, name, "must be the name of a column")
             if name is not None and name not in there:
                 known = ", ".join(map(repr, there)) or "nothing"
-                said = {"context": "context_column", "whole": "texts"}.get(f.name, f.name)
                 raise bad_value(said, name, f"is no column of the table, which has {known}")
 
 
@@ -110,6 +112,8 @@ class WordRows:
             if value not in allowed:
                 raise bad_value(name, value, f"must be {allowed[0]!r} or {allowed[1]!r}")
         names = alignments(how)
+        if texts is not None and not isinstance(texts, Mapping):
+            raise bad_type("texts", texts, "must be a column, or texts by their ids")
         given = None if texts is None else {str(key): text for key, text in texts.items()}
         found = cls(places=[None] * len(rows))
         members = dict[str, list[int]]()
