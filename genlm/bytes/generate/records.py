@@ -84,7 +84,7 @@ def alternatives(
     Examples:
         >>> row = np.full(258, -np.inf)
         >>> row[[97, 98, 257]] = np.log([0.25, 0.25, 0.5])
-        >>> [(found.bytes, round(np.exp(found.logprob), 3)) for found in alternatives(row, 2)]
+        >>> [(found.bytes, round(float(np.exp(found.logprob)), 3)) for found in alternatives(row, 2)]
         [(b'', 0.5), (b'a', 0.25)]
     """
     logps = np.array(logps, np.float64)
