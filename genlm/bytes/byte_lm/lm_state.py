@@ -221,10 +221,12 @@ def _of_its_own(lm_state: Any) -> bool:
     return getattr(type(lm_state), "logp_next", None) is not StatefulTokenizedLM.logp_next
 
 
-async def next_row(lm_state: Any) -> Row:
-    """`logp_next()` of a token-level model for use in here, where an array does as well as a tensor."""
-    found: Row = await (lm_state.logp_next() if _of_its_own(lm_state) else lm_state._row_next())
-    return found
+async def next_row(lm_state: Any) -> Any:
+    """`logp_next()` of a token-level model for use in here, where an array does as well as a tensor.
+
+    A `Row`; of a class of somebody's own whatever it gives, which nobody has looked at.
+    """
+    return await (lm_state.logp_next() if _of_its_own(lm_state) else lm_state._row_next())
 
 
 class StatefulByteLM(ABC):
