@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from genlm.bytes.errors import bad_value
 
-__all__ = ["check_page", "write_page"]
+__all__ = ["Overwrite", "PageFile", "check_page", "write_page"]
+
+PageFile = Annotated[
+    Path | None, typer.Option(help="Write a page that needs nothing else, instead of showing anything.")
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Throw away what is there, if it is no such page.")
+]
 
 
 def check_page(path: Path, overwrite: bool) -> None:

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from genlm.bytes.cli.output import bytes_json, number, on_terminal, write_json
-from genlm.bytes.cli.pages import check_page, write_page
+from genlm.bytes.cli.pages import Overwrite, PageFile, check_page, write_page
 from genlm.bytes.cli.scoring.texts import Texts, not_empty
 from genlm.bytes.cli.shared import Shared
 from genlm.bytes.cli.source import argument_bytes
@@ -35,12 +35,8 @@ def tokenize(
     shared: Shared,
     context: Annotated[str, typer.Option(help="Text that stands before each text.", show_default=False)] = "",
     most: Annotated[int, typer.Option(min=1, help="How many cuts to show.")] = 10,
-    html: Annotated[
-        Path | None, typer.Option(help="Write a page that needs nothing else, instead of showing anything.")
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Throw away what is there, if it is no such page.")
-    ] = False,
+    html: PageFile = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """How the model would cut a text: the tokenizer's own share, the others.
 

@@ -14,7 +14,7 @@ from rich.progress import Progress
 from rich.text import Text
 
 from genlm.bytes.cli.output import bytes_json, number, on_terminal, write_json
-from genlm.bytes.cli.pages import check_page, write_page
+from genlm.bytes.cli.pages import Overwrite, PageFile, check_page, write_page
 from genlm.bytes.cli.shared import Shared
 from genlm.bytes.cli.source import TextInput, argument_bytes
 
@@ -42,12 +42,8 @@ def watch(
     ] = "",
     most: Annotated[int, typer.Option(min=1, help="How many hypotheses to show.")] = 10,
     top: Annotated[int, typer.Option(min=0, help="How many next bytes to show.")] = 5,
-    html: Annotated[
-        Path | None, typer.Option(help="Write a page that needs nothing else, instead of showing anything.")
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Throw away what is there, if it is no such page.")
-    ] = False,
+    html: PageFile = None,
+    overwrite: Overwrite = False,
     step: Annotated[
         bool | None,
         typer.Option("--step/--all", help="Step through with the keys: the default on a terminal."),
