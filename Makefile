@@ -14,7 +14,8 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraint
 STALE := $(shell test -x $(BIN)/python || echo no-venv)
 NEEDS := Makefile pyproject.toml constraints.txt $(STALE)
 
-STAGES := lint types docs pytest
+STAGES := lint pytest
+BESIDE := types docs
 # Two processes; tests that share something slow to make (`xdist_group`) share one of them.
 PARALLEL := -n 2 --dist loadgroup
 COVERAGE := --cov --cov-report=term-missing:skip-covered
@@ -24,7 +25,7 @@ COVERAGE := --cov --cov-report=term-missing:skip-covered
 help:
 	@echo "make demo   the quick start, on a real model"
 	@echo "make serve  the same model at http://127.0.0.1:8000: an API, and a page to look through"
-	@echo "make test   every check: $(STAGES)"
+	@echo "make test   every check: $(STAGES) $(BESIDE)"
 	@echo "make lint types docs pytest   one of them at a time"
 	@echo "make thorough   every test in full, and what takes longer: fuzzing, mutants, the release side by side"
 	@echo "make format | bench | clean"
@@ -36,13 +37,20 @@ serve: $(VENV)/.stamp-serve
 demo: $(VENV)/.stamp-demo
 	@$(BIN)/python -m genlm.bytes demo
 
-# Every stage runs, so that one run reports all there is to repair; the last is the tests.
+# Every stage runs, so that one run reports all there is to repair. Tests leave a quarter of two cores idle: types and
+# docs are checked meanwhile, and printed when they are through, long before the tests' summary, which is the last.
 test: $(VENV)/.stamp-test
-	@failed=""; \
+	@failed=""; logs=$$(mktemp -d); trap 'rm -rf "$$logs"' EXIT; \
+	for stage in $(BESIDE); do \
+	  { $(MAKE) --no-print-directory $$stage > $$logs/$$stage 2>&1 || touch $$logs/failed-$$stage; \
+	    { echo; echo "== make $$stage"; cat $$logs/$$stage; } > $$logs/out-$$stage; cat $$logs/out-$$stage; } & \
+	done; \
 	for stage in $(STAGES); do \
 	  echo "== make $$stage"; \
-	  $(MAKE) --no-print-directory $$stage || failed="$$failed $$stage"; \
+	  $(MAKE) --no-print-directory $$stage || touch $$logs/failed-$$stage; \
 	done; \
+	wait; \
+	for stage in $(STAGES) $(BESIDE); do test ! -e $$logs/failed-$$stage || failed="$$failed $$stage"; done; \
 	if [ -n "$$failed" ]; then echo "make test: failed in:$$failed"; exit 1; fi
 
 lint: $(VENV)/.stamp-test

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
+import pytest
 from genlm.backend.tokenization import decode_vocab
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from toy import ToyLM
@@ -173,3 +175,8 @@ def model(tokenizer: Any) -> ToyLM:
     made = ToyLM(words, bos=tokenizer.bos_token_id, eos=tokenizer.eos_token_id)
     made.tokenizer = tokenizer
     return made
+
+
+def slow(names: Sequence[str], *which: str) -> list[Any]:
+    """Families to test, some of them where there is time only."""
+    return [pytest.param(name, marks=pytest.mark.slow if name in which else ()) for name in names]

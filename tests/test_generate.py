@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from brute import Brute
-from budget import examples
+from budget import QUICK, examples
 from hypothesis import given
 from hypothesis import strategies as st
 from toy import EOS_STRING, TOY, FixedLM, ToyLM, vocabularies
@@ -382,7 +382,8 @@ class TestRepetitionPenalty:
         assert completion.bytes[: len(new)] == new
         # The log-probability is the model's own.
         brute, text = Brute(lm), [*prompt, *completion.bytes]
-        assert completion.logprob <= math.log(brute.prefix(text) / brute.prefix(list(prompt))) + 1e-9
+        if not QUICK or len(text) <= 14:  # brute force takes its time
+            assert completion.logprob <= math.log(brute.prefix(text) / brute.prefix(list(prompt))) + 1e-9
 
     async def test_it_is_not_a_request_to_draw_and_one_is_none(self):
         model = exact(ToyLM(TOY, seed=5))

@@ -11,6 +11,7 @@ from typing import Any
 
 import openai
 import pytest
+import torch
 from served import Call, GatedToy, app_of, asking, openai_client
 
 from genlm.bytes.serve import Keys, Settings, read_keys
@@ -22,6 +23,21 @@ async def until(condition: Any) -> None:
     """Wait for a state, pass by pass of the loop."""
     while not condition():  # noqa: ASYNC110 (of parts that have no event)
         await asyncio.sleep(0)
+
+
+class StopsAnswering(GatedToy):
+    """A model that hangs after so many forwards, whoever has heard what by then."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.gate.set()
+        self.left = after
+
+    async def next_token_logprobs(self, token_ids: Any, lora_name: None = None) -> torch.Tensor:
+        self.left -= 1
+        if self.left < 0:
+            self.gate.clear()
+        return await super().next_token_logprobs(token_ids)
 
 
 class TestManyAtOnce:
@@ -111,15 +127,10 @@ class TestManyAtOnce:
         assert app.state.server.admission.running == 0
 
     async def test_time_runs_out_in_the_middle_of_a_stream_and_is_said_there(self):
-        llm = GatedToy()
-        llm.gate.set()
-        app = app_of(llm, timeout=0.2)
-
-        async def shut(message: dict[str, Any]) -> None:
-            if message.get("body"):
-                llm.gate.clear()
-
-        call = Call(app, "/v1/completions", {"prompt": "ab", "max_bytes": 99, "stream": True}, shut)
+        llm = StopsAnswering(after=20)
+        app = app_of(llm, timeout=0.5)
+        body = {"prompt": "ab", "max_bytes": 99, "stream": True, "seed": 1}
+        call = Call(app, "/v1/completions", body)
         await call.task
         bodies = [m["body"] for m in call.messages if m.get("body")]
         assert json.loads(bodies[-1].removeprefix(b"data: "))["error"]["type"] == "timeout_error"

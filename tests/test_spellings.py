@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from families import MISTRAL, byte_level, mistral, sentencepiece
+from families import MISTRAL, byte_level, mistral, sentencepiece, slow
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from toy import ToyLM
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -120,7 +120,7 @@ class TestSpellings:
         for tokenizer in (byte_level(), sentencepiece(), tiny.tokenizer()):
             assert token_spellings(tokenizer)[0] == [bytes(token) for token in decode_vocab(tokenizer)[0]]
 
-    @pytest.mark.parametrize("name", MISTRAL)
+    @pytest.mark.parametrize("name", slow(MISTRAL, "tekken"))
     def test_mistral_common(self, name):
         tokenizer = mistral(MISTRAL[name])
         words, names = token_spellings(tokenizer)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import pytest
-from families import CHATML, FAMILIES, JOINED, MISTRAL, TEMPLATED, byte_level, family, model
+from families import CHATML, FAMILIES, JOINED, MISTRAL, TEMPLATED, byte_level, family, model, slow
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, normalizers
@@ -42,7 +43,7 @@ def rendered(llm, messages):
     return llm.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", slow(FAMILIES, "tekken", "v1"))
 class TestEveryAddedToken:
     def test_in_text(self, name):
         llm = family(name)
@@ -108,6 +109,7 @@ class TestTheTemplatesOwn:
         assert one == other
 
 
+@functools.cache  # what is known of a tokenizer is worked out once for each
 def with_template(template, name="smollm2"):
     llm = copy.copy(family(name))
     llm.tokenizer = copy.deepcopy(llm.tokenizer)
@@ -219,7 +221,7 @@ class TestTemplates:
 class TestCanonicalTokenizations:
     """What is closed is cut on purpose; no token reaches over a special one, so it can be followed."""
 
-    @pytest.mark.parametrize("name", ["smollm2", "llama3"])
+    @pytest.mark.parametrize("name", slow(["smollm2", "llama3"], "smollm2"))
     async def test_a_message_that_spells_a_token(self, name):
         llm = family(name)
         lm = AsyncByteLM(llm, BeamParams(K=5, prune_threshold=0.1, canonical=True), eos=[])

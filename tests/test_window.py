@@ -144,7 +144,10 @@ LONG = [pytest.mark.thorough, pytest.mark.timeout(1500)]
 
 
 @pytest.mark.real_model
-@pytest.mark.parametrize(("size", "window"), [(240, 32), pytest.param(1200, 128, marks=LONG)])
+@pytest.mark.parametrize(
+    ("size", "window"),
+    [pytest.param(240, 32, marks=pytest.mark.slow), pytest.param(1200, 128, marks=LONG)],
+)
 def test_canonical_prose(default_llm, size, window):
     """There is one a text, as a rule, read by a window as without; what differs is what the model forgets."""
     field = "the river had risen in the night, and by morning the lower fields were under water. "
