@@ -18,11 +18,14 @@ from test_drafts import Batching
 from toy import BatchingToy, FixedLM, ToyLM
 
 from genlm.bytes import AsyncByteLM, BeamParams, ByteLM
+from genlm.bytes.byte_lm import ByteBeamState
 from genlm.bytes.contexts.cached_lm import CachedLM
 from genlm.bytes.ensemble import operation
+from genlm.bytes.ensemble.members import trace
 from genlm.bytes.errors import GenlmBytesError, ImpossibleByteError, InvalidTypeError, InvalidValueError
 from genlm.bytes.plain import PlainByteLM
 from genlm.bytes.score import read_shards
+from genlm.bytes.trie import TrieMode
 from genlm.bytes.util.symbols import EOS
 
 EXACT = BeamParams(exact=True)
@@ -56,6 +59,10 @@ def conditionals(member: ByteLM, text: bytes) -> np.ndarray:
         beam = twin.read(beam, byte)
     found = twin.next(beam) if twin.total(beam) else {}
     return np.array([found.get(symbol, 0.0) for symbol in SYMBOLS])
+
+
+async def trace_of(member: ByteLM, text: bytes) -> list[tuple[Any, float]]:
+    return await trace(await member.asynchronous.beam(), text, TrieMode.WITH_EOS)
 
 
 def said(ensemble: ByteLM, text: bytes) -> np.ndarray:
@@ -288,6 +295,30 @@ class TestAsked:
         assert sum(np.exp(list(together.next("a").chars(None).values()))) == pytest.approx(1.0, abs=1e-6)
         assert together.complete("a", stop="b", mask=lambda new: b"b").finish_reason == "stop"
 
+    def test_best_of(self) -> None:
+        together = ByteLM.ensemble([lm(FIRST, 1), lm(SECOND, 2)], "sum")
+        every = together.complete("a", n=4, seed=2, max_bytes=3)
+        best = together.complete("a", n=2, best_of=4, seed=2, max_bytes=3)
+        ordered = sorted(every, key=lambda done: -done.logprob / max(1, len(done.bytes)))
+        assert best == ordered[:2]
+
+    def test_filling_in_the_middle(self) -> None:
+        """Each member reads prefix and suffix by its own tokens for it, after its own context."""
+        words = [*FIRST, b"<p>", b"<s>", b"<m>"]
+        one, other = (ByteLM(ToyLM(words, seed, eos=4), EXACT) for seed in (1, 2))
+        asked = {"suffix": "c", "fim": (5, 6, 7), "unit": "byte", "max_bytes": 3}
+        twice = ByteLM.ensemble([one, one], "sum")
+        assert twice.complete("ab", **asked).bytes == one.complete("ab", **asked).bytes
+        both = ByteLM.ensemble([one, other], "sum", contexts=["a", ""])
+        drawn = both.complete("b", **asked, seed=2, echo=True, logprobs=True)
+        assert drawn.bytes.startswith(b"b") and len(drawn.logprobs) == len(drawn.bytes) > 1
+        wanted = [m.next((5, 6, "c", 7, text), method="beam") for m, text in ((one, "ab"), (other, "b"))]
+        p = np.mean([math.exp(row[drawn.bytes[1]]) for row in wanted])
+        assert drawn.logprobs[1] == pytest.approx(math.log(p))
+        chats = ByteLM.ensemble([one, other], contexts=[(5, "a"), "a"])
+        with pytest.raises(InvalidTypeError, match=r"`contexts\[0\]`.*`suffix`"):
+            chats.complete("b", **asked)
+
     def test_scoring(self) -> None:
         together = ByteLM.ensemble([lm(FIRST, 1), lm(SECOND, 2)])
         text = b"abcab"
@@ -438,6 +469,88 @@ class TestWhole:
         member = ByteLM(toy, EXACT)
         ByteLM.ensemble([member, member, member]).score("abcabcab")
         assert len(toy.asked) == len(set(toy.asked))
+
+
+class TestShared:
+    """What members have in common is worked out once, and nothing comes out otherwise for it."""
+
+    @staticmethod
+    def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """The bytes that beams read from now on."""
+        found, advance = list[int](), ByteBeamState.advance
+
+        async def noted(self: Any, symbol: int, **options: Any) -> Any:
+            found.append(symbol)
+            return await advance(self, symbol, **options)
+
+        monkeypatch.setattr(ByteBeamState, "advance", noted)
+        return found
+
+    @pytest.mark.parametrize("op", ["prod", "mixture", 2])
+    def test_members_after_the_same_stay_one(self, op: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        toy = ToyLM(FIRST, eos=4)
+        one, other = ByteLM(toy, EXACT), ByteLM(toy, EXACT)
+        apart = ByteLM.ensemble([one, other, other], op, contexts=["ab", "ab", "c"])
+        once = ByteLM.ensemble([one, one, one], op, contexts=["ab", b"ab", "c"])
+        wanted = np.array([said(apart, text) for text in (b"", b"ca")]), apart.score("abca").logprobs
+        done, drawn = (apart.complete("a", max_bytes=3, **how) for how in ({}, {"particles": 3, "seed": 1}))
+        read = self.read(monkeypatch)
+        state = once.beam("ca")
+        for after in (state, state.prune(), once.run(state << 97), once.run(state.prefill(b"bc"))):
+            assert after.members[0] is after.members[1] is not after.members[2]
+        assert len(read) == (2 + 1) + 2 * 2 + 2 * (1 + 2)  # contexts, text, what came after
+        assert np.array([said(once, text) for text in (b"", b"ca")]) == pytest.approx(wanted[0], abs=1e-12)
+        assert once.score("abca").logprobs == pytest.approx(wanted[1], abs=1e-12)
+        assert once.complete("a", max_bytes=3).bytes == done.bytes
+        again = once.complete("a", max_bytes=3, particles=3, seed=1)
+        assert [one.bytes for one in again] == [one.bytes for one in drawn]
+
+    def test_what_contexts_begin_with(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        toy = ToyLM(FIRST, eos=4)
+        contexts = ["abcabcabca", "abcabcabcb", "abcabcabcb", "abcabcabc"]
+        apart = ByteLM.ensemble([ByteLM(toy, EXACT) for _ in contexts], "sum", contexts=contexts)
+        wanted, read = said(apart, b"a"), self.read(monkeypatch)
+        once = ByteLM.ensemble([ByteLM(toy, EXACT)] * 4, "sum", contexts=contexts)
+        assert said(once, b"a") == pytest.approx(wanted, abs=1e-12)
+        assert len(read) == 9 + 2 + 3
+
+
+class TestHowFarOff:
+    """What a score by members that leave tokenizations out is expected to miss."""
+
+    LIGHT = BeamParams(tolerance=0.3)
+
+    @pytest.mark.parametrize("op", ["sum", "mixture"])
+    @pytest.mark.parametrize("share", [0.2, 0.9])
+    def test_what_follows_from_the_members(self, op: str, share: float) -> None:
+        text, seed = b"abcabab", 3
+        members = [ByteLM(lm(words, seed).llm, self.LIGHT) for words in (FIRST, SECOND)]
+        score = ByteLM.ensemble(members, op, [share, 1 - share]).score(text)
+        assert score.unfound is not None and 0.0 <= score.slack <= 1.0
+        places = [ByteLM.ensemble([m], "sum").run(trace_of(m, text)) for m in members]
+        nats = np.array([[beam.slack.nats for beam, _ in place] for place in places])
+        logps = np.array([[total for _, total in place] for place in places])
+        shares = np.array([[share], [1 - share]])
+        if op == "mixture":
+            wanted = np.log((shares * np.exp(logps + nats)).sum(0) / (shares * np.exp(logps)).sum(0))
+        else:
+            each = np.array(
+                [[m.next(text[:i], method="beam")[b] for i, b in enumerate(text)] for m in members]
+            )
+            grown = (shares * np.exp(each + np.diff(nats))).sum(0) / (shares * np.exp(each)).sum(0)
+            wanted = float(shares[:, 0] @ nats[:, 0]) + np.append(0.0, np.cumsum(np.log(grown)))
+        assert score.unfound == pytest.approx(wanted, abs=1e-3)
+        assert score.unfound[-1] > 0.01
+        half = score[2:5]
+        assert half.slack == pytest.approx(-math.expm1(-abs(score.unfound[5] - score.unfound[2])))
+
+    @pytest.mark.parametrize("op", ["sum", "mixture", "prod", "max", 2])
+    def test_known_of_means_only(self, op: Any) -> None:
+        members = [ByteLM(lm(words).llm, self.LIGHT) for words in (FIRST, SECOND)]
+        score = ByteLM.ensemble(members, op).score("abcab")
+        assert (score.unfound is None) == math.isnan(score.slack) == (op not in ("sum", "mixture"))
+        exact = ByteLM.ensemble([lm(FIRST), lm(SECOND)], op).score("abcab")
+        assert op not in ("sum", "mixture") or (exact.slack, exact.error) == pytest.approx((0.0, 0.0))
 
 
 class TestPotential:

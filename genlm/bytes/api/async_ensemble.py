@@ -105,16 +105,28 @@ class AsyncEnsemble(AsyncByteLM):
         self._open()
         with called(prompt=name, bs=name):
             if isinstance(context, TEXT) and healing and infill.get("suffix") is None:
-                prompts, text, start = await self._begun(context)
+                prompts, text, start = await self._begun(context, method)
                 stops = dict.fromkeys(stop for prompt in prompts for stop in prompt.stops)
                 return Read(await start.prefill(text, method=method), text, tuple(stops))
             asked = [self._joined(i, context) for i in range(len(self.members))]
+            for i, one in enumerate(asked):
+                if (
+                    infill.get("suffix") is not None
+                    and isinstance(context, TEXT)
+                    and not isinstance(one, TEXT)
+                ):
+                    rule = "must be str or bytes where there is a `suffix`: it stands before the prefix"
+                    raise bad_type(f"contexts[{i}]", (self.contexts or [])[i], rule)
             options = {"name": name, "method": method, "healing": healing, **infill}
-            reads = await gather(
-                member._read(one, **options) for member, one in zip(self.members, asked, strict=True)
-            )
+            once = sorted(set(firsts := self._firsts(asked)))
+            found = await gather(self.members[i]._read(asked[i], **options) for i in once)
+            reads = [found[once.index(i)] for i in firsts]
             stops = dict.fromkeys(stop for read in reads for stop in read.stops)
-            return Read(self._state([read.beam for read in reads]), reads[0].text, tuple(stops))
+            texts = {read.text for read in reads}
+            text = (
+                texts.pop() if len(texts) == 1 or not isinstance(context, TEXT) else as_bytes(name, context)
+            )
+            return Read(self._state([read.beam for read in reads]), text, tuple(stops))
 
     async def _begin(self, context: Any) -> tuple[Prompt, Any]:
         """For scoring: the text that is still to be read, and the state before it."""
@@ -124,19 +136,36 @@ class AsyncEnsemble(AsyncByteLM):
         read = await self._read(context)
         return Prompt(None, b"", read.text, read.stops), read.beam
 
-    async def _begun(self, text: Any) -> tuple[list[Prompt], bytes, EnsembleState]:
-        """The prompts; what is the same for all, still to be read; each member after its own context."""
-        shared = as_bytes("prompt", text)
+    async def _begun(self, text: Any, method: str = "beam") -> tuple[list[Prompt], bytes, EnsembleState]:
+        """The prompts; what is the same for all, still to be read; each member after its own context.
 
-        async def one(i: int) -> tuple[Prompt, bytes, Any]:
-            prompt, start = await self.members[i]._begin(self._joined(i, shared))
+        A context that one model reads for several members it reads once, and where whole beams read, what
+        several contexts begin with too.
+        """
+        shared = as_bytes("prompt", text)
+        asked = [self._joined(i, shared) for i in range(len(self.members))]
+        firsts = self._firsts(asked)
+
+        async def begin(i: int) -> tuple[Prompt, bytes, bytes, Any]:
+            prompt, start = await self.members[i]._begin(asked[i])
             # A prompt leaves out a spelled beginning of the sequence: then less than the text is left.
             own = prompt.text.removesuffix(shared) if prompt.text.endswith(shared) else b""
-            return prompt, prompt.text[len(own) :], await start.prefill(own) if own else start
+            return prompt, own, prompt.text[len(own) :], start
 
-        found = await gather(one(i) for i in range(len(self.members)))
-        prompts, rests, starts = map(list, zip(*found, strict=True))
-        return prompts, rests[0] if len(set(rests)) == 1 else shared, self._state(starts)
+        once = sorted(set(firsts))
+        begun = dict(zip(once, await gather(map(begin, once)), strict=True))
+        states = await _read_each([(start, own) for _, own, _, start in begun.values()], method)
+        after = dict(zip(begun, states, strict=True))
+        rests = {rest for _, _, rest, _ in begun.values()}
+        prompts = [begun[i][0] for i in firsts]
+        return prompts, rests.pop() if len(rests) == 1 else shared, self._state([after[i] for i in firsts])
+
+    def _firsts(self, asked: Sequence[Any]) -> list[int]:
+        """For each member the first of the same model that is to read the same."""
+        pairs = list(zip(self.members, asked, strict=True))
+        return [
+            next(i for i, (m, c) in enumerate(pairs) if m is member and c == one) for member, one in pairs
+        ]
 
     def _joined(self, i: int, context: Any) -> Any:
         """What a member is to read: its own context, and what comes after it."""
@@ -181,6 +210,27 @@ class AsyncEnsemble(AsyncByteLM):
     def __repr__(self) -> str:
         kind = type(self.operation).__name__
         return f"{type(self).__name__}({kind}, {', '.join(repr(member) for member in self.members)})"
+
+
+async def _read_each(contexts: Sequence[tuple[Any, bytes]], method: str) -> list[Any]:
+    """Each state after a text. What one is to read several times is read once, if it is read by the beam:
+    along the tokenizer's path there is little to be spared."""
+    found = list(contexts)
+    if method == "beam":
+        for state in {id(state): state for state, _ in contexts}.values():
+            alike = [i for i, (one, _) in enumerate(contexts) if one is state]
+            first, last = (which(contexts[i][1] for i in alike) for which in (min, max))
+            unlike = (at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
+            common = next(unlike, len(first))  # of the least and the greatest: so of all
+            if len(alike) > 1 and common:
+                after = await state.prefill(first[:common])
+                for i in alike:
+                    found[i] = after, contexts[i][1][common:]
+
+    async def one(state: Any, text: bytes) -> Any:
+        return await state.prefill(text, method=method) if text else state
+
+    return await gather(one(*context) for context in found)
 
 
 def _other_tokens(text: str) -> GenlmBytesError:

@@ -333,7 +333,9 @@ class AsyncByteLM(Ensembles, Scoring, Comparisons, Predicting):
         """The beam that a prompt's text is to be read with."""
         if prompt.ids is None and not prompt.lead:
             if self._start is None:
-                self._start = await self._initial(None)
+                start = await self._initial(None)
+                if self._start is None:  # of several who ask at once, all have the same
+                    self._start = start
             return self._start
         start = await self._initial(prompt.ids)
         return await start.prefill(prompt.lead) if prompt.lead else start

@@ -43,11 +43,13 @@ class Operation(ABC):
 
     Attributes:
         stringwise: whether a member's share follows how well it has predicted the string so far.
+        is_mean: whether a probability is the weighted mean of the members'.
         lipschitz: whether the potentials are off by no more than the members are, summed.
         weights: of the members, where it has any.
     """
 
     stringwise = False
+    is_mean = False
     lipschitz = False
     weights: Shares | None = None
 
@@ -81,7 +83,7 @@ class PowerMean(Operation):
 
     def __init__(self, weights: Weights, power: float) -> None:
         self.weights, self.power = np.asarray(weights, np.float64), power
-        self.lipschitz = power >= 1.0
+        self.is_mean, self.lipschitz = power == 1.0, power >= 1.0
 
     def potentials(self, rows: Rows, log_shares: Shares) -> Row:
         assert self.weights is not None
@@ -96,7 +98,7 @@ class PowerMean(Operation):
 class Mixture(Operation):
     """The mixture of the members' distributions over *strings*: `sum_i w_i P_i(string)`."""
 
-    stringwise = True
+    stringwise = is_mean = True
 
     def __init__(self, weights: Weights) -> None:
         self.weights = np.asarray(weights, np.float64)

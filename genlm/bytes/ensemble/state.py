@@ -2,7 +2,8 @@
 
 Each symbol is read by all members, at once, and what comes next is asked of all and made one by an operation
 (`operations.py`). Members may be beams of different models, or of one after different contexts: those of one
-model share its contexts and its forwards.
+model share its contexts and its forwards. Members that are one state, of one model after one context, are
+asked once, and stay one.
 
 A member that cannot have written what was read is dead: it holds everything for impossible. Whether that
 ends the ensemble is for the operation to say.
@@ -10,10 +11,9 @@ ends the ensemble is for the operation to say.
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 from jaxtyping import Float64
@@ -33,6 +33,8 @@ from genlm.bytes.util import LazyByteProbs
 from genlm.bytes.util.gather import gather
 
 __all__ = ["EnsembleState"]
+
+T = TypeVar("T")
 
 
 class _Next(NamedTuple):
@@ -98,7 +100,8 @@ class EnsembleState(StatefulByteLM):
     async def members_logprobs(self, text: bytes | None) -> list[float]:
         """Natural log-probabilities of some bytes coming next, or of the end (None), by each member."""
 
-        async def one(member: Any) -> float:
+        async def one(i: int) -> float:
+            member: Any = self.members[i]
             total = 0.0
             for symbol in [EOS] if text is None else text:
                 said = await distribution(member)
@@ -108,7 +111,7 @@ class EnsembleState(StatefulByteLM):
                 member = await (member.prune() << symbol)
             return total
 
-        return list(await gather(one(member) for member in self.members))
+        return await self._each(one)
 
     @property
     def seen(self) -> tuple[LazyByteProbs, Float64[np.ndarray, "members symbols"]] | None:
@@ -129,7 +132,15 @@ class EnsembleState(StatefulByteLM):
         return self._next
 
     async def _ask(self) -> _Next:
-        found = await gather(self._said(member) for member in self.members)
+        distinct = {id(one): one for one in self.members if one is not None}
+        models = [_model(one) for one in distinct.values()]
+
+        async def said(i: int) -> LazyByteProbs | None:
+            member = self.members[i]
+            with side_by_side(models.count(_model(member))):  # those of one model are written side by side
+                return await distribution(member)
+
+        found = await self._each(said)
         if any(one is not None and one.units for one in found):
             raise UnsupportedModelError(
                 "a member reads some strings of bytes as one symbol (`atomic_tokens`), which others need "
@@ -150,15 +161,17 @@ class EnsembleState(StatefulByteLM):
         slack = self._slack([one.slack if one is not None else None for one in found], math.exp(total))
         return _Next(LazyByteProbs(potentials - total, slack=slack), total, rows)
 
-    async def _said(self, member: Member) -> LazyByteProbs | None:
-        """What a member says; those of one model are written side by side."""
-        models = [_model(one) for one in self.members if one is not None]
-        with side_by_side(models.count(_model(member))):
-            return await distribution(member)
+    async def _each(self, ask: Callable[[int], Coroutine[Any, Any, T]]) -> list[T]:
+        """What is asked of each member, by its index; of those that are one state, once."""
+        first: dict[int, int] = {}
+        for i, member in enumerate(self.members):
+            first.setdefault(id(member), i)
+        found = dict(zip(first, await gather(map(ask, first.values())), strict=True))
+        return [found[id(member)] for member in self.members]
 
     def _slack(self, members: Sequence[Any], total: float) -> Slack | None:
         slacks = [(0.0, 0.0) if slack is None else slack for slack in members]
-        if self.operation.stringwise or getattr(self.operation, "power", None) == 1.0:
+        if self.operation.is_mean:
             shares = self.shares
             return Slack(*(float(shares @ np.array([s[i] for s in slacks])) for i in (0, 1)))
         if not self.operation.lipschitz:
@@ -177,7 +190,7 @@ class EnsembleState(StatefulByteLM):
             raise bad_type("b", b, "must be a byte, or 257 for the end")
         if not (0 <= b < 256 or b == EOS):
             raise bad_value("b", b, "must be a byte 0..255, or 257 for the end of the sequence")
-        found = await gather(self._read(i, int(b)) for i in range(len(self.members)))
+        found = await self._each(lambda i: self._read(i, int(b)))
         return self._with([member for member, _ in found], [gain for _, gain in found])
 
     async def advance(self, symbol: int) -> Self:
@@ -200,7 +213,8 @@ class EnsembleState(StatefulByteLM):
 
     def prune(self) -> Self:
         """The ensemble with each member pruned."""
-        return self._with([member and member.prune() for member in self.members])
+        pruned = {id(member): member and member.prune() for member in self.members}
+        return self._with([pruned[id(member)] for member in self.members])
 
     async def prefill(self, bs: Context, *, method: str = "beam", progress: Any = False) -> Self:
         """Read known bytes, each member pruned before each; see `ByteBeamState.prefill`.
@@ -217,19 +231,19 @@ class EnsembleState(StatefulByteLM):
         if self.operation.stringwise:
             return (await self.trace(spelled(list(bs)), TrieMode.WITHOUT_EOS))[-1]
 
-        async def one(member: Member) -> Member:
-            if isinstance(member, ByteBeamState):
-                return await member.prefill(bs, method=method, progress=progress)
-            return member and await member.prefill(bs)
+        async def one(i: int) -> Member | ImpossibleByteError:
+            member = self.members[i]
+            try:
+                if isinstance(member, ByteBeamState):
+                    return await member.prefill(bs, method=method, progress=progress)
+                return member and await member.prefill(bs)
+            except ImpossibleByteError as error:
+                return error
 
-        results = await asyncio.gather(*map(one, self.members), return_exceptions=True)
-        after: list[Member] = []
-        for result in results:
-            if isinstance(result, BaseException) and not isinstance(result, ImpossibleByteError):
-                raise result
-            after.append(None if isinstance(result, BaseException) else result)
+        results = await self._each(one)
+        after = [None if isinstance(result, ImpossibleByteError) else result for result in results]
         if not any(member is not None for member in after):
-            raise next(result for result in results if isinstance(result, BaseException))
+            raise next(result for result in results if isinstance(result, ImpossibleByteError))
         return self._with(after)
 
     async def trace(
@@ -244,7 +258,7 @@ class EnsembleState(StatefulByteLM):
             mode: how end-of-sequence strings are read.
             read: how beams read it; None for as a whole.
         """
-        traces = await gather(trace(member, text, mode, read) for member in self.members)
+        traces = await self._each(lambda i: trace(self.members[i], text, mode, read))
         found = []
         for at in range(len(text) + 1):
             here = [trace[at] if at < len(trace) else (None, -math.inf) for trace in traces]

@@ -52,7 +52,8 @@ class Score:
         logprobs: of each byte given the context and the bytes before it, `[n]`. After a byte of minus
             infinity the others are nan: nothing is known of what follows the impossible.
         end: of the end of the text after them; None if it was not asked for.
-        slack: the share of the probability that is expected to be missing, since tokenizations were left out.
+        slack: the share of the probability that is expected to be missing, since tokenizations were left out;
+            nan where it is not known, for an ensemble that is no mean (`genlm.bytes.ensemble.unfound`).
         unfound: by how many nats the log prefix probability is expected to be too low before each byte, and
             after the last, `[n + 1]`; nan where it is not known. A span's `slack` is that of its ends.
 

@@ -117,7 +117,10 @@ async def _read_by_distributions(
         if found[at] == -np.inf:
             break
     else:
-        return Reading(found, {at: places[at] for at in wanted}, places[-1])
+        from genlm.bytes.ensemble.unfound import unfound  # brings scipy, which beams need not
+
+        beams = {at: places[at] for at in wanted}
+        return Reading(found, beams, places[-1], await unfound(places, text))
     if on_impossible == "error":
         message = f"`text` has the byte {text[at : at + 1]!r} at offset {at}, impossible to the ensemble."
         raise ImpossibleByteError(message, byte=text[at], offset=at, producible=True)

@@ -38,7 +38,8 @@ class WordSurprisal:
             1, since mass was found late; see `Score.above_one`. The surprisal may then be too low, even below
             0.
         error: by how much the surprisal may be off, to the same base; nan where it is not known, for an
-            ensemble. Expected from what still waits at the word's two ends; nothing is certified.
+            ensemble that is no mean. Expected from what still waits at the word's two ends; nothing is
+            certified.
         entropy: of the next byte or character where the region begins, to the same base; None if it was not
             asked for.
         word_entropy: the least that the entropy of the next word can be.
