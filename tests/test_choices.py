@@ -196,10 +196,12 @@ class TestCommand:
         assert document(run(*args, "--overwrite"))["pairs"] == 5
 
     def test_refused(self, run: Run, tmp_path: Path) -> None:
-        table = written(tmp_path / "a.tsv")
+        table, objects = written(tmp_path / "a.tsv"), written(tmp_path / "a.jsonl")
+        for option in ("good", "bad", "id", "group", "context-column"):
+            for file in (table, objects):
+                done = run("pairs", str(file), f"--{option}", "nowhere")
+                assert done.code == 1 and f"`{option.replace('-', '_')}` is 'nowhere'" in done.err
         for args, said in (
-            (("--good", "nowhere"), "nowhere"),
-            (("--bad", "nowhere"), "nowhere"),
             (("--overwrite",), "--out"),
             (("--out", str(tmp_path / "x.csv")), ".jsonl"),
             (("--context", "a", "--context-column", "UID"), "not both"),
@@ -218,6 +220,7 @@ class TestCommand:
         )
         assert own == document(run("pairs", str(table), *names, "--context", "the ", "--json"))
         want = lm.choices("the ", ["an", "the"]).logprobs
+        assert "q" in document(run("pairs", str(table), *names, "--group", "id", "--json"))["groups"]["id"]
         row = json.loads(out.read_text())
         assert row["pair"] == "q" and [row["good"], row["bad"]] == pytest.approx(want.tolist(), abs=1e-3)
 

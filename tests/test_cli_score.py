@@ -388,7 +388,8 @@ class TestFiles:
         given = b'n\ttext\n"a\tb"\tthe n\xc3\xa9\nc\t\n\td\n'
         args = ("--column", "text", "--bits")
         for end in ("tsv", "jsonl", "npz"):
-            done = run("score", *args, "--words", "--out", str(tmp_path / f"x.{end}"), stdin=given)
+            asked = ("--words", "--rank", "--budget", "2", "--out", str(tmp_path / f"x.{end}"))
+            done = run("score", *args, *asked, stdin=given)
             assert fine(done).startswith(b"3 texts, 8 bytes, 7 characters: ")
         by_rows = rows((tmp_path / "x.tsv").read_text())
         documents = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()]
@@ -399,6 +400,8 @@ class TestFiles:
         costs = [float(row["surprisal"]) for row in by_rows]
         assert costs == pytest.approx([r["surprisal"] for r in regions], rel=1e-7)
         assert z["region_surprisal"].tolist() == [r["surprisal"] for r in regions]
+        ranks = [int(row["rank"]) for row in by_rows]
+        assert ranks == [r["rank"] for r in regions] == z["region_rank"].tolist() and min(ranks) >= 1
         assert [row["n"] for row in by_rows] == ["a\tb", "a\tb", ""]
         assert z["id"].tolist() == ["1", "2", "3"] and z["column_n"].tolist() == ["a\tb", "c", ""]
         assert z["offset"].tolist() == [0, 7, 7, 8] and z["text"].tobytes() == "the néd".encode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,25 @@ def test_whole_texts(run: Run, toy: Any) -> None:  # noqa: F811
     assert [row["surprisal"] == "" for row in read("m.tsv")] == [row[3] == "it's" for row in ROWS]
 
 
+def test_entropy_rank_and_a_second_reading(run: Run, toy: Any) -> None:  # noqa: F811
+    """Columns where they are asked for; one of that name that was there before keeps apart."""
+    write("ranked.tsv", [(*HEAD[:-1], "rank"), *ROWS])
+    asked = ("--entropy", "byte", "--rank", "--budget", "2", "--check")
+    done = fine(run("score", "--file", "ranked.tsv", *WORDS, *asked, "--out", "out.tsv", model=toy)).decode()
+    assert "read again at tolerance" in done and "surprisals moved by" in done
+    out, added = read("out.tsv"), ["entropy", "word_entropy", "word_entropy_most", "rank", "rank_most"]
+    assert list(out[0])[-5:] == added and [row["rank_input"] for row in out] == [row[4] for row in ROWS]
+    with ByteLM(toy) as lm:
+        given = {"entropy": True, "rank": True, "budget": 2, "base": math.e}
+        plain = lm.word_surprisal(["It burnt.", "The chef it's"], **given)
+    figures = {("ba"[r.text], str(r.index + 1)): [getattr(r, name) for name in added] for r in plain}
+    for row in out:
+        found = [float(row[name]) for name in added]
+        assert found == pytest.approx(figures[row["item"], row["zone"]], rel=1e-6)
+    fine(run("score", "--file", "rts.tsv", *WORDS, "--out", "plain.tsv", model=toy))
+    assert not {*added} & {*read("plain.tsv")[0]}
+
+
 def test_a_run_that_was_cut_goes_on(run: Run, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     monkeypatch.setattr("genlm.bytes.cli.scoring.files.EVERY", 1)
     fine(run("score", "--file", "rts.tsv", *WORDS, "--out", "whole.tsv", model=toy))
@@ -127,7 +147,8 @@ def test_a_column_of_contexts(run: Run, toy: Any) -> None:  # noqa: F811
 @pytest.mark.parametrize(
     "args, told",
     [
-        (("--word-column", "ward"), "`word` is 'ward': is no column of the table"),
+        (("--word-column", "ward"), "`word_column` is 'ward': is no column of the table"),
+        ((*WORDS[:2], "--id", "ward"), "`id` is 'ward': is no column of the table"),
         (("--align", "quotes", "--column", "word"), "needs --word-column"),
         (("--word-column", "word", "--words"), "not together"),
         (("--word-column", "word", "--lines"), "is for tables"),

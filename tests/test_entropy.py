@@ -194,8 +194,9 @@ class TestPictures:
         (axes,) = figure.axes
         assert len(axes.patches) == 3 and len(axes.texts) == 3  # a colour and a letter each, no space
         assert {patch.get_y() for patch in axes.patches} == {0, 1}  # "ab " and "a"
-        with pytest.raises(InvalidValueError, match="2 texts"):
-            rows.heat(text=2)
+        for picture in (rows.heat, rows.plot):
+            with pytest.raises(InvalidValueError, match="2 texts"):
+                picture(text=2)
         with pytest.raises(InvalidValueError, match="width"):
             rows.heat(width=0)
 

@@ -134,6 +134,18 @@ class TestWithoutACluster:
             with pytest.raises(InvalidValueError, match=r"`(columns|bytewise)`"):
                 ours.score_dataset(None, "model", scoring, **options)
 
+    def test_what_is_asked_for_has_columns(self, load):
+        """Entropy and rank, and each text after its own context; no cluster is needed to see it."""
+        pyarrow = pytest.importorskip("pyarrow")
+        asked = Scoring(regions=RegionOptions(entropy=True, rank=True, budget=2))
+        columns = {"text": "body", "context": "before"}
+        scorer = ColumnScorer(load, asked, columns=columns, what="words")
+        table = scorer(pyarrow.table({"body": TEXTS[:2], "before": ["a ", None]}))
+        given = [TextRecord(str(i), TEXTS[i].encode(), context=c) for i, c in enumerate(["a ", None])]
+        rows = [row for one in score_groups(load(), given, asked) for row in one.regions]
+        for name in ("word", "surprisal", "entropy", "word_entropy_most", "rank"):
+            assert table.column(name).to_pylist() == [getattr(row, name) for row in rows]
+
     def test_without_ray(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "ray", None)
         with pytest.raises(MissingDependencyError, match=r"genlm-bytes\[ray\]"):

@@ -15,7 +15,7 @@ from toy import ToyLM
 from genlm.bytes import BeamParams, ByteLM
 from genlm.bytes.errors import InvalidTypeError, InvalidValueError
 from genlm.bytes.score.align import ALIGNMENTS, align, alignments
-from genlm.bytes.score.word_rows import added_names
+from genlm.bytes.score.word_rows import added_names, figure_names
 
 TEXT = "“Don’t go — not yet,” she said. The dog’s new (red) ball didn't roll…"
 
@@ -205,6 +205,19 @@ class TestTables:
         assert again["surprisal"].tolist() == pytest.approx(out["surprisal"].tolist())
         assert not again.columns.duplicated().any()
 
+    def test_entropy_and_rank(self, lm: ByteLM) -> None:
+        """Where they are asked for; what the next row goes on with has no rank."""
+        table = rows("Do", "n't", "go", "x")
+        options = {"texts": {"1": "Don't go"}, "text_id": "item", "on_unmatched": "missing"}
+        found = lm.table_surprisal(table, **options, entropy="char", rank=True, budget=1)
+        names = ["entropy", "word_entropy", "word_entropy_most", "rank", "rank_most"]
+        assert found.to_tsv().split("\n")[0].split("\t")[-5:] == names == [*found[0]][-5:]
+        assert [*found.to_dataframe().columns][-5:] == names
+        plain = lm.word_surprisal("Don't go", entropy="char", rank=True, budget=1)
+        assert {name: found[2][name] for name in names} == {name: getattr(plain[1], name) for name in names}
+        assert found[0]["rank"] != found[0]["rank"] and found[0]["entropy"] > 0 and found[3]["rank"] is None
+        assert "entropy" not in lm.table_surprisal(table, **options)[0]
+
     def test_names_stay_apart(self) -> None:
-        names = added_names(["surprisal", "surprisal_input", "word"])
+        names = added_names(["surprisal", "surprisal_input", "word"], figure_names())
         assert names["word"] == "word" and len({*names.values()}) == 3 and "surprisal" not in names.values()

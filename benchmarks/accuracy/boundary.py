@@ -1,21 +1,24 @@
 """How often a text that is cut goes on as it would have: with healing, without, and by `transformers`.
 
-The texts are the model's own: `transformers.generate` continues 20 beginnings of prose and code greedily,
-from the tokenizer's tokens. Each is cut at 15 places of what was generated, and completed greedily from
-there. The completion restores the text if it agrees with it to the end of the word that was cut, and one
-byte more, which tells that the word ends there; where no word was cut, to the end of the next word or sign.
+The texts are the model's own: `transformers.generate` continues ten beginnings each of prose and code, and
+five each of Chinese, Japanese, German and Finnish, greedily, from the tokenizer's tokens. Each is cut at 15
+places of what was generated, between any two bytes, and completed greedily from there. The completion
+restores the text if it agrees with it to the end of the word that was cut, and one character more, which
+tells that the word ends there; where no word was cut, to the end of the next word or sign, and one more.
+Where no spaces stand between words, in Chinese and Japanese, a character is a word.
 """
 
 from __future__ import annotations
 
 import json
 import random
-import re
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
+import regex
 import torch
 from common.machine import hardware, versions
 from common.options import Options
@@ -31,7 +34,8 @@ __all__ = ["run"]
 
 CUTS = 15
 NEW_TOKENS = 64
-WORD = re.compile(rb"\w+|[^\w\s]+|\s+")
+ALONE = r"[\p{Han}\p{Hiragana}\p{Katakana}ー]"
+WORD = regex.compile(rf"{ALONE}|(?:(?!{ALONE})\w)+|[^\w\s]+|\s+")
 TARGET = 0.95
 
 WAYS = ("healing", "healing, by byte", "no healing", "`generate`")
@@ -63,7 +67,10 @@ def run(options: Options) -> Report:
     """Complete every cut text in every way, and count."""
     llm = load_default_model(progress=False)
     lm = ByteLM(llm)
-    cuts = [cut for group, text, start in _texts(llm) for cut in _cuts(group, text, start)]
+    asked = [name for name in options.rows.split(",") if name]
+    texts = _texts(llm, asked, options.scale)
+    cuts = [cut for group, text, start in texts for cut in _cuts(group, text, start)]
+    groups = list(dict.fromkeys(cut.group for cut in cuts))
     ways: dict[str, Callable[[Cut], bytes]] = {
         "healing": lambda cut: _complete(lm, cut),
         "healing, by byte": lambda cut: _complete(lm, cut, unit="byte"),
@@ -77,7 +84,7 @@ def run(options: Options) -> Report:
             scores[name].cuts += 1
             for way, yes in restored.items():
                 scores[name].restored[way] += yes
-    names = ["prose", "code", *(f"— {kind}" for kind in KINDS), "all"]
+    names = [*groups, *(f"— {kind}" for kind in KINDS), "all"]
     rows = [[name, *scores[name].cells(), ""] for name in names if name in scores]
     met = scores["all"].restored["healing"] / len(cuts) >= TARGET
     rows[-1][-1] = "pass" if met else "FAIL"
@@ -87,23 +94,27 @@ def run(options: Options) -> Report:
         machine=[f"{hardware()}; {versions(package_versions(Clock()))}"],
         table=Table(["", "cuts", *WAYS, f"≥ {TARGET:.0%} healed"], rows),
         notes=[
-            f"SmolLM2-135M-Instruct, float32, greedy; its own continuations of 20 beginnings "
+            f"SmolLM2-135M-Instruct, float32, greedy; its own continuations of {len(texts)} beginnings "
             f"(`texts/beginnings.json`, {NEW_TOKENS} tokens by `transformers.generate`), {CUTS} cuts in each",
-            "restored: the completion agrees with the text to the end of the word that was cut, and one byte "
-            "more; where no word was cut, to the end of the next word or sign",
+            "restored: the completion agrees with the text to the end of the word that was cut, and one "
+            "character more; where no word was cut, to the end of the next word or sign, and one more. In "
+            "Chinese and Japanese a character is a word",
             "`generate`: from the tokens of the cut text, decoded in the ordinary way; a prompt that ends "
             "inside a character is cut back to the last whole one, and counted if that character is restored",
         ],
         missed=[] if met else ["cut words restored"],
+        variant=f"-{'-'.join(asked)}" if asked else "",
     )
 
 
-def _texts(llm: Any) -> list[tuple[str, bytes, int]]:
+def _texts(llm: Any, asked: list[str], scale: float) -> list[tuple[str, bytes, int]]:
     """Group, text, and where the generated part begins."""
     found = []
     groups = json.loads((HERE / "texts" / "beginnings.json").read_text(encoding="utf-8"))
-    for group, beginnings in groups.items():
-        for beginning in beginnings:
+    if unknown := set(asked) - set(groups):
+        raise SystemExit(f"no texts {', '.join(sorted(unknown))}; there are {', '.join(groups)}")
+    for group in asked or groups:
+        for beginning in groups[group][: max(1, round(scale * len(groups[group])))]:
             ids = llm.tokenizer.encode(beginning, add_special_tokens=False)
             new = _extend(llm, ids, NEW_TOKENS)
             text = b"".join(bytes(llm.byte_vocab[i].byte_string) for i in [*ids, *new])
@@ -113,17 +124,28 @@ def _texts(llm: Any) -> list[tuple[str, bytes, int]]:
 
 def _cuts(group: str, text: bytes, start: int) -> list[Cut]:
     """Places drawn evenly, but for the end, where nothing is known of what comes next."""
-    spans = [m.span() for m in WORD.finditer(text)]
+    whole = _readable(text)
+    at = [0, *accumulate(len(char.encode()) for char in whole)]
+    spans = [(at[m.start()], at[m.end()]) for m in WORD.finditer(whole)]
     last = spans[-3][0] if len(spans) > 3 else start
-    places = random.Random(len(text)).sample(range(start + 1, last), min(CUTS, last - start - 1))
-    return [_cut(group, text, at, spans) for at in sorted(places)]
+    places = random.Random(len(text)).sample(range(start + 1, last), max(0, min(CUTS, last - start - 1)))
+    return [_cut(group, text, place, spans, at) for place in sorted(places)]
 
 
-def _cut(group: str, text: bytes, at: int, spans: list[tuple[int, int]]) -> Cut:
+def _readable(text: bytes) -> str:
+    """A text up to where it stops being one."""
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        return text[: error.start].decode()
+
+
+def _cut(group: str, text: bytes, at: int, spans: list[tuple[int, int]], starts: list[int]) -> Cut:
     inside = next((s for s in spans if s[0] < at < s[1]), None)
     # Between two words: to the end of the next that is not blank.
     end = inside[1] if inside else next(e for s, e in spans if s >= at and text[s:e].strip())
-    return Cut(group, _kind(text, at, inside), text[:at], text[at : end + 1])
+    one_more = starts[starts.index(end) + 1]
+    return Cut(group, _kind(text, at, inside), text[:at], text[at:one_more])
 
 
 def _kind(text: bytes, at: int, inside: tuple[int, int] | None) -> str:
@@ -133,7 +155,8 @@ def _kind(text: bytes, at: int, inside: tuple[int, int] | None) -> str:
         return "after a space"
     if inside is None:
         return "elsewhere"
-    return "inside a word" if re.match(rb"\w", text[at : at + 1]) else "inside an operator or a sign"
+    word = regex.match(r"\w", text[at : inside[1]].decode())
+    return "inside a word" if word else "inside an operator or a sign"
 
 
 def _complete(lm: ByteLM, cut: Cut, **how: Any) -> bytes:

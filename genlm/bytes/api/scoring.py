@@ -141,6 +141,9 @@ class Scoring:
         boundary: Literal["trailing", "leading", "none"] | None = None,
         base: float = 2,
         punctuation: bool | str = False,
+        entropy: bool | Literal["byte", "char"] = False,
+        rank: bool = False,
+        budget: int | None = 256,
         **options: Unpack[ScoringOptions],
     ) -> TableSurprisals:
         """The surprisal of each word of a table that has a row a word, as corpora of reading times have.
@@ -163,6 +166,9 @@ class Scoring:
             boundary: a word that the next row goes on in ("do", "n't") is a `"part"`, without an end.
             base: see there.
             punctuation: which marks end a word wherever they stand.
+            entropy: as for `word_surprisal`, as are `rank` and `budget`.
+            rank: see there. A word that the next row goes on in has none.
+            budget: see there.
             **options: as for `score`.
 
         Returns:
@@ -191,6 +197,9 @@ class Scoring:
             base=base,
             context=context if context_column is None else [record.context for record in records],
             punctuation=punctuation,
+            entropy=entropy,
+            rank=rank,
+            budget=budget,
             **options,
         )
         return TableSurprisals(table, aligned, found)

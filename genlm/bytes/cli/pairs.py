@@ -141,19 +141,20 @@ class _Asked:
         from genlm.bytes.score import Pair
 
         read = json_rows if self._json else table_rows
-        for record in read(self._source, self._good, self._id, ""):
-            fields = record.fields
+        for record in read(self._source, self._good, self._id, "", option="good"):
+            fields = record.fields if self._id is None else {**record.fields, self._id: record.id}
 
-            def text(column: str, fields: Mapping[str, Any] = fields) -> str:
+            def text(option: str, column: str, fields: Mapping[str, Any] = fields) -> str:
                 if column not in fields:
                     there = ", ".join(map(repr, [self._good, *fields]))
-                    raise bad_value("column", column, f"is not in {self._source.shown}, which has {there}")
+                    raise bad_value(option, column, f"is not in {self._source.shown}, which has {there}")
                 cell = getattr(fields[column], "cell", None)
                 return str(fields[column] if cell is None else cell())
 
-            context = self._context if self._context_column is None else text(self._context_column).encode()
-            groups = {column: text(column) for column in self.groups}
-            yield Pair(record.id, record.text, text(self._bad).encode(), context, groups)
+            before = self._context_column
+            context = self._context if before is None else text("context_column", before).encode()
+            groups = {column: text("group", column) for column in self.groups}
+            yield Pair(record.id, record.text, text("bad", self._bad).encode(), context, groups)
 
 
 def _watched(found: Iterable[ScoredPair], count: int, done: int, shown: bool) -> Iterator[ScoredPair]:

@@ -37,7 +37,7 @@ def predict(
     floor: Annotated[float, typer.Option(min=0.0, max=1.0, help="Each has at least this.")] = 0.0,
     budget: Annotated[int, typer.Option(min=1, help="Contexts of the model to look at.")] = 256,
     milliseconds: Annotated[
-        float | None, typer.Option("--ms", help="Or how long to look.", show_default=False)
+        float | None, typer.Option("--milliseconds", "--ms", help="Or how long to look.", show_default=False)
     ] = None,
 ) -> None:
     """The likeliest next words after a text, each with its end.

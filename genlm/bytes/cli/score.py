@@ -104,7 +104,7 @@ def score(
             table = None
             if parts.word_column is not None:
                 sep = None if options is None else options.sep
-                table = word_tables.read(sources, parts.word_column, texts, sep, shared.warn)
+                table = word_tables.read(sources, parts.word_column, texts, sep, parts.columns, shared.warn)
             every = texts.records(sources, shared.warn) if table is None else table.records
             first, records = not_empty(every, end)
             records = records if given is None else given.attach(records)

@@ -158,9 +158,10 @@ def score_dataset(
         scoring: as for `score_corpus`. Without regions there is a row for each text, with `logprob` (natural,
             the end included if `end=True`), `end`, `bytes`, `chars`, `bits`, `bits_per_byte`,
             `bits_per_char`, `slack`, `above_one`, `error`; with regions a row for each region, with what a
-            `WordSurprisal` has but `text`.
+            `WordSurprisal` has but `text`, entropies and ranks where they are asked for.
         text: the column of the texts.
-        columns: the column of what a text has of its own, `"words"` or `"spans"`: `{"spans": "regions"}`.
+        columns: the columns of what a text has of its own, `"words"` or `"spans"`, and `"context"`:
+            `{"spans": "regions"}`.
         bytewise: whether there is also a column `logprobs`, of each byte.
         workers: as for `score_corpus`, as are all others, but at least 1. Leave a CPU to what reads the
             dataset.
@@ -172,7 +173,7 @@ def score_dataset(
     """
     scoring, load = scoring or Scoring(), loader(model)
     given = None if scoring.regions is None else scoring.regions.given
-    if set(columns or ()) != {given} - {None}:
+    if set(columns or ()) - {"context"} != {given} - {None}:
         rule = f"must name the column of {given!r}" if given else "goes with `RegionOptions(given=…)`"
         raise bad_value("columns", columns, rule)
     if bytewise and scoring.regions is not None:

@@ -171,7 +171,7 @@ class ColumnScorer(_Worker):
     """From a table with texts to the same with figures.
 
     Args:
-        columns: the column of each part of a record: `text`, `words`, `spans`.
+        columns: the column of each part of a record: `text`, `words`, `spans`, `context`.
         what: `"texts"`, `"bytes"` or `"words"`; see `score_dataset`.
     """
 
@@ -197,8 +197,10 @@ class ColumnScorer(_Worker):
             values = [_figures(one.score, self.what == "bytes") for one in found]
             return _with(batch, (*OF_TEXTS, "logprobs") if self.what == "bytes" else OF_TEXTS, values)
         of = [i for i, one in enumerate(found) for _ in one.regions or ()]
-        rows = [[getattr(row, name) for name in OF_WORDS] for one in found for row in one.regions or ()]
-        return _with(batch.take(pyarrow.array(of, pyarrow.int64())), OF_WORDS, rows)
+        asked = self.scoring.regions
+        figures = (*OF_WORDS, *(asked.columns if asked is not None else ()))
+        rows = [[getattr(row, name) for name in figures] for one in found for row in one.regions or ()]
+        return _with(batch.take(pyarrow.array(of, pyarrow.int64())), figures, rows)
 
 
 def _record(number: int, parts: Mapping[str, Any]) -> TextRecord:
@@ -209,6 +211,7 @@ def _record(number: int, parts: Mapping[str, Any]) -> TextRecord:
         text,
         words=None if words is None else tuple(words),
         spans=None if spans is None else tuple((int(start), int(end)) for start, end in spans),
+        context=parts.get("context"),
     )
 
 

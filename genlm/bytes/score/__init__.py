@@ -13,7 +13,7 @@ from genlm.bytes.score.tokenizations import Cut, Tokenizations
 from genlm.bytes.score.tokens import TokenLogprobs
 from genlm.bytes.score.uncertainty import uncertainty_columns
 from genlm.bytes.score.window import Window
-from genlm.bytes.score.word_rows import Columns, WordRows
+from genlm.bytes.score.word_rows import Columns, WordRows, figure_names
 
 __all__ = [
     "PAIRS_AT_ONCE",
@@ -39,6 +39,7 @@ __all__ = [
     "WordRows",
     "WordSurprisal",
     "WordSurprisals",
+    "figure_names",
     "read_shards",
     "score_groups",
     "score_pairs",

@@ -20,7 +20,7 @@ from genlm.bytes.score.reading import check_policy
 from genlm.bytes.score.regions import Region, find_regions
 from genlm.bytes.score.scorer import ScoringOptions
 from genlm.bytes.score.table import WordSurprisal
-from genlm.bytes.score.uncertainty import Uncertain
+from genlm.bytes.score.uncertainty import Uncertain, uncertainty_columns
 from genlm.bytes.score.words import Rule
 from genlm.bytes.util.numbers import whole_number
 
@@ -89,6 +89,11 @@ class RegionOptions:
     entropy: Any = False
     rank: bool = False
     budget: int | None = 256
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What regions have that they have not always."""
+        return uncertainty_columns(self.entropy, self.rank)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from genlm.bytes.errors import bad_type, optional
 from genlm.bytes.resumable import write_whole
 from genlm.bytes.score.align import Unmatched
 from genlm.bytes.score.byte_scores import Score
-from genlm.bytes.score.table import WordSurprisals
-from genlm.bytes.score.word_rows import FIGURES, WordRows, added_names
+from genlm.bytes.score.table import COLUMNS, WordSurprisals
+from genlm.bytes.score.word_rows import WordRows, added_names, figure_names
 
 __all__ = ["TableSurprisals", "rows_of"]
 
@@ -48,8 +48,9 @@ class TableSurprisals(Sequence[dict[str, Any]]):
         self._rows, self.columns = rows_of(table)
         self.unmatched: tuple[Unmatched, ...] = tuple(aligned.unmatched)
         self.scores: tuple[Score, ...] = found.scores
-        by_place = {(row.text, row.index): aligned.figures(row) for row in found}
-        nothing = dict.fromkeys(FIGURES)
+        self._names = figure_names(found.columns[len(COLUMNS) :])
+        by_place = {(row.text, row.index): aligned.figures(row, self._names) for row in found}
+        nothing = dict.fromkeys(self._names)
         self._figures = [nothing if p is None else by_place[p] for p in aligned.places]
 
     def __len__(self) -> int:
@@ -58,7 +59,7 @@ class TableSurprisals(Sequence[dict[str, Any]]):
     def __getitem__(self, at: Any) -> Any:
         if isinstance(at, slice):
             return [self[i] for i in range(*at.indices(len(self)))]
-        names = added_names(self.columns)
+        names = added_names(self.columns, self._names)
         own = self._rows[at]
         return {names[name]: own[name] for name in self.columns} | self._figures[at]
 
@@ -75,8 +76,8 @@ class TableSurprisals(Sequence[dict[str, Any]]):
         pandas = optional("pandas", "`to_dataframe`, other than `records`,", "'genlm-bytes[pandas]'")
         if not isinstance(self._table, pandas.DataFrame):
             return pandas.DataFrame(self.records())
-        own = self._table.rename(columns=added_names(self.columns))
-        added = {name: [row[name] for row in self._figures] for name in FIGURES}
+        own = self._table.rename(columns=added_names(self.columns, self._names))
+        added = {name: [row[name] for row in self._figures] for name in self._names}
         return own.assign(**{name: pandas.Series(x, index=own.index) for name, x in added.items()})
 
     def to_tsv(self, path: str | os.PathLike[str] | None = None) -> str:
@@ -87,7 +88,7 @@ class TableSurprisals(Sequence[dict[str, Any]]):
         """
         out = io.StringIO()
         writer = csv.writer(out, "excel-tab", lineterminator="\n")
-        writer.writerow(WordRows.head(self.columns))
+        writer.writerow(WordRows.head(self.columns, self._names))
         for own, added in zip(self._rows, self._figures, strict=True):
             writer.writerow([*(own[name] for name in self.columns), *added.values()])
         if path is not None:

@@ -17,7 +17,7 @@ from genlm.bytes.resumable import write_whole
 from genlm.bytes.score.byte_scores import Score
 from genlm.bytes.score.plot import plot_bars, plot_heat
 
-__all__ = ["WordSurprisal", "WordSurprisals"]
+__all__ = ["COLUMNS", "WordSurprisal", "WordSurprisals"]
 
 
 @dataclass(frozen=True)
@@ -152,8 +152,10 @@ class WordSurprisals(Sequence[WordSurprisal]):
             The axes; `surprisals.plot().figure.savefig("words.pdf")` writes them.
 
         Raises:
+            ValueError: a text that is not there.
             MissingDependencyError: matplotlib is not installed.
         """
+        self._check_text(text)
         unit = {2.0: "bits", math.e: "nats"}.get(self.base, f"base {self.base:g}")
         return plot_bars([row for row in self._rows if row.text == text], unit, ax)
 
@@ -172,10 +174,13 @@ class WordSurprisals(Sequence[WordSurprisal]):
             ValueError: a width below 1; a text that is not there.
             MissingDependencyError: matplotlib is not installed.
         """
-        if not 0 <= text < len(self.scores):
-            raise bad_value("text", text, f"there are {len(self.scores)} texts")
+        self._check_text(text)
         rows = [row for row in self._rows if row.text == text]
         return plot_heat(self.scores[text].chars.text, rows, self.base, path, width)
+
+    def _check_text(self, text: int) -> None:
+        if not 0 <= text < len(self.scores):
+            raise bad_value("text", text, f"must be from 0, one of {len(self.scores)} texts")
 
     def __repr__(self) -> str:
         head = [f"{row.word!r} {row.shown}" for row in self._rows[:8]]

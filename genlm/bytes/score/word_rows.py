@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,15 +20,10 @@ from genlm.bytes.score.align import PENN, Unmatched, align, alignments
 from genlm.bytes.score.boundaries import continues
 from genlm.bytes.score.corpus import TextRecord
 from genlm.bytes.score.regions import Region
-from genlm.bytes.score.table import WordSurprisal
+from genlm.bytes.score.table import COLUMNS, WordSurprisal
 
-__all__ = ["FIGURES", "Columns", "WordRows", "added_names"]
+__all__ = ["Columns", "WordRows", "added_names", "figure_names"]
 
-FIGURES = (
-    "matched",
-    *(f.name for f in dataclasses.fields(WordSurprisal) if f.name not in ("text", "index", "word")),
-)
-"""The columns that a table gets; `matched` is the word as it stands in the text."""
 SHOWN = 10
 CLITIC = re.compile(r"n['’]t|['’](s|re|ve|ll|d|m)|['’]", re.IGNORECASE)
 CLOSING, OPENING = set(",.;:!?%)]}”’"), set("([{“‘$")
@@ -151,15 +146,14 @@ class WordRows:
         return _lacking(self.unmatched)
 
     @staticmethod
-    def figures(row: WordSurprisal) -> dict[str, Any]:
-        """What a region's rows of the table get, in columns named as `FIGURES`."""
-        return {"matched": row.word, **{name: getattr(row, name) for name in FIGURES[1:]}}
+    def figures(row: WordSurprisal, names: Sequence[str]) -> dict[str, Any]:
+        """What a region's rows of the table get, in columns of these names (`figure_names`)."""
+        return {name: row.word if name == "matched" else getattr(row, name) for name in names}
 
     @staticmethod
-    def head(columns: Sequence[str]) -> list[str]:
+    def head(columns: Sequence[str], figures: Sequence[str]) -> list[str]:
         """The columns of what comes out: its own, renamed where figures have their names, and figures."""
-        names = added_names(columns)
-        return [*(names[name] for name in columns), *FIGURES]
+        return [*added_names(columns, figures).values(), *figures]
 
 
 @dataclass
@@ -291,12 +285,18 @@ def _lacking(unmatched: Sequence[Unmatched]) -> str:
     return f"{len(unmatched)} words of the table are not in their texts"
 
 
-def added_names(columns: Sequence[str]) -> dict[str, str]:
+def figure_names(asked: Iterable[str] = ()) -> tuple[str, ...]:
+    """The columns that a table gets, with those asked for beside the usual ones; `matched` is the word as it
+    stands in the text."""
+    return ("matched", *(name for name in COLUMNS if name not in ("text", "index", "word")), *asked)
+
+
+def added_names(columns: Sequence[str], figures: Sequence[str]) -> dict[str, str]:
     """Names for a table's own columns, where a figure has theirs: `surprisal` becomes `surprisal_input`."""
-    found, taken = dict[str, str](), {*columns, *FIGURES}
+    found, taken = dict[str, str](), {*columns, *figures}
     for name in columns:
         new = name
-        while new in FIGURES or (new != name and new in taken):
+        while new in figures or (new != name and new in taken):
             new += "_input"
         taken.add(new)
         found[name] = new

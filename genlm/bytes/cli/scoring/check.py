@@ -41,6 +41,8 @@ class Check:
         again.asynchronous = copy(lm.asynchronous)
         again.asynchronous.params = replace(lm.params, tolerance=self.tolerance)
         again.asynchronous._start = None
+        if scoring.regions is not None:  # entropies and ranks are not compared
+            scoring = replace(scoring, regions=replace(scoring.regions, entropy=False, rank=False))
         for one in scored:
             self.note(one, scoring.of(again, [one.record])[0], scoring.base)
             yield one

@@ -59,7 +59,7 @@ class Npz(Format):
         return npz.begun()
 
     def piece(self, result: ScoredText, before: Totals) -> bytes:
-        return npz.spooled(result, before, self.asked.fields)
+        return npz.spooled(result, before, self.asked.fields, self.asked.columns)
 
     def made(self, file: BinaryIO) -> None:
         npz.write(self.growing, file)

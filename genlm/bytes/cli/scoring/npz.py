@@ -16,6 +16,7 @@
 | `region_surprisal`, `region_naive` | float64 | `[regions]`, to the base asked for |
 | `region_above_one` | int64 | `[regions]` |
 | `region_error` | float64 | `[regions]`, by how much each surprisal may be off |
+| `region_entropy`, `region_rank`, … | float64 | `[regions]`, where these were asked for |
 
 While texts are scored, each adds a line to a file beside: JSON with its part of each array in base64, so that
 every bit is kept. The `.npz` is made of it array by array; memory holds one text's part of one.
@@ -51,8 +52,9 @@ def begun() -> bytes:
     return _packed({"offset": [0]})
 
 
-def spooled(result: ScoredText, before: Totals, fields: Sequence[str]) -> bytes:
-    """A text's line of the file beside, with the columns carried along, after others with these sums."""
+def spooled(result: ScoredText, before: Totals, fields: Sequence[str], columns: Sequence[str]) -> bytes:
+    """A text's line of the file beside, with the columns carried along and those asked for of its regions,
+    after others with these sums."""
     record, score = result.record, result.score
     found: dict[str, Any] = {
         "id": [visible(record.id)],
@@ -68,7 +70,8 @@ def spooled(result: ScoredText, before: Totals, fields: Sequence[str]) -> bytes:
         found[f"column_{safe_text(name, keep='')}"] = [visible(cell(record.fields.get(name)))]
     if result.regions is not None:
         found["region_text"] = [before.texts] * len(result.regions)
-        found |= {f"region_{name}": [getattr(r, name) for r in result.regions] for name in REGION}
+        names = (*REGION, *columns)
+        found |= {f"region_{name}": [getattr(r, name) for r in result.regions] for name in names}
     return _packed(found)
 
 

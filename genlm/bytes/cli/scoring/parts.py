@@ -83,9 +83,6 @@ class Parts:
                 hint = f"--{name.replace('_', '-')}"
                 needs = "needs --words, --word-list, --word-column or --spans"
                 raise typer.BadParameter(needs, param_hint=hint)
-        if self.word_column is not None and self.columns:
-            hint = "--entropy" if self.entropy else "--rank"
-            raise typer.BadParameter("not together with --word-column", param_hint=hint)
         return unit
 
     @property

@@ -54,6 +54,7 @@ def table_rows(
     quotes: Quotes = Quotes.auto,
     remark: Callable[[str], None] = lambda _: None,
     context: str | None = None,
+    option: str = "column",
 ) -> Iterator[TextRecord]:
     """The texts of a table's column.
 
@@ -62,17 +63,18 @@ def table_rows(
         id_column: the column that names them; None for the number of the row.
         remark: takes what the user should know.
         context: the column of what stands before each text.
+        option: what the column is asked for by.
 
     Raises:
         ValueError: no such column; a row with more or fewer fields than the head line; no UTF-8.
     """
     head, rows = read_table(source, quotes, remark)
-    used = ((column, "column"), (id_column, "id"), (context, "context_column"))
-    for name, option in used:
+    used = ((column, option), (id_column, "id"), (context, "context_column"))
+    for name, asked_by in used:
         if name is not None and name not in head:
             there = ", ".join(map(repr, head)) or "nothing"
             rule = f"is not in the head line of {source.shown}, which has {there}"
-            raise bad_value(option, name, rule)
+            raise bad_value(asked_by, name, rule)
     for number, (_, row) in enumerate(rows, 1):
         fields = dict(zip(head, row, strict=True))
         name = f"{prefix}{number}" if id_column is None else fields[id_column]
@@ -112,7 +114,12 @@ def _whole_rows(
 
 
 def json_rows(
-    source: Source, key: str, id_key: str | None, prefix: str, context: str | None = None
+    source: Source,
+    key: str,
+    id_key: str | None,
+    prefix: str,
+    context: str | None = None,
+    option: str = "field",
 ) -> Iterator[TextRecord]:
     """The texts of JSON objects, one a line; as for `table_rows`, with keys for columns.
 
@@ -130,9 +137,9 @@ def json_rows(
         except (ValueError, RecursionError) as error:
             why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
             raise bad_value("file", source.name, f"is no JSON in line {number}: {why}") from None
-        for name, option in ((key, "field"), (id_key, "id"), (context, "context_column")):
+        for name, asked_by in ((key, option), (id_key, "id"), (context, "context_column")):
             if name is not None and name not in fields:
-                raise bad_value(option, name, f"is no key in line {number} of {source.shown}")
+                raise bad_value(asked_by, name, f"is no key in line {number} of {source.shown}")
         text = fields[key]
         if not text.startswith('"'):
             raise bad_type(f"{key} in line {number} of {source.shown}", str(text), "must be a string")

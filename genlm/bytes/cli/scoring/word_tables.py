@@ -18,7 +18,7 @@ import typer
 
 from genlm.bytes.cli.scoring.source import Source, open_sources
 from genlm.bytes.cli.scoring.tables import Quotes, read_table
-from genlm.bytes.errors import bad_value
+from genlm.bytes.errors import bad_value, called
 
 if TYPE_CHECKING:
     from genlm.bytes.score import ScoredText, TextRecord, WordRows
@@ -61,14 +61,16 @@ class WordTables:
         word: str,
         texts: Any,
         sep: str | None,
+        asked: Iterable[str],
         remark: Callable[[str], None],
     ) -> WordTable:
         """The table, aligned; mistakes in it are found here.
 
         Args:
+            asked: the columns asked for beside the usual figures.
             texts: the options of that name: which columns name the texts, have them, stand before them.
         """
-        from genlm.bytes.score import Columns, WordRows
+        from genlm.bytes.score import Columns, WordRows, figure_names
 
         if len(sources) != 1:
             raise typer.BadParameter("is for one table at a time", param_hint="--word-column")
@@ -76,7 +78,8 @@ class WordTables:
         rows = [row for _, row in lines]
         whole = texts.column if self.texts_file is None else None
         columns = Columns(word, texts.id_column, self.position, texts.context_column, whole)
-        columns.check(head)
+        with called(word="word_column", text_id="id", texts="column"):
+            columns.check(head)
         given = None
         if self.texts_file is not None:
             given = _texts(self.texts_file, texts.id_column, texts.column or "text", texts.quotes, remark)
@@ -86,7 +89,7 @@ class WordTables:
             first = aligned.unmatched[0]
             where = f"the first is {first.word!r} in row {first.row + 1}, of text {first.text!r}"
             remark(f"{aligned.lacking}: without figures; {where}.")
-        return WordTable(head, rows, aligned)
+        return WordTable(head, rows, aligned, figure_names(asked))
 
 
 def _texts(
@@ -110,6 +113,7 @@ class WordTable:
     head: list[str]
     rows: list[list[str]]
     aligned: WordRows
+    names: tuple[str, ...]
 
     @property
     def records(self) -> Iterator[TextRecord]:
@@ -123,7 +127,7 @@ class WordTable:
 
     def figures(self, result: ScoredText) -> list[list[Any]]:
         """The cells of each region of a text."""
-        return [list(self.aligned.figures(row).values()) for row in result.regions or ()]
+        return [list(self.aligned.figures(row, self.names).values()) for row in result.regions or ()]
 
     def lines(self, every: Iterable[list[list[Any]]]) -> Iterator[list[Any]]:
         """The table with figures: the head line, and each row.
@@ -132,8 +136,7 @@ class WordTable:
             every: the figures of all texts, in order.
         """
         found = list(every)
-        head = self.aligned.head(self.head)
-        yield head
-        nothing = [""] * (len(head) - len(self.head))
+        yield self.aligned.head(self.head, self.names)
+        nothing = [""] * len(self.names)
         for row, place in zip(self.rows, self.aligned.places, strict=True):
             yield [*row, *(nothing if place is None else found[place[0]][place[1]])]
