@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -138,6 +139,37 @@ def test_adapters_share_a_cache_and_no_figures(files: Callable[..., Path], tmp_p
         llm.next_token_logprobs_sync([3, 5], "one")
     with pytest.raises(InvalidValueError, match=r"`lora_path` .* no LoRA adapter"):
         llm.add_new_lora(files(), "two")
+
+
+def test_an_adapter_that_is_always_on(files: Callable[..., Path], tmp_path: Path) -> None:
+    path = tiny_gguf.write_adapter(tmp_path / "lora.gguf")
+    named: Any = load_model(files(), n_threads=1)
+    named.add_new_lora(path, "one")
+    always: Any = load_model(files(), n_threads=1, lora=path)
+    assert torch.equal(always.next_token_logprobs_sync([3, 4]), named.next_token_logprobs_sync([3, 4], "one"))
+    with pytest.raises(InvalidValueError, match=r"`lora` is .*no LoRA adapter of this model"):
+        load_model(files(), lora=files())
+
+
+@pytest.mark.parametrize("lora", [None, "lora.gguf"])
+def test_cells_double_as_they_are_needed(
+    files: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: str | None
+) -> None:
+    """And figures stay, also those of an adapter."""
+    from genlm.bytes.backends.llama_cpp import session
+
+    path = lora and tiny_gguf.write_adapter(tmp_path / lora)
+    whole = LlamaCppLM(files(), LlamaCppOptions(n_ctx=1024, n_threads=1, lora=path))
+    monkeypatch.setattr(session, "FIRST_CELLS", 256)
+    llm = LlamaCppLM(files(), LlamaCppOptions(n_ctx=1024, n_threads=1, lora=path))
+    seen = set[int]()
+    for first in range(3, 20):
+        wanted = [[first, *range(3, 63), last] for last in range(3, 9)]
+        rows = llm.batch_next_token_logprobs_sync(wanted)
+        assert torch.equal(rows, whole.batch_next_token_logprobs_sync(wanted))
+        seen.add(llm.backend.session.cells)
+    assert seen == {256, 512, 1024}
+    assert llm.backend.session.cells * llm.backend.session.cell_bytes <= llm.statistics().cache_bytes
 
 
 # -- vocabularies ---------------------------------------------------------------------------------------
@@ -283,13 +315,19 @@ def test_damage_anywhere_is_an_error_of_ours_or_none(
     assert set(tally) == {"loaded", "refused"} and tally["refused"] > 50
 
 
-def test_other_files(files: Callable[..., Path], tmp_path: Path) -> None:
+def test_other_files(files: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from genlm.bytes.backends.llama_cpp.library import library
+
     with pytest.raises(ModelUnavailableError, match="it holds a LoRA adapter"):
         load_model(tiny_gguf.write_adapter(tmp_path / "lora.gguf"))
     with pytest.raises(ModelUnavailableError, match="No such file"):
         load_model(tmp_path / "absent.gguf")
     with pytest.raises(UnsupportedModelError, match=r"it is recurrent: .* running state"):
         load_model(files("mamba"))
+    with monkeypatch.context() as patched:
+        patched.setattr(library(), "llama_model_is_hybrid", lambda _: True)
+        with pytest.raises(UnsupportedModelError, match=r"it is hybrid: .*Load it as a Hugging Face model"):
+            load_model(files())
     with pytest.raises(InvalidValueError, match="`backend` is 'hf': a file is read by 'llamacpp' only"):
         load_model(files(), backend="hf")
     with pytest.raises(InvalidValueError, match=r"`name_or_path` is .* reads a GGUF file"):
@@ -306,6 +344,7 @@ def test_other_files(files: Callable[..., Path], tmp_path: Path) -> None:
         ({"type_k": "f8"}, InvalidValueError, "`type_k` is 'f8': must be one of 'f16'"),
         ({"type_v": "f8"}, InvalidValueError, "`type_v` is 'f8'"),
         ({"n_gpu_layers": None}, InvalidTypeError, "`n_gpu_layers`"),
+        ({"lora": 1}, InvalidTypeError, "`lora` is 1 .* must be the path"),
         ({"device": "cpu"}, InvalidValueError, "only 'hf' takes `device`"),
     ],
 )
@@ -359,21 +398,97 @@ assert type(lm.llm.byte_vocab[0]) is Token
     assert done.stdout.strip() == "[]" and done.stderr == ""
 
 
-def test_the_command_line(files: Callable[..., Path], capfdbinary: Any, monkeypatch: Any) -> None:
+COMMANDS = """
+import sys
+from genlm.bytes.cli import main
+sys.argv[1:] = ["COMMAND", "the c", "--model", sys.argv[1], "--threads", "1", "--json", *sys.argv[2:]]
+try:
+    main()
+finally:
+    heavy = "torch transformers genlm.backend numba scipy pandas IPython diskcache sqlite3 filelock".split()
+    others = ["genlm.bytes.cli." + name for name in ("complete", "score", "next", "chat", "pairs")]
+    found = {name for name in sys.modules if name in (*heavy, *others, "rich")}
+    print(found - {"genlm.bytes.cli.COMMAND"}, len([m for m in sys.modules if m.startswith("genlm.bytes")]))
+    import llama_cpp
+    assert llama_cpp.Llama.__module__ == "llama_cpp.llama", "the rest comes when somebody asks"
+    assert llama_cpp.llama_cpp.llama_model_load_from_file
+"""
+
+
+@pytest.mark.parametrize(
+    "command, options, also, most",
+    [
+        ("complete", ["--max-bytes", "4"], set(), 130),
+        ("score", [], {"rich"}, 175),
+        ("next", [], {"rich"}, 175),
+    ],
+)
+def test_a_command_imports_what_it_needs(
+    files: Callable[..., Path], command: str, options: list[str], also: set[str], most: int
+) -> None:
+    """A command on a file answers within two seconds. No clock here, but what takes time."""
+    run = [sys.executable, "-c", COMMANDS.replace("COMMAND", command), str(files()), *options]
+    done = subprocess.run(run, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    found, ours = re.fullmatch(r"(set\(\)|{.*}) (\d+)", done.stdout.splitlines()[-1]).groups()  # type: ignore[union-attr]
+    assert eval(found) == also and int(ours) < most
+
+
+@pytest.fixture
+def typed(
+    files: Callable[..., Path], capfdbinary: Any, monkeypatch: Any
+) -> Callable[..., tuple[int, str, str]]:
+    """The command line on a file: exit code, stdout and stderr."""
     from genlm.bytes.cli import main
 
-    for words in (
-        ["complete", "the c", "--max-bytes", "4"],
-        ["info", "--json"],
-        ["score", "the cat"],
-    ):
-        monkeypatch.setattr(sys, "argv", ["genlm-bytes", *words[:1], "--model", str(files()), *words[1:]])
+    def typed(*words: str, model: Any = None) -> tuple[int, str, str]:
+        line = ["genlm-bytes", words[0], "--model", str(model or files()), *words[1:]]
+        monkeypatch.setattr(sys, "argv", line)
         with pytest.raises(SystemExit) as ended:
             main()
-        said = capfdbinary.readouterr()
-        assert not ended.value.code and said.err == b"", said.err
+        out, err = capfdbinary.readouterr()
+        return int(ended.value.code or 0), out.decode(), err.decode()
+
+    return typed
+
+
+def test_the_command_line(typed: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    for words in (["complete", "the c", "--max-bytes", "4"], ["info", "--json"], ["score", "the cat"]):
+        code, out, err = typed(*words)
+        assert not code and err == "", err
         if words[0] == "info":
-            assert json.loads(said.out)["architecture"] == "llama"
+            assert json.loads(out)["architecture"] == "llama"
+    adapter = str(tiny_gguf.write_adapter(tmp_path / "lora.gguf"))
+    plain, adapted = (typed("score", "the cat", *more)[1] for more in ([], ["--lora", adapter]))
+    assert plain != adapted
+    code, out, err = typed("complete", "the", "--lora", "absent.gguf")
+    assert code == 1 and "`lora` is" in err and "no LoRA adapter of this model" in err
+    given = ["--context-length", "64", "--threads", "1", "--gpu-layers", "0", "--kv-type", "f32"]
+    assert typed("score", "the cat", *given)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "given, match",
+    [
+        (["--context-length", "0"], "`--context-length` is 0: must be at least 1"),
+        (["--kv-type", "f8"], "`--kv-type` is 'f8': must be one of 'f16'"),
+        (["--backend", "hf"], "`backend` is 'hf': a file is read by 'llamacpp' only"),
+    ],
+)
+def test_mistakes_on_the_command_line(
+    typed: Callable[..., tuple[int, str, str]], given: list[str], match: str
+) -> None:
+    code, out, err = typed("score", "the cat", *given)
+    assert code == 1 and out == "" and err.count("\n") == 1 and match in err, err
+
+
+@pytest.mark.parametrize("command", ["score", "complete", "next", "info"])
+def test_other_models_have_no_such_options(typed: Callable[..., tuple[int, str, str]], command: str) -> None:
+    for model in ("somebody/something", "."):
+        code, _, err = typed(command, *(["a"] if command != "info" else []), "--threads", "2", model=model)
+        assert code == 1 and "`--threads` is 2: only models on llama.cpp have it" in err
+    with pytest.raises(InvalidValueError, match=r"`n_ctx` is 8: only models on llama\.cpp have it"):
+        load_default_model(n_ctx=8)
 
 
 # -- the embedded model ---------------------------------------------------------------------------------

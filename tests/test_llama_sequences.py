@@ -25,9 +25,9 @@ from genlm.bytes.contexts.tree import ContextNode, ContextTree
 class Cells:
     """Cells with sequences. What llama.cpp insists on is asserted."""
 
-    def __init__(self, most: int, sequences: int) -> None:
+    def __init__(self, most: int, sequences: int, limit: int) -> None:
         self.cells: list[tuple[int, int, set[int]]] = []
-        self.most, self.sequences = most, sequences
+        self.most, self.sequences, self.limit = most, sequences, limit
 
     def copy(self, source: int, target: int, length: int) -> None:
         assert not self.of(target), "a sequence that is copied to is empty"
@@ -42,6 +42,11 @@ class Cells:
 
     def clear(self) -> None:
         self.cells = []
+
+    def renew(self, least: int) -> int:
+        self.clear()
+        self.most = min(self.limit, max(2 * self.most, least))
+        return self.most
 
     def save(self, sequence: int) -> object:
         return self.of(sequence)
@@ -67,17 +72,17 @@ class Cells:
 class World:
     """A tree of sequences over cells, driven as the backend does."""
 
-    def __init__(self, cells: int = 24, sequences: int = 8) -> None:
-        self.cells = Cells(cells, sequences)
+    def __init__(self, cells: int = 24, sequences: int = 8, begun_with: int | None = None) -> None:
+        self.cells = Cells(begun_with or cells, sequences, cells)
         self.most_contexts = sequences // 2
         self.tree = ContextTree()
-        self.sequences = SequenceTree(self.cells, sequences, cells)
+        self.sequences = SequenceTree(self.cells, sequences, cells, begun_with)
 
     def ask(self, contexts: Sequence[Sequence[int]], fails: bool = False) -> int:
         """Run some contexts; how many tokens that took."""
         nodes = sorted(dict.fromkeys(self.tree.find(ids) for ids in contexts), key=lambda node: node.depth)
         count = 0
-        for part in split_batch(nodes, self.most_contexts, self.cells.most - self.most_contexts):
+        for part in split_batch(nodes, self.most_contexts, self.cells.limit - self.most_contexts):
             request = self.sequences.begin(part)
             assert {run.node for run in request.runs if run.wanted} == set(part)
             half = len(request.runs) // 2 if fails else len(request.runs)
@@ -108,9 +113,14 @@ class World:
 contexts = st.lists(st.integers(0, 2), min_size=1, max_size=9)
 
 
-@given(st.lists(st.tuples(st.lists(contexts, min_size=1, max_size=12), st.booleans()), max_size=12))
-def test_every_token_sees_its_own_context_and_no_other(requests: list[tuple[list[list[int]], bool]]) -> None:
-    world = World()
+@given(
+    st.lists(st.tuples(st.lists(contexts, min_size=1, max_size=12), st.booleans()), max_size=12),
+    st.integers(1, 24),
+)
+def test_every_token_sees_its_own_context_and_no_other(
+    requests: list[tuple[list[list[int]], bool]], begun_with: int
+) -> None:
+    world = World(begun_with=begun_with)
     for wanted, fails in requests:
         world.ask(wanted, fails)
 
@@ -141,6 +151,17 @@ def test_a_full_cache_keeps_the_paths_that_are_gone_on_from() -> None:
     given_up = world.sequences.evictions
     assert world.ask([[0] * 6 + [1], [1] * 6 + [1], [0] * 6 + [2]]) == 3, "and runs nothing again"
     assert world.sequences.evictions > given_up and world.sequences.filled == 15
+
+
+def test_cells_double_and_what_is_gone_on_from_stays() -> None:
+    world = World(cells=64, sequences=16, begun_with=8)
+    world.ask([[0] * 6])
+    assert world.cells.most == 8 and world.ask([[0] * 6 + [1], [0] * 6 + [2], [0] * 6 + [0]]) == 3
+    assert world.cells.most == 16
+    world.ask([[1] * 40])
+    assert world.cells.most == 41, "one request that needs more has it at once"
+    world.ask([[2] * 40])
+    assert world.cells.most == 64
 
 
 def test_a_context_that_has_a_cell_is_run_again_for_its_row() -> None:

@@ -112,6 +112,7 @@ class Drafter:
         self._bar, self._spares = 2 * HIGHEST_BAR, 1.0
         self._tokens: list[int] = []  # the tokenizer's own path …
         self._path: list[_Place] = []  # … and where each of its tokens begins
+        self._room = 1  # contexts of it that are evaluated ahead: what half of the memory for rows holds
         self._places: dict[ContextNode, int] = {}  # … by context
         self._beside: dict[int, dict[tuple[int, ...], float]] = defaultdict(dict)
         self._reach: dict[ContextNode | None, int] = {}
@@ -140,7 +141,8 @@ class Drafter:
         self._tokens = tokens
         self._places = {place.lm_state.node: i for i, place in enumerate(self._path)}
         places = dict.fromkeys([*self._path, place])  # the last is there already where the path broke off
-        await _evaluate([place.lm_state for place in places])
+        self._room = max(1, state.lm_state.model_cache.rows_that_fit // 2)
+        await _evaluate([place.lm_state for place in places][: self._room])
 
     async def resume(self, index: int, model: LazyTrieState) -> tuple[LazyTrieState, int] | None:
         """A candidate on the tokenizer's path where its next token begins, and that symbol's index.
@@ -199,7 +201,20 @@ class Drafter:
                 drafts[lm_state.node] = lm_state
                 if len(drafts) >= most:
                     break
+        drafts |= {lm_state.node: lm_state for lm_state in self._path_ahead(first)}
         await _evaluate(list(drafts.values()))
+
+    def _path_ahead(self, index: int) -> list[StatefulTokenizedLM]:
+        """The path from a place on, as far as there is room: what of it is given up, or was not begun with.
+
+        Rows that are there count as used: they are needed sooner than those that were used last.
+        """
+        cache = self._path[0].lm_state.model_cache if self._path else None
+        if cache is None or not cache.crowded:
+            return []
+        at = self._place(self.offset(index))
+        ahead = [place.lm_state for place in self._path[at : at + self._room]]
+        return [lm_state for lm_state in ahead if cache.known(lm_state.node) is None]
 
     def _is_left_out(self, one: MissingContext, late: Mapping[int, int]) -> bool:
         return one.place < one.needed and self.too_many_deferred(late[one.needed])

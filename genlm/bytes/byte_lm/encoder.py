@@ -64,7 +64,7 @@ class TextEncoder:
         self.special = _special_ids(self._tokenizer) & self._spelling.keys()
         logits = logits_count(llm)
         self.avoided = self.special | {i for i in self._spelling if logits is not None and i >= logits}
-        self.byte_ids = frozenset(i for name, i in _vocab_of(self._tokenizer) if _BYTE_NAME.fullmatch(name))
+        self.byte_ids = _byte_ids(self._tokenizer)
         self._letter = next((c for c in PROBES if self._spelled(c) in (c.encode(), b" " + c.encode())), "a")
         self.lead = b" " if self._spelled(self._letter) == b" " + self._letter.encode() else b""
         self._doubles = not self.lead or self._spelled(" " + self._letter) != b" " + self._letter.encode()
@@ -270,8 +270,12 @@ def _turn_markers(tokenizer: Any, added: Mapping[Any, Any]) -> set[int]:
     return {i for name, i in names.items() if name in written and not name.isspace()}
 
 
-def _vocab_of(tokenizer: Any) -> list[tuple[str, int]]:
+def _byte_ids(tokenizer: Any) -> frozenset[int]:
+    said = getattr(tokenizer, "byte_token_ids", None)
+    if isinstance(said, frozenset):  # ours say so themselves
+        return said
     try:
-        return list(tokenizer.get_vocab().items())
-    except Exception:  # as above; it is only asked for the names of byte tokens
-        return []
+        vocab: dict[str, int] = tokenizer.get_vocab()
+        return frozenset(i for name, i in vocab.items() if _BYTE_NAME.fullmatch(name))
+    except Exception:  # as above
+        return frozenset()

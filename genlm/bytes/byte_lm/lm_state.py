@@ -23,7 +23,9 @@ from genlm.bytes.vocab import check_token_ids, spell, start_context
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Context", "StatefulByteLM", "StatefulTokenizedLM", "next_row"]
+    from genlm.bytes.contexts.cached_lm import CachedLM
+
+__all__ = ["Context", "StatefulByteLM", "StatefulTokenizedLM", "next_row", "of_its_own"]
 
 
 class StatefulTokenizedLM:
@@ -148,6 +150,11 @@ class StatefulTokenizedLM:
         return bool(self._cached.backend.batches)
 
     @property
+    def model_cache(self) -> CachedLM[Any]:
+        """The model, with what it has said."""
+        return self._cached
+
+    @property
     def cost_ratio(self) -> float:
         """How many contexts a call of the model is worth (`contexts/cost.py`)."""
         return self._cached.cost.ratio
@@ -193,7 +200,7 @@ class StatefulTokenizedLM:
         Raises:
             ModelOutputError: the model gave something else.
         """
-        if _of_its_own(self) or not self._cached.backend.has_scores:
+        if of_its_own(self) or not self._cached.backend.has_scores:
             return float((await next_row(self))[token])
         self.n_calls += 1
         return await self._cached.score(self.node, token)
@@ -216,7 +223,7 @@ class StatefulTokenizedLM:
         return "|".join(escape(token) for token in spell(self.model, self.context))
 
 
-def _of_its_own(lm_state: Any) -> bool:
+def of_its_own(lm_state: Any) -> bool:
     """Whether a client has written its `logp_next`."""
     return getattr(type(lm_state), "logp_next", None) is not StatefulTokenizedLM.logp_next
 
@@ -226,7 +233,7 @@ async def next_row(lm_state: Any) -> Any:
 
     A `Row`; of a class of somebody's own whatever it gives, which nobody has looked at.
     """
-    return await (lm_state.logp_next() if _of_its_own(lm_state) else lm_state._row_next())
+    return await (lm_state.logp_next() if of_its_own(lm_state) else lm_state._row_next())
 
 
 class StatefulByteLM(ABC):

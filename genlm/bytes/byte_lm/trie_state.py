@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
-from genlm.bytes.byte_lm.lm_state import StatefulTokenizedLM, next_row
+from genlm.bytes.byte_lm.lm_state import StatefulTokenizedLM, next_row, of_its_own
 from genlm.bytes.byte_lm.subclass import makeable
 from genlm.bytes.byte_lm.symbols import check_symbol
 from genlm.bytes.contexts.rows import checked_row
@@ -135,7 +135,8 @@ class LazyTrieState:
             logps = await next_row(self.lm_state)
             if not isinstance(self.lm_state, StatefulTokenizedLM):  # which has looked at them itself
                 logps = checked_row(self.lm_state, logps, values=False)
-            self._masses = NodeMasses.from_logprobs(self.trie.trie, logps, self._allowed())
+            kept = not of_its_own(self.lm_state)  # a backend's rows have memory of their own
+            self._masses = NodeMasses.from_logprobs(self.trie.trie, logps, self._allowed(), kept=kept)
         return self
 
     def materialize_if_known(self) -> bool:
@@ -143,7 +144,7 @@ class LazyTrieState:
         if self._masses is None and isinstance(self.lm_state, StatefulTokenizedLM):
             logps = self.lm_state.logp_known()
             if logps is not None:
-                self._masses = NodeMasses.from_logprobs(self.trie.trie, logps, self._allowed())
+                self._masses = NodeMasses.from_logprobs(self.trie.trie, logps, self._allowed(), kept=True)
         return self._masses is not None
 
     @property

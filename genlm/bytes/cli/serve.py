@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from genlm.bytes.cli.gguf import GGUF
 from genlm.bytes.cli.output import complain
 from genlm.bytes.escaping import safe_text
 
@@ -63,6 +65,7 @@ def serve(
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, auto.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16, auto.")] = None,
+    gguf: GGUF = GGUF(),  # noqa: B008 — it is frozen
     log_texts: Annotated[
         bool, typer.Option("--log-texts", help="Log what is asked, not only how much.")
     ] = False,
@@ -88,7 +91,11 @@ def serve(
 
     if config is not None and models:
         raise typer.BadParameter("give --model or --config, not both", param_hint="--config")
-    specs = _specs(models, config, K, threshold, tolerance, device, dtype)
+    if config is not None and gguf != GGUF():
+        raise typer.BadParameter(
+            "says how each of its models is run: n_ctx, n_threads, …", param_hint="--config"
+        )
+    specs = _specs(models, config, K, threshold, tolerance, {"device": device, "dtype": dtype}, gguf)
     keys = read_keys(api_key)
     local = is_loopback(host)
     hosts = ("localhost", "127.0.0.1", "::1", host) if local or allow_host else ()
@@ -124,8 +131,8 @@ def _specs(
     K: int | None,
     threshold: float | None,
     tolerance: float | None,
-    device: str | None,
-    dtype: str | None,
+    where: dict[str, str | None],
+    gguf: GGUF,
 ) -> list[ModelSpec]:
     """What is to be served."""
     from genlm.bytes import BeamParams
@@ -134,9 +141,11 @@ def _specs(
     if config is not None:
         return read_config(config)
     params = BeamParams(K=K, prune_threshold=threshold or 0.0, tolerance=tolerance)
-    options = {name: value for name, value in (("device", device), ("dtype", dtype)) if value is not None}
+    options = {name: value for name, value in where.items() if value is not None}
     given: list[str | None] = [*(models or ())] or [None]
-    return [spec_of(one, options, params) for one in given]
+    specs = [spec_of(one, options, params) for one in given]
+    options |= gguf.options([spec.path for spec in specs])
+    return [replace(spec, options=options) for spec in specs]
 
 
 def _log(quiet: bool) -> None:

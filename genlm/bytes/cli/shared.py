@@ -16,13 +16,13 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from genlm.bytes.cli.gguf import GGUF
 from genlm.bytes.cli.output import complain
 from genlm.bytes.escaping import safe_text
 
@@ -72,6 +72,7 @@ class Shared:
         str | None,
         _option("--dtype", help="float32, bfloat16, float16, auto; float32 on a CPU, else as stored."),
     ] = None
+    gguf: GGUF = field(default_factory=GGUF)
     start: Annotated[
         str | None, _option("--start", help="The token that texts begin after, as <|endoftext|>.")
     ] = None
@@ -105,13 +106,14 @@ class Shared:
         return not self.quiet and sys.stderr.isatty()
 
     def params(self, default: BeamParams | None = None) -> BeamParams:
-        """The beam's settings.
+        """The beam's settings. What is wrong with the model's is said here too, before it is loaded.
 
         Args:
             default: those of the command, where no option says anything about them.
         """
         from genlm.bytes import BeamParams
 
+        self.gguf.options(self.every_name)
         if default is not None and self.K is self.threshold is self.tolerance is None:
             return default
         return BeamParams(K=self.K, prune_threshold=self.threshold or 0.0, tolerance=self.tolerance)
@@ -126,9 +128,12 @@ class Shared:
             params = self.params(default)
             names = self.every_name
             op, weights = self.together()
-            if self.remarks and not all((name or "").lower().endswith(".gguf") for name in names):
+            options = self.gguf.options(names)
+            on_llama = self.gguf.backend == "llamacpp"
+            if self.remarks and not all(on_llama or (n or "").lower().endswith(".gguf") for n in names):
                 _import_backend()
-        load = partial(load_model, device=self.device, dtype=self.dtype, progress=self.remarks)
+        options |= {"device": self.device, "dtype": self.dtype, "progress": self.remarks}
+        load: Any = partial(load_model, **options)
         llms = {name: load(name) for name in dict.fromkeys(names)}  # a name that is there twice is one model
         with ExitStack() as stack:
             members = [stack.enter_context(ByteLM(llms[name], params, start=self.start)) for name in names]
@@ -162,11 +167,17 @@ class Shared:
 
     def working(self, what: str) -> AbstractContextManager[Any]:
         """A spinner on stderr while something takes its time; nothing where nobody watches."""
-        return Console(stderr=True).status(f"{what} …") if self.remarks else nullcontext()
+        if not self.remarks:
+            return nullcontext()
+        from rich.console import Console
+
+        return Console(stderr=True).status(f"{what} …")
 
     def remark(self, text: str) -> None:
         """A line on stderr for whoever watches."""
         if self.remarks:
+            from rich.console import Console
+
             said = safe_text(text)
             Console(stderr=True, highlight=False).print(said, style="dim", markup=False, soft_wrap=True)
 

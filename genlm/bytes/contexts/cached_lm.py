@@ -255,6 +255,18 @@ class CachedLM(Generic[_B]):
         with self._lock:
             self.rows.drop(node)
 
+    @property
+    def rows_that_fit(self) -> int:
+        """About how many contexts' log-probabilities there is memory for, by those that are there."""
+        with self._lock:
+            rows = self.rows
+            return rows.most_bytes * len(rows.contexts) // rows.nbytes if rows.nbytes else MOST_OFFERS
+
+    @property
+    def crowded(self) -> bool:
+        """Whether more than half of that memory is in use, so that what is not used may soon be given up."""
+        return 2 * self.rows.nbytes > self.rows.most_bytes
+
     def _touch(self, node: ContextNode) -> None:
         with self._lock:
             self.rows.touch(node)

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 from jaxtyping import Float64
-from scipy.special import logsumexp
 
 from genlm.bytes.byte_lm.beam import ByteBeamState
 from genlm.bytes.byte_lm.context_limits import context_is_full
@@ -26,7 +25,7 @@ from genlm.bytes.byte_lm.lm_state import Context, StatefulByteLM
 from genlm.bytes.byte_lm.speculation import side_by_side
 from genlm.bytes.byte_lm.symbols import spelled
 from genlm.bytes.ensemble.members import Member, Reader, distribution, trace
-from genlm.bytes.ensemble.operations import Operation, with_floor
+from genlm.bytes.ensemble.operations import Operation, logsumexp, with_floor
 from genlm.bytes.errors import EmptyBeamError, ImpossibleByteError, UnsupportedModelError, bad_type, bad_value
 from genlm.bytes.trie.modes import EOS, EOT, TrieMode
 from genlm.bytes.util import LazyByteProbs

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float64
-from scipy.special import logsumexp
 
 from genlm.bytes.byte_lm.beam import ByteBeamState
 from genlm.bytes.ensemble.members import Member
+from genlm.bytes.ensemble.operations import logsumexp
 from genlm.bytes.ensemble.state import EnsembleState
 
 __all__ = ["unfound"]

@@ -2,11 +2,12 @@
 
 from genlm.bytes.models.describe import ModelFacts, describe_model
 from genlm.bytes.models.embedded import DEFAULT_MODEL, default_gguf_path, default_model_path
-from genlm.bytes.models.load import load_default_model, load_model
+from genlm.bytes.models.load import check_options, load_default_model, load_model
 
 __all__ = [
     "DEFAULT_MODEL",
     "ModelFacts",
+    "check_options",
     "default_gguf_path",
     "default_model_path",
     "describe_model",

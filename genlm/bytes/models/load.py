@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from genlm.bytes.backends.llama_cpp.options import LlamaCppOptions
 from genlm.bytes.errors import GenlmBytesError, ModelUnavailableError, bad_type, bad_value
 from genlm.bytes.models.embedded import DEFAULT_MODEL, default_gguf_path, default_model_path
 from genlm.bytes.models.progress import quiet
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from genlm.backend.llm import AsyncLM, AsyncTransformer
 
-__all__ = ["load_default_model", "load_model"]
+__all__ = ["check_options", "load_default_model", "load_model"]
 
 BACKENDS = ("hf", "llamacpp", "vllm", "sgl", "mlx", "mock")
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
@@ -90,10 +91,8 @@ def load_model(
         InvalidValueError: `backend`, `device` or `dtype` is not among those allowed.
         InvalidTypeError: `name_or_path` is neither a string nor a path.
     """
+    backend = check_options(name_or_path, backend, llm_opts)
     file = _file(name_or_path)
-    backend = backend or ("hf" if file is None else "llamacpp")
-    if backend not in BACKENDS:
-        raise bad_value("backend", backend, "it must be one of " + ", ".join(map(repr, BACKENDS)))
     if backend == "hf":
         where = _device(device)
         kind = _dtype(dtype or ("float32" if where == "cpu" else "auto"))
@@ -102,14 +101,43 @@ def load_model(
         raise bad_value("backend", backend, "only 'hf' takes `device` and `dtype`", "Pass its own options.")
     if backend == "llamacpp":
         return _load_gguf(name_or_path, file, progress, llm_opts)
-    if file is not None:
-        raise bad_value("backend", backend, "a file is read by 'llamacpp' only", "Leave `backend` out.")
 
     place = _resolve(name_or_path, progress)
     with _load_errors(place), quiet(bars=progress and isinstance(place, str)), tokens_decoded():
         from genlm.backend import load_model_by_name
 
         return load_model_by_name(str(place), backend=backend, llm_opts=llm_opts)
+
+
+def check_options(name: Any, backend: str | None, options: Mapping[str, Any]) -> str:
+    """Refuse options that a model cannot have, before anything is loaded.
+
+    Args:
+        name: as for `load_model`, as are the others.
+        backend: see there.
+        options: `llm_opts`.
+
+    Returns:
+        The backend that is meant.
+
+    Raises:
+        ValueError: there is no such backend; an option of llama.cpp is wrong, or given for another one.
+        TypeError: llama.cpp has no such option, or its value is of the wrong type.
+    """
+    file = _file(name)
+    backend = backend or ("hf" if file is None else "llamacpp")
+    if backend not in BACKENDS:
+        raise bad_value("backend", backend, "it must be one of " + ", ".join(map(repr, BACKENDS)))
+    if backend == "llamacpp":
+        LlamaCppOptions.of(options)
+    elif file is not None:
+        raise bad_value("backend", backend, "a file is read by 'llamacpp' only", "Leave `backend` out.")
+    else:
+        for option in LlamaCppOptions.names() & options.keys():
+            rule = f"only models on llama.cpp have it, and this one is loaded by {backend!r}"
+            way = "Give a GGUF file, or `backend='llamacpp'` for that of the embedded model."
+            raise bad_value(option, options[option], rule, way)
+    return backend
 
 
 def _file(name: Any) -> Path | None:
@@ -125,14 +153,12 @@ def _file(name: Any) -> Path | None:
 
 def _load_gguf(name: Any, file: Path | None, progress: bool, options: dict[str, Any]) -> AsyncLM:
     from genlm.bytes.backends.llama_cpp.lm import LlamaCppLM
-    from genlm.bytes.backends.llama_cpp.options import LlamaCppOptions
 
-    checked = LlamaCppOptions.of(options)
     if name is None or (isinstance(name, str) and name.lower() == DEFAULT_MODEL):
         file = default_gguf_path(progress=progress)
     if file is None:
         raise bad_value("name_or_path", name, "'llamacpp' reads a GGUF file", "Give the path of one.")
-    return cast("AsyncLM", LlamaCppLM(file, checked))
+    return cast("AsyncLM", LlamaCppLM(file, LlamaCppOptions.of(options)))
 
 
 def _device(device: Any) -> str:

@@ -8,9 +8,6 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
-
 __all__ = ["STAGES", "Report", "progress_bar", "quiet"]
 
 Report = Callable[[str, float], None]
@@ -28,6 +25,10 @@ STAGES = {
 @contextmanager
 def progress_bar(title: str, *, enabled: bool) -> Iterator[Report]:
     """A bar on stderr that is gone at the end; the function it yields moves it."""
+    # Rich takes a tenth of a second, and a model that is there needs no bar.
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
+
     # The spinner and the clock turn in rich's own thread, so the bar is seen to live in the long steps.
     columns = (SpinnerColumn(), *Progress.get_default_columns()[:-1], TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not enabled) as bar:

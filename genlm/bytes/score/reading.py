@@ -117,7 +117,7 @@ async def _read_by_distributions(
         if found[at] == -np.inf:
             break
     else:
-        from genlm.bytes.ensemble.unfound import unfound  # brings scipy, which beams need not
+        from genlm.bytes.ensemble.unfound import unfound
 
         beams = {at: places[at] for at in wanted}
         return Reading(found, beams, places[-1], await unfound(places, text))

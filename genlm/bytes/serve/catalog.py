@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from genlm.bytes.api import AsyncByteLM
+from genlm.bytes.backends.llama_cpp.options import LlamaCppOptions
 from genlm.bytes.byte_lm import BeamParams
 from genlm.bytes.errors import bad_value, check_names
 from genlm.bytes.resumable import saying
@@ -88,7 +89,7 @@ def read_config(path: Path) -> list[ModelSpec]:
             found.append(ModelSpec(name, None, tuple(members), given))
             continue
         beam = {key: given.pop(key) for key in ("K", "prune_threshold", "tolerance") if key in given}
-        check_names(given, ("path", "device", "dtype", "backend"))
+        check_names(given, ("path", "device", "dtype", "backend", *sorted(LlamaCppOptions.names())))
         source = given.pop("path", EMBEDDED)
         found.append(
             ModelSpec(name, None if source == EMBEDDED else str(source), (), given, BeamParams(**beam))

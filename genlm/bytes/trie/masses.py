@@ -68,8 +68,17 @@ class NodeMasses:
         trie: TokenByteTrie,
         logps: Row,
         allowed: Bool[np.ndarray, " tokens"] | None = None,
+        *,
+        kept: bool = False,
     ) -> NodeMasses:
         """Masses of a model's log-probabilities, indexed by token id; of those tokens that count.
+
+        Args:
+            trie: the trie.
+            logps: the log-probabilities.
+            allowed: the tokens that count; None for all.
+            kept: whether nobody writes to them any more. Else they are copied, because they are read later,
+                and a model may use its buffer again.
 
         Ids without a token are ignored; tokens without a log-probability have probability zero.
         """
@@ -77,8 +86,7 @@ class NodeMasses:
         row = as_numpy(logps)
         if len(row) <= trie.largest_id:
             row = np.pad(row, (0, trie.largest_id + 1 - len(row)), constant_values=-np.inf)
-        # A copy, because it is read later, and a model may use its buffer again.
-        return cls(trie, logps=np.array(row), allowed=allowed)
+        return cls(trie, logps=row if kept else np.array(row), allowed=allowed)
 
     @classmethod
     def from_log_masses(

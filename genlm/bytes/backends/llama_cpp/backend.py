@@ -5,8 +5,8 @@ quantized weights, on a CPU, a tree gives what plain decoding gives to the last 
 and whatever has been given up; with weights in float32 or float16, to round-off. Against the weights in
 float32 the figures of quantized ones differ, since llama.cpp quantizes activations too: docs/api/backends.md.
 
-**Memory.** The KV cache is taken when the model is loaded, for `n_ctx` cells; what does not fit is given up,
-the least recently run first, and run again when it is asked for (`sequences.py`).
+**Memory.** The KV cache begins with 1,024 cells and grows to `n_ctx`; what does not fit is given up, the
+least recently run first, and run again when it is asked for (`sequences.py`).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class LlamaCppBackend(Backend):
         self.byte_vocab = self.tokenizer.byte_vocab()
         self.max_length = min(session.n_cells, session.n_trained or session.n_cells)
         self._most_contexts = max(1, (options.n_seq_max - 1) // 2)
-        self.sequences = SequenceTree(session, options.n_seq_max - 1, session.n_cells)
+        self.sequences = SequenceTree(session, options.n_seq_max - 1, session.n_cells, session.cells)
         self._forwards = self._tokens_run = self._tokens_reused = 0
 
     def check(self, context: ContextNode) -> None:
@@ -87,7 +87,7 @@ class LlamaCppBackend(Backend):
             self._tokens_run,
             self._tokens_reused,
             len(self.sequences.children),
-            self.session.n_cells * self.session.cell_bytes + own.cache_bytes,
+            self.session.cells * self.session.cell_bytes + own.cache_bytes,
             self.sequences.evictions,
         )
 

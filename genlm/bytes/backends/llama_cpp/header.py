@@ -3,13 +3,13 @@
 llama.cpp says of most files that "the model could not be loaded", and of some damaged ones it ends the
 process: where two tokens are spelled alike, say, as a flipped bit makes them. A GGUF file begins with its
 name, version, two counts and then keys with values; the first keys say what the file is (a model, a LoRA
-adapter, a projector of images) and of which architecture, and the list of tokens is looked through.
+adapter, a projector of images) and of which architecture, and the list of tokens is looked through. What
+stands behind it is llama.cpp's business.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -45,23 +45,21 @@ _OTHERS = {
 }
 
 
-def check_header(path: Path) -> dict[str, Any]:
-    """What the file says of itself, by key; arrays are left out.
+def check_header(path: Path) -> None:
+    """Look at what the file says of itself.
 
     Raises:
         ModelUnavailableError: there is no such file, or it is no model in GGUF.
     """
     try:
         with path.open("rb") as file:
-            found = _read(path, file)
+            kind = _read(path, file).get("general.type", "model")
     except OSError as error:
         raise unreadable(path, error.strerror or str(error)) from None
     except (struct.error, ValueError, OverflowError):
         raise unreadable(path, "it ends, or is damaged, in its header", "Fetch it again.") from None
-    kind = found.get("general.type", "model")
     if kind != "model":
         raise unreadable(path, f"it holds {_OTHERS.get(kind, f'{kind!r}, which is no model')}")
-    return found
 
 
 def unreadable(path: Path, why: str, instead: str = "") -> ModelUnavailableError:
@@ -70,24 +68,25 @@ def unreadable(path: Path, why: str, instead: str = "") -> ModelUnavailableError
 
 
 def _read(path: Path, file: BinaryIO) -> dict[str, Any]:
+    """What the file says before its list of tokens, by key; arrays are left out."""
     begun = file.read(4)
     if begun != b"GGUF":
         what = "it is empty" if not begun else f"it begins with {begun!r}, and a GGUF file with b'GGUF'"
         raise unreadable(path, what, "Give a model's GGUF file, or the folder of a Hugging Face model.")
-    version, tensors, keys = struct.unpack("<IQQ", file.read(20))
+    version, _, keys = struct.unpack("<IQQ", file.read(20))
     if not 2 <= version <= 3:
         raise unreadable(path, f"its GGUF version is {version}, and 2 and 3 are read", "Convert it anew.")
-    found: dict[str, Any] = {"tensors": tensors}
+    found: dict[str, Any] = {}
     for _ in range(min(keys, 1024)):
         key = _string(file).decode()
         (kind,) = struct.unpack("<I", file.read(4))
         if kind == _ARRAY:
             inner, count = struct.unpack("<IQ", file.read(12))
             if key == _TOKENS and inner == _STRING:
-                _check_tokens(path, list(_strings(file, count)))
-            elif inner == _STRING:
-                for _ in _strings(file, count):
-                    pass
+                _check_tokens(path, _strings(file, count))
+                break
+            if inner == _STRING:
+                _strings(file, count)
             elif inner in _NUMBERS:
                 file.seek(count * struct.calcsize(_NUMBERS[inner]), 1)
             else:
@@ -99,27 +98,30 @@ def _read(path: Path, file: BinaryIO) -> dict[str, Any]:
 
 def _check_tokens(path: Path, tokens: list[bytes]) -> None:
     """Refuse a list that llama.cpp ends the process for."""
+    if len(set(tokens)) == len(tokens) and b"" not in tokens:
+        return
     # It gives empty tokens names of their own.
-    seen = dict(
-        zip((token or b"[EMPTY_%d]" % i for i, token in enumerate(tokens)), range(len(tokens)), strict=True)
-    )
+    named = [token or b"[EMPTY_%d]" % i for i, token in enumerate(tokens)]
+    seen = {token: i for i, token in enumerate(named)}
     if len(seen) < len(tokens):
-        twice = next(i for i, token in enumerate(tokens) if token and seen[token] != i)
-        why = f"tokens {twice} and {seen[tokens[twice]]} are both {tokens[twice]!r}, and must be distinct"
+        twice = next(i for i, token in enumerate(named) if seen[token] != i)
+        why = f"tokens {twice} and {seen[named[twice]]} are both {named[twice]!r}, and must be distinct"
         raise unreadable(path, why, "If it was not made so, it is damaged: fetch it again.")
 
 
-def _strings(file: BinaryIO, count: int) -> Iterator[bytes]:
+def _strings(file: BinaryIO, count: int) -> list[bytes]:
     """The strings of an array; the file is then behind them."""
+    length_at, found = struct.Struct("<Q").unpack_from, []
     with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-        at = file.tell()
+        at, end = file.tell(), len(data)
         for _ in range(count):
-            length = int.from_bytes(data[at : at + 8], "little")
-            at += 8 + length
-            if at > len(data) or length > _LONGEST:
+            first = at + 8
+            at = first + length_at(data, at)[0]
+            if at > end:
                 raise ValueError("it ends in a string")
-            yield data[at - length : at]
+            found.append(data[first:at])
         file.seek(at)
+    return found
 
 
 def _value(file: BinaryIO, kind: int) -> Any:

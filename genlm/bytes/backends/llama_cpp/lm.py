@@ -9,9 +9,14 @@ from pathlib import Path
 from genlm.bytes.backends.llama_cpp.backend import LlamaCppBackend
 from genlm.bytes.backends.llama_cpp.options import LlamaCppOptions
 from genlm.bytes.backends.llama_cpp.session import Session
-from genlm.bytes.contexts.cached_lm import CachedLM
+from genlm.bytes.contexts.cached_lm import CachedLM, free_bytes
+from genlm.bytes.errors import called
 
 __all__ = ["GGUFModel", "LlamaCppLM"]
+
+ROWS_BYTES = 1 << 28
+"""Bytes of log-probabilities for small models, which take less themselves. Half of the contexts of 1,000
+bytes of English fit into it, at a vocabulary of 49,152 tokens."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,13 @@ class LlamaCppLM(CachedLM[LlamaCppBackend]):
     def __init__(self, path: str | os.PathLike[str], options: LlamaCppOptions | None = None) -> None:
         options = LlamaCppOptions() if options is None else options
         session = Session(Path(path).expanduser(), options)
-        super().__init__(LlamaCppBackend(session, options), options.max_bytes)
+        if options.lora is not None:
+            with called(lora_path="lora"):
+                session.add_adapter(options.lora, None)
+        most = options.max_bytes
+        if most is None:
+            most = min(free_bytes(), max(ROWS_BYTES, session.path.stat().st_size))
+        super().__init__(LlamaCppBackend(session, options), most)
         self.model = _facts(session)
 
     def add_new_lora(self, lora_path: str | os.PathLike[str], lora_name: str = "lora_1") -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -21,8 +23,8 @@ class LlamaCppOptions:
     """How a model is to be run by llama.cpp.
 
     Attributes:
-        n_ctx: cells of the KV cache, one for each token of each branch: memory is taken for all of them when
-            the model is loaded, and no context is longer. None takes 4,096, or the length that the model was
+        n_ctx: the most cells of the KV cache, one for each token of each branch: no context is longer. It
+            begins with 1,024 and grows as they are needed. None takes 4,096, or the length that the model was
             trained on where that is shorter.
         n_seq_max: the most branches that are live at a time, at most 256.
         n_batch: the most tokens in one forward.
@@ -32,7 +34,9 @@ class LlamaCppOptions:
         type_v: the type of values in the cache. None takes `'bf16'` on a CPU, where a type that is not that
             of the keys keeps figures the same to the last digit whatever shares the batch; elsewhere that of
             the keys.
-        max_bytes: the most memory for log-probabilities; None takes an eighth of what is free.
+        max_bytes: the most memory for log-probabilities; None takes 256 MB, or the size of the file if that
+            is larger, and no more than an eighth of what is free. What is given up is computed again.
+        lora: a LoRA adapter in GGUF, with which the model is run where no other is named.
     """
 
     n_ctx: int | None = None
@@ -43,6 +47,7 @@ class LlamaCppOptions:
     type_k: str = "f16"
     type_v: str | None = None
     max_bytes: int | None = None
+    lora: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         most = {"n_seq_max": MOST_SEQUENCES}
@@ -62,9 +67,16 @@ class LlamaCppOptions:
                 raise bad_value(
                     name, getattr(self, name), f"must be one of {', '.join(map(repr, CACHE_TYPES))}"
                 )
+        if not isinstance(self.lora, str | os.PathLike | None):
+            raise bad_type("lora", self.lora, "must be the path of an adapter in GGUF")
 
     @classmethod
-    def of(cls, given: dict[str, Any]) -> LlamaCppOptions:
+    def names(cls) -> set[str]:
+        """The names of the options."""
+        return {field.name for field in fields(cls)}
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> LlamaCppOptions:
         """The options given by name.
 
         Raises:

@@ -13,7 +13,8 @@ a cell has one. At most `n_cells` are in use. Positions of a sequence have no ga
 the order of the cells, whose last digits decide how activations are rounded to eight bits in the next
 layer: in another order a probability can be off by 0.01. In this one it is to the bit what it is alone. So
 what is given up stays where it is, in no sequence that is looked at. When no cells are left, the paths that
-the request goes on from are copied out, the cache is emptied, and they are copied back in (`_compact`).
+the request goes on from are copied out, the cache is emptied, or replaced by a larger one while it may grow,
+and they are copied back in (`_compact`).
 
 **Giving up**, where sequences are short, goes by leaves, the least recently run first: back to where its path
 branches, or to a context that the request goes on from. So what is shared lives while anything below it does.
@@ -49,6 +50,9 @@ class Memory(Protocol):
 
     def clear(self) -> None:
         """No cell is filled."""
+
+    def renew(self, least: int) -> int:
+        """No cell is filled; there are more of them if there may be, so many at least. How many there are."""
 
     def save(self, sequence: int) -> object:
         """The cells of a sequence, copied out."""
@@ -97,7 +101,8 @@ class SequenceTree:
     Args:
         memory: the cells.
         n_sequences: how many sequences there are.
-        n_cells: how many cells there are.
+        n_cells: how many cells there may be.
+        begun_with: how many there are; None for all.
 
     Attributes:
         filled: cells in use, with those that nobody needs any more.
@@ -106,9 +111,10 @@ class SequenceTree:
         evictions: contexts whose cells have been given up.
     """
 
-    def __init__(self, memory: Memory, n_sequences: int, n_cells: int) -> None:
+    def __init__(self, memory: Memory, n_sequences: int, n_cells: int, begun_with: int | None = None) -> None:
         self._memory = memory
         self._n_sequences, self._n_cells = n_sequences, n_cells
+        self._there = n_cells if begun_with is None else begun_with
         self.evictions = 0
         self.clear()
 
@@ -132,7 +138,7 @@ class SequenceTree:
             if node in self.tips:
                 self._shorten(node)
         new, beside = self._to_run(wanted)
-        if self.filled + len(new) + len(beside) > self._n_cells:
+        if self.filled + len(new) + len(beside) > self._there:
             self._compact(wanted, _bases(new, beside))
             new, beside = self._to_run(wanted)
         # A new leaf is a context that is wanted, so there are no more of them than those.
@@ -239,7 +245,7 @@ class SequenceTree:
             self._memory.remove(sequence, path[0].depth)
             saved.append(self._memory.save(sequence))
         before = len(self.children)
-        self._memory.clear()
+        self._there = self._memory.renew(cells + len(needed - kept) + len(wanted))
         self.clear()
         for path, cells_of in zip(paths, saved, strict=True):
             sequence = self._free.pop()

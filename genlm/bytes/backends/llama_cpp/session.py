@@ -36,8 +36,10 @@ from genlm.bytes.errors import GenlmBytesError, ModelOutputError, UnsupportedMod
 __all__ = ["NoRoomError", "Session"]
 
 DEFAULT_CELLS = 4096
-"""Cells where nobody says how many: 95 MB for SmolLM2-135M, half a gigabyte for an 8B model."""
+"""The most cells where nobody says how many: 95 MB for SmolLM2-135M, half a gigabyte for an 8B model."""
 
+FIRST_CELLS = 1024
+"""Cells that are taken when a model is loaded. They double as they are needed."""
 
 ROUND = 256
 """llama.cpp rounds cells up to a multiple of it; and no more sequences are allowed."""
@@ -74,7 +76,8 @@ class Session:
     Attributes:
         vocab: llama.cpp's vocabulary, alive as long as this is.
         n_vocab: logits of a token.
-        n_cells: tokens that the KV cache holds.
+        n_cells: tokens that the KV cache holds at most.
+        cells: those that it holds at present.
         n_trained: the length of the texts that the model was trained on.
 
     Raises:
@@ -84,7 +87,8 @@ class Session:
     """
 
     def __init__(self, path: Path, options: LlamaCppOptions) -> None:
-        self.path, self.header = path, check_header(path)
+        self.path = path
+        check_header(path)
         self._lib = lib = library()
         self._c = _Pointers(lib)
         self._free = weakref.finalize(self, self._c.free)
@@ -98,16 +102,16 @@ class Session:
         self.vocab = lib.llama_model_get_vocab(self._c.model)
         self.n_vocab = int(lib.llama_vocab_n_tokens(self.vocab))
         self.n_trained = int(lib.llama_model_n_ctx_train(self._c.model))
-        self._begin(options)
-        self.n_cells = int(lib.llama_n_ctx(self._c.context))
-        self._memory = lib.llama_get_memory(self._c.context)
+        self._params = self._settings(options)
+        self.n_cells = int(self._params.n_ctx)
+        first = max(FIRST_CELLS, self._params.n_batch)
+        self._begin(min(first, self.n_cells) if self._may_grow() else self.n_cells)
         if not self._memory:
             raise _refused(path, "it keeps nothing of what it has read: a model of embeddings")
         self._grave = options.n_seq_max - 1
         self.n_batch = min(options.n_batch, int(lib.llama_n_batch(self._c.context)))
         self.cell_bytes = 0
-        self._adapters: dict[str, Any] = {}
-        self._active: Any = None
+        self._adapters: dict[str | None, Any] = {}  # what is under None is run where none is named
 
     def _check_kind(self) -> None:
         lib, model = self._lib, self._c.model
@@ -124,9 +128,9 @@ class Session:
                     "Load it as a Hugging Face model, whose contexts are then run whole.",
                 )
 
-    def _begin(self, options: LlamaCppOptions) -> None:
-        lib = self._lib
-        params = lib.llama_context_default_params()
+    def _settings(self, options: LlamaCppOptions) -> Any:
+        """llama.cpp's parameters of a context, with all cells."""
+        params = self._lib.llama_context_default_params()
         cells = options.n_ctx or min(DEFAULT_CELLS, self.n_trained or DEFAULT_CELLS)
         params.n_ctx = -(-cells // ROUND) * ROUND
         # At least a token for each sequence, and no more than cells: else llama.cpp ends the process.
@@ -137,14 +141,29 @@ class Session:
         values = options.type_v or (options.type_k if self.on_gpu() else "bf16")
         params.type_k, params.type_v = CACHE_TYPES[options.type_k], CACHE_TYPES[values]
         params.swa_full = params.kv_unified = True
-        with complaints() as said:
-            self._c.context = lib.llama_init_from_model(self._c.model, params)
+        return params
+
+    def _may_grow(self) -> bool:
+        """Whether positions mean the same whatever the number of cells. With longrope they do not."""
+        architecture = self.meta("general.architecture")
+        return self.meta(f"{architecture}.rope.scaling.original_context_length") is None
+
+    def _begin(self, cells: int) -> None:
+        """Take memory for so many cells."""
+        lib, self._params.n_ctx = self._lib, cells
+        with self._c.lock, complaints() as said:
+            if self._c.context:
+                lib.llama_free(self._c.context)
+            self._c.context = lib.llama_init_from_model(self._c.model, self._params)
             if not self._c.context:
                 raise unreadable(
                     self.path,
-                    _reason(said, f"there is no room for a KV cache of {params.n_ctx} cells"),
+                    _reason(said, f"there is no room for a KV cache of {cells} cells"),
                     "Give a smaller `n_ctx`.",
                 )
+        self._memory = lib.llama_get_memory(self._c.context)
+        self.cells = int(lib.llama_n_ctx(self._c.context))
+        self._active: Any = None
 
     # -- running ----------------------------------------------------------------------------------------
 
@@ -223,13 +242,23 @@ class Session:
         """Forget everything that has been read."""
         self._lib.llama_memory_clear(self._memory, False)
 
+    def renew(self, least: int) -> int:
+        """Forget everything that has been read; take more cells, so many at least, if there may be more."""
+        if self.cells == self.n_cells:
+            self.clear()
+            return self.cells
+        adapter, more = self._active, max(2 * self.cells, -(-least // ROUND) * ROUND)
+        self._begin(min(more, self.n_cells))
+        self._set(adapter)
+        return self.cells
+
     # -- adapters ---------------------------------------------------------------------------------------
 
     def adapter(self, name: str | None) -> Any:
-        """The adapter of a name, or None."""
-        return None if name is None else self._adapters.get(name)
+        """The adapter of a name, or of None; None where there is none."""
+        return self._adapters.get(name)
 
-    def add_adapter(self, path: str | os.PathLike[str], name: str) -> None:
+    def add_adapter(self, path: str | os.PathLike[str], name: str | None) -> None:
         """Load a LoRA adapter from a GGUF file.
 
         Raises:
@@ -254,11 +283,14 @@ class Session:
         if name is not None and adapter is None:
             raise bad_value("lora_name", name, "there is no such adapter", "`add_new_lora` loads one.")
         if adapter != self._active:
-            kind = self._lib.llama_adapter_lora_p_ctypes
-            given = (kind * 1)(adapter) if adapter else None
-            scale = (ctypes.c_float * 1)(1.0) if adapter else None
-            self._lib.llama_set_adapters_lora(self._c.context, given, 1 if adapter else 0, scale)
-            self._active = adapter
+            self._set(adapter)
+
+    def _set(self, adapter: Any) -> None:
+        kind = self._lib.llama_adapter_lora_p_ctypes
+        given = (kind * 1)(adapter) if adapter else None
+        scale = (ctypes.c_float * 1)(1.0) if adapter else None
+        self._lib.llama_set_adapters_lora(self._c.context, given, 1 if adapter else 0, scale)
+        self._active = adapter
 
     # -- what the file says -----------------------------------------------------------------------------
 

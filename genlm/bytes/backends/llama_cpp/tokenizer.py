@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AddedToken", "LlamaTokenizer"]
 
-_UNKNOWN, _UNUSED, _CONTROL, _USER_DEFINED = 1, 2, 8, 16
+_UNKNOWN, _UNUSED, _CONTROL, _USER_DEFINED, _BYTE = 1, 2, 8, 16, 32
 _LSTRIP, _RSTRIP, _SINGLE_WORD = 128, 256, 512
 """`llama_token_attr`."""
 
@@ -74,6 +74,7 @@ class LlamaTokenizer:
         eos_token_ids: the tokens that end a sequence or a turn.
         added_tokens_decoder: control and user-defined tokens, by id.
         chat_template: the template in jinja, or None. It may be set.
+        byte_token_ids: the tokens that stand for a byte where nothing else does.
         fim_token_ids: the tokens for filling in the middle: before the prefix, the suffix and the middle; or
             None.
 
@@ -97,6 +98,7 @@ class LlamaTokenizer:
         self.bos_token_id, self.eos_token_id = self._id("bos"), self._id("eos")
         self.pad_token_id, self.unk_token_id = self._id("pad"), self._unknown()
         self.eos_token_ids = [i for i in range(session.n_vocab) if lib.llama_vocab_is_eog(self._vocab, i)]
+        self.byte_token_ids = frozenset(i for i, flags in enumerate(self._attributes) if flags & _BYTE)
         fim = [self._id(f"fim_{part}") for part in ("pre", "suf", "mid")]
         self.fim_token_ids = fim if fim[0] is not None and fim[1] is not None else None
         self.chat_template = session.text("llama_model_chat_template", None)
@@ -127,8 +129,11 @@ class LlamaTokenizer:
 
     @cached_property
     def _names(self) -> list[str]:
-        text, vocab = library().llama_vocab_get_text, self._vocab
-        return [text(vocab, i).decode("utf-8", "replace") for i in range(len(self._attributes))]
+        return [self._name(i) for i in range(len(self._attributes))]
+
+    def _name(self, i: int) -> str:
+        name: bytes = library().llama_vocab_get_text(self._vocab, i)
+        return name.decode("utf-8", "replace")
 
     def get_vocab(self) -> dict[str, int]:
         """The tokens as the file writes them, with their ids."""
@@ -142,7 +147,7 @@ class LlamaTokenizer:
         """Tokens that are cut out of a text, by id."""
         return {
             i: AddedToken(
-                library().llama_vocab_get_text(self._vocab, i).decode("utf-8", "replace"),
+                self._name(i),
                 bool(flags & (_CONTROL | _UNKNOWN)),
                 bool(flags & _LSTRIP),
                 bool(flags & _RSTRIP),
@@ -165,12 +170,12 @@ class LlamaTokenizer:
     @property
     def bos_token(self) -> str | None:
         """The name of the token that texts begin after."""
-        return None if self.bos_token_id is None else self._names[self.bos_token_id]
+        return None if self.bos_token_id is None else self._name(self.bos_token_id)
 
     @property
     def eos_token(self) -> str | None:
         """The name of the token that ends a sequence."""
-        return None if self.eos_token_id is None else self._names[self.eos_token_id]
+        return None if self.eos_token_id is None else self._name(self.eos_token_id)
 
     # -- text -------------------------------------------------------------------------------------------
 
