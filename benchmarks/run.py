@@ -29,6 +29,10 @@ BENCHMARKS = {
         "sentences scored with word surprisals, against plain scoring by tokens and 0.2.0",
     ),
     "predicting": ("predicting.benchmark", "next words: milliseconds, forwards, keystrokes saved"),
+    "serving": (
+        "serving.benchmark",
+        "a server under 64 clients, some of them rude: right answers, memory, latencies",
+    ),
     "ensembles": ("ensembles.benchmark", "several models as one, and particles, beside one model"),
     "backends": ("backends.benchmark", "one model on Hugging Face and on llama.cpp: speed, memory, loading"),
     "window": ("accuracy.window", "what a sliding window loses against the full context"),
@@ -89,6 +93,8 @@ def _arguments() -> tuple[list[str], bool, Options]:
     )
     add = parser.add_argument_group("accuracy (and --rows, --resume, --rounds)").add_argument
     add("--release", action="store_true", help="run 0.2.0 itself too, at its three settings: hours")
+    add = parser.add_argument_group("boundary (and --rows, --scale)").add_argument
+    add("--over-http", action="store_true", help="ask `genlm-bytes serve` for the same, and compare")
     given = vars(parser.parse_args())
     names, no_keep = given.pop("names"), given.pop("no_keep")
     unknown = [name for name in names if name not in BENCHMARKS]

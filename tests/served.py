@@ -18,6 +18,7 @@ from toy import ToyLM
 
 from genlm.bytes import AsyncByteLM
 from genlm.bytes.serve import Catalog, Settings, create_app
+from genlm.bytes.serve.protocol import Protocol
 
 BYTES = [bytes([b]) for b in range(256)]
 
@@ -115,7 +116,7 @@ async def events(response: httpx2.Response) -> AsyncIterator[Any]:
 @contextmanager
 def on_a_port(app: Any) -> Iterator[str]:
     """An application on a loopback port, in a thread: for clients that know nothing but sockets."""
-    config = uvicorn.Config(app, port=0, log_config=None, access_log=False, lifespan="on")
+    config = uvicorn.Config(app, port=0, http=Protocol, log_config=None, access_log=False, lifespan="on")
     server = uvicorn.Server(config)
     started = threading.Event()
     startup = server.startup

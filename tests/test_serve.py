@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import openai
 import pytest
+import torch
 from served import app_of, asking, events, openai_client
 
 from genlm.bytes import AsyncByteLM
@@ -123,6 +124,29 @@ class TestCompletions:
         assert figures.tokens == ["t", "h", "e"]
         alone: Any = await lm.score("the")  # of a longer text, what is found after "the" would count too
         assert figures.token_logprobs == pytest.approx(alone.logprobs.tolist(), abs=1e-6)
+
+    async def test_an_echoed_prompt_by_its_tokens_has_their_own_figures(self, client, llm):
+        """With `unit: "token"`: what one plain forward over the tokens says, whoever has tokenized."""
+        text = "the and in the"
+        own = llm.tokenizer(text).input_ids
+        begin = [llm.tokenizer.bos_token_id]
+        for prompt, ids in ((text, own), (own, own), ([*begin, *own], [*begin, *own])):
+            found = await client.completions.create(
+                model="tiny", prompt=prompt, echo=True, logprobs=2, max_tokens=2, temperature=0,
+                extra_body={"unit": "token"},
+            )  # fmt: skip
+            given = found.choices[0].logprobs
+            context = ids if ids[:1] == begin else [*begin, *ids]
+            rows = torch.log_softmax(llm.model(torch.tensor([context])).logits[0].detach().double(), -1)
+            logps = [float(rows[i, token]) for i, token in enumerate(context[1:])]
+            skipped = len(context) - len(ids)
+            expected = logps if skipped else [None, *logps]
+            assert given.token_logprobs[: len(ids)] == pytest.approx(expected, abs=1e-5)
+            best = max(given.top_logprobs[len(ids) - 1].values())
+            assert best == pytest.approx(float(rows[len(context) - 2].max()), abs=1e-5)
+            assert len(given.tokens) >= len(ids) + 1 and "".join(given.tokens).endswith(
+                found.choices[0].text[-1]
+            )
 
     async def test_alternatives_say_whether_a_prompts_token_is_greedy(self, client, lm):
         text = (await lm.complete("in", max_bytes=6, temperature=0)).text

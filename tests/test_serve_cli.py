@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import signal
@@ -52,6 +53,22 @@ def test_its_examples(line: str, run: Run, served: list[Any], tmp_path: Path, mo
     done = run(*shlex.split(line)[1:])
     assert done.code == 0 and len(served) == 1 and not done.loaded
     assert b"http://127.0.0.1:1" in done.out
+
+
+def test_the_examples_of_a_service(run: Run, served: list[Any], tmp_path: Path) -> None:
+    """The unit's line, and the container's."""
+    text = (REPOSITORY / "docs" / "serving.md").read_text(encoding="utf-8")
+    (tmp_path / "keys").write_text("key\n")
+    (unit,) = re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE)
+    (container,) = re.findall(r"^CMD (\[.*\])$", text, re.MULTILINE)
+    for words in (
+        shlex.split(unit.replace("${CREDENTIALS_DIRECTORY}", str(tmp_path))),
+        json.loads(container),
+    ):
+        assert run(*words[1:]).code == 0
+    (_, unit_settings, _), (_, container_settings, where) = served
+    assert unit_settings.keys.allow("key") and not unit_settings.keys.allow("other")
+    assert where["host"] == "0.0.0.0" and "localhost" in container_settings.hosts
 
 
 def test_loopback_is_asked_by_its_own_names_only(run: Run, served: list[Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator
@@ -17,6 +18,13 @@ import genlm.bytes
 
 DOCS = Path(genlm.bytes.__file__).parents[2] / "docs"
 PAGES = sorted(DOCS.glob("serving*.md"))
+
+
+def block(page: str, language: str) -> str:
+    """An example of a page."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return str(found)
 
 
 def lines() -> list[tuple[str, str]]:
@@ -44,6 +52,58 @@ def test_outputs_are_real(line: str, expected: str, where: str) -> None:
     for piece in (piece.strip() for piece in expected.split("…")):
         assert piece in said[at:], (piece, said[at:])
         at = said.index(piece, at) + len(piece)
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(shutil.which("node") is None, reason="no node here: on Debian, apt-get install nodejs")
+def test_javascript(llm: Any) -> None:
+    import httpx2
+
+    body = {"prompt": "The capital of Fra", "unit": "char", "top": 5}
+    with on_a_port(app_of(llm)) as url:
+        program = block("serving-http.md", "javascript").replace("http://127.0.0.1:8000", url)
+        command = ["node", "--input-type=module", "-"]
+        said = subprocess.run(command, input=program, check=True, capture_output=True, text=True).stdout
+        rows = httpx2.post(f"{url}/v1/next", json=body).json()["next"]
+    for line, row in zip(said.splitlines(), rows, strict=True):
+        text, _, probability = line.rpartition(" ")
+        assert text == row["text"] and float(probability) == pytest.approx(row["probability"])
+
+
+def r_has(*packages: str) -> bool:
+    """Whether there is an R, with these packages."""
+    if shutil.which("Rscript") is None:
+        return False
+    found = "; ".join(f"stopifnot(requireNamespace('{package}', quietly = TRUE))" for package in packages)
+    return subprocess.run(["Rscript", "-e", found], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.thorough
+def test_r(llm: Any) -> None:
+    if not r_has("httr2", "jsonlite"):
+        pytest.skip("no R with httr2 here: on Debian, apt-get install r-cran-httr2 r-cran-jsonlite")
+    import httpx2
+
+    body = {"text": "The chef cooked dinner.", "words": True}
+    with on_a_port(app_of(llm)) as url:
+        program = block("serving-http.md", "r").replace("http://127.0.0.1:8000", url)
+        said = subprocess.run(
+            ["Rscript", "-"], input=program, check=True, capture_output=True, text=True
+        ).stdout
+        words = httpx2.post(f"{url}/v1/score", json=body).json()["results"][0]["words"]
+    for row, word in zip(said.splitlines()[1:], words, strict=True):
+        _, text, surprisal = row.split()
+        assert text == word["word"] and float(surprisal) == pytest.approx(word["surprisal"], rel=1e-4)
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
+def test_the_unit(tmp_path: Path) -> None:
+    unit = tmp_path / "genlm-bytes.service"
+    unit.write_text(block("serving.md", "ini").replace("/opt/genlm-bytes/bin/genlm-bytes", "/bin/true"))
+    command = ["systemd-analyze", "verify", "--man=no", str(unit)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert not [line for line in done.stderr.splitlines() if unit.name in line], done.stderr
 
 
 @pytest.mark.skipif(not PAGES, reason="no documentation here")

@@ -6,14 +6,18 @@ places of what was generated, between any two bytes, and completed greedily from
 restores the text if it agrees with it to the end of the word that was cut, and one character more, which
 tells that the word ends there; where no word was cut, to the end of the next word or sign, and one more.
 Where no spaces stand between words, in Chinese and Japanese, a character is a word.
+
+With `--over-http`, a server is asked for the same in place of the other ways: it must restore as many.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from collections import defaultdict
-from collections.abc import Callable
+import urllib.request
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
@@ -26,6 +30,7 @@ from common.peers import HERE
 from common.results import Report, Table
 from common.worker import Clock
 from common.worker import versions as package_versions
+from serving.server import Served
 
 from genlm.bytes import ByteLM
 from genlm.bytes.models import load_default_model
@@ -38,7 +43,7 @@ ALONE = r"[\p{Han}\p{Hiragana}\p{Katakana}ー]"
 WORD = regex.compile(rf"{ALONE}|(?:(?!{ALONE})\w)+|[^\w\s]+|\s+")
 TARGET = 0.95
 
-WAYS = ("healing", "healing, by byte", "no healing", "`generate`")
+HEALING, HTTP = "healing", "over HTTP"
 KINDS = ("inside a word", "inside an operator or a sign", "inside a character", "after a space", "elsewhere")
 
 
@@ -57,26 +62,39 @@ class Score:
     """How many of the prompts of a group were restored, by each way."""
 
     cuts: int = 0
-    restored: dict[str, int] = field(default_factory=lambda: dict.fromkeys(WAYS, 0))
+    restored: Counter[str] = field(default_factory=Counter)
 
-    def cells(self) -> list[str]:
-        return [str(self.cuts), *(f"{self.restored[way] / self.cuts:.0%}" for way in WAYS)]
+    def cells(self, ways: Iterable[str]) -> list[str]:
+        return [str(self.cuts), *(f"{self.restored[way] / self.cuts:.0%}" for way in ways)]
 
 
 def run(options: Options) -> Report:
     """Complete every cut text in every way, and count."""
     llm = load_default_model(progress=False)
-    lm = ByteLM(llm)
-    asked = [name for name in options.rows.split(",") if name]
-    texts = _texts(llm, asked, options.scale)
-    cuts = [cut for group, text, start in texts for cut in _cuts(group, text, start)]
-    groups = list(dict.fromkeys(cut.group for cut in cuts))
-    ways: dict[str, Callable[[Cut], bytes]] = {
-        "healing": lambda cut: _complete(lm, cut),
+    with ByteLM(llm) as lm, _ways(llm, lm, options.over_http) as ways:
+        return _counted(llm, ways, options)
+
+
+@contextmanager
+def _ways(llm: Any, lm: ByteLM, over_http: bool) -> Iterator[dict[str, Callable[[Cut], bytes]]]:
+    ways: dict[str, Callable[[Cut], bytes]] = {HEALING: lambda cut: _complete(lm, cut)}
+    if over_http:
+        with Served() as server:
+            yield {**ways, HTTP: lambda cut: _asked(server.url, llm, cut)}
+        return
+    yield {
+        **ways,
         "healing, by byte": lambda cut: _complete(lm, cut, unit="byte"),
         "no healing": lambda cut: _complete(lm, cut, token_healing=False),
         "`generate`": lambda cut: _generate(llm, cut),
     }
+
+
+def _counted(llm: Any, ways: dict[str, Callable[[Cut], bytes]], options: Options) -> Report:
+    asked = [name for name in options.rows.split(",") if name]
+    texts = _texts(llm, asked, options.scale)
+    cuts = [cut for group, text, start in texts for cut in _cuts(group, text, start)]
+    groups = list(dict.fromkeys(cut.group for cut in cuts))
     scores = defaultdict[str, Score](Score)
     for cut in cuts:
         restored = {way: complete(cut).startswith(cut.rest) for way, complete in ways.items()}
@@ -85,25 +103,28 @@ def run(options: Options) -> Report:
             for way, yes in restored.items():
                 scores[name].restored[way] += yes
     names = [*groups, *(f"— {kind}" for kind in KINDS), "all"]
-    rows = [[name, *scores[name].cells(), ""] for name in names if name in scores]
-    met = scores["all"].restored["healing"] / len(cuts) >= TARGET
+    rows = [[name, *scores[name].cells(ways), ""] for name in names if name in scores]
+    restored = scores["all"].restored
+    met = restored[HEALING] / len(cuts) >= TARGET and restored[HTTP] in (0, restored[HEALING])
     rows[-1][-1] = "pass" if met else "FAIL"
-    lm.close()
     return Report(
         title=f"Texts cut at {len(cuts)} places: how often the cut word is restored",
         machine=[f"{hardware()}; {versions(package_versions(Clock()))}"],
-        table=Table(["", "cuts", *WAYS, f"≥ {TARGET:.0%} healed"], rows),
+        table=Table(["", "cuts", *ways, f"≥ {TARGET:.0%} healed"], rows),
         notes=[
             f"SmolLM2-135M-Instruct, float32, greedy; its own continuations of {len(texts)} beginnings "
             f"(`texts/beginnings.json`, {NEW_TOKENS} tokens by `transformers.generate`), {CUTS} cuts in each",
             "restored: the completion agrees with the text to the end of the word that was cut, and one "
             "character more; where no word was cut, to the end of the next word or sign, and one more. In "
             "Chinese and Japanese a character is a word",
-            "`generate`: from the tokens of the cut text, decoded in the ordinary way; a prompt that ends "
+            "over HTTP: `/v1/completions` of `genlm-bytes serve`, in a process of its own; prompts that end "
+            f"inside a character as token ids. {restored[HTTP]} and {restored[HEALING]} restored"
+            if HTTP in ways
+            else "`generate`: from the tokens of the cut text, decoded in the ordinary way; a prompt that ends "
             "inside a character is cut back to the last whole one, and counted if that character is restored",
         ],
         missed=[] if met else ["cut words restored"],
-        variant=f"-{'-'.join(asked)}" if asked else "",
+        variant="".join(f"-{word}" for word in (*asked, *(["http"] if HTTP in ways else []))),
     )
 
 
@@ -161,6 +182,21 @@ def _kind(text: bytes, at: int, inside: tuple[int, int] | None) -> str:
 
 def _complete(lm: ByteLM, cut: Cut, **how: Any) -> bytes:
     return bytes(lm.complete(cut.prompt, max_bytes=len(cut.rest), **how).bytes)
+
+
+def _asked(url: str, llm: Any, cut: Cut) -> bytes:
+    """By a server; a prompt that ends inside a character, which JSON has not, as token ids."""
+    whole = cut.prompt.decode("utf-8", "ignore")
+    prompt: Any = whole
+    if missing := cut.prompt[len(whole.encode()) :]:
+        of_byte = {bytes(token.byte_string): token.token_id for token in llm.byte_vocab}
+        prompt = llm.tokenizer.encode(whole, add_special_tokens=False)
+        prompt += [of_byte[bytes([byte])] for byte in missing]
+    asked = {"prompt": prompt, "max_bytes": len(cut.rest), "temperature": 0, "logprobs": 0}
+    request = urllib.request.Request(f"{url}/v1/completions", json.dumps(asked).encode())
+    with urllib.request.urlopen(request) as response:
+        (choice,) = json.load(response)["choices"]
+    return bytes(byte for piece in choice["logprobs"]["bytes"] for byte in piece)
 
 
 def _generate(llm: Any, cut: Cut) -> bytes:

@@ -21,6 +21,7 @@ class Options:
     K: int = 5
     scale: float = 1.0
     release: bool = False
+    over_http: bool = False
 
     @property
     def words(self) -> str:

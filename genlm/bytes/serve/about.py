@@ -14,7 +14,7 @@ from genlm.bytes.prompt.prompt import as_bytes, special_token, tokenize
 from genlm.bytes.serve.contexts import given_prompts, has_tokens
 from genlm.bytes.serve.events import to_json
 from genlm.bytes.serve.failures import invalid, too_long
-from genlm.bytes.serve.fields import Body
+from genlm.bytes.serve.fields import Body, ListOf
 from genlm.bytes.serve.server import Server, answer, server_of
 
 __all__ = ["router"]
@@ -66,7 +66,7 @@ class TokenizeBody(Body):
 class DetokenizeBody(Body):
     """What may be asked back."""
 
-    tokens: list[int]
+    tokens: ListOf[int]
 
 
 def _tokenizer(server: Server, name: str | None) -> Any:

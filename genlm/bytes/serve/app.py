@@ -100,18 +100,22 @@ async def _say(request: Request, error: Exception) -> Response:
     return answered(refusal)
 
 
+def _named(part: str) -> str:
+    """A field inside another; of one that may be several things, the kinds are no places."""
+    return f".{part}" if part.isidentifier() and part not in ("str", "int", "bool", "float") else ""
+
+
 def _invalid(error: RequestValidationError) -> Refusal:
     """The first thing that is wrong with a body."""
-    first = error.errors()[0]
-    place = [part for part in first.get("loc", ()) if part != "body"]
+    found = [(list(one.get("loc", ()))[1:], one) for one in error.errors()]
+    # Of a field that may be several things, what comes closest.
+    place, first = max(
+        (pair for pair in found if pair[0][:1] == found[0][0][:1]), key=lambda pair: len(pair[0])
+    )
     if first.get("type") == "json_invalid":
         return invalid(None, "the body must be JSON.")
     if not place:
         return invalid(None, "the body must be a JSON object.")
     name = str(place[0])
-    inner = "".join(
-        f"[{part}]" if isinstance(part, int) else f".{part}" for part in place[1:] if str(part).isidentifier()
-    )
-    if first.get("type") == "extra_forbidden":
-        return invalid(name, f"`{name[:80]}` is no field of this request.", "unknown_field")
+    inner = "".join(f"[{part}]" if isinstance(part, int) else _named(part) for part in place[1:])
     return invalid(name, f"`{name}{inner}`: {first.get('msg', 'is not valid')}.")

@@ -14,10 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from genlm.bytes.generate import Completion
+from genlm.bytes.prompt.prompt import as_bytes
 from genlm.bytes.serve.choices import Work, finish_reason, usage
 from genlm.bytes.serve.contexts import Given, has_tokens
 from genlm.bytes.serve.failures import invalid, too_long
-from genlm.bytes.serve.fields import Sampling, options_of
+from genlm.bytes.serve.fields import SHAPE, Count, ListOf, Sampling, Whole, made, options_of
 from genlm.bytes.serve.logprobs import chat_logprobs, drawn_entries
 from genlm.bytes.serve.server import Server, answer, server_of
 
@@ -33,9 +34,9 @@ router = APIRouter()
 class Message(BaseModel):
     """One message: what is in it is text, whatever it spells."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", **SHAPE)
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[dict[str, Any]] | None = None
+    content: str | ListOf[dict[str, Any]] | None = None
 
     def text(self, at: int) -> str:
         """Its content.
@@ -55,10 +56,10 @@ class Message(BaseModel):
 class ChatBody(Sampling):
     """What may be asked."""
 
-    messages: list[Message] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(None, ge=0)
+    messages: ListOf[Message] = Field(min_length=1)
+    max_completion_tokens: Count | None = Field(None, ge=0)
     logprobs: bool = False
-    top_logprobs: int | None = Field(None, ge=0, le=MOST_TOP)
+    top_logprobs: Whole | None = Field(None, ge=0, le=MOST_TOP)
     continue_final_message: bool | None = None
     add_generation_prompt: bool = True
     tools: list[Any] | None = None
@@ -71,7 +72,7 @@ class ChatBody(Sampling):
 async def chat(body: ChatBody, request: Request) -> Response:
     """What the assistant says next, or how its last message goes on."""
     server = server_of(request)
-    asked = _Asked(server, body)
+    asked = await made(_Asked, server, body)
     if body.stream:
         return await server.stream(request, asked.events())
     return answer(await server.run(request, asked.document()))
@@ -84,7 +85,7 @@ def context_of(body: ChatBody, most: int) -> list[dict[str, str]]:
         Refusal: nothing to go on with where that is asked for, a message that is no text, too long.
     """
     said = [{"role": ROLES.get(m.role, m.role), "content": m.text(i)} for i, m in enumerate(body.messages)]
-    length = sum(len(m["content"].encode("utf-8", "replace")) for m in said)
+    length = sum(len(as_bytes(f"messages[{i}].content", m["content"])) for i, m in enumerate(said))
     if length > most:
         raise too_long("messages", length, most)
     own = said[-1]["role"] == "assistant" and bool(said[-1]["content"])

@@ -18,9 +18,10 @@ from genlm.bytes.generate.completion import Drawn
 from genlm.bytes.serve.choices import Work, finish_reason, usage
 from genlm.bytes.serve.contexts import Given, given_prompts, has_tokens, pieces_of
 from genlm.bytes.serve.failures import invalid
-from genlm.bytes.serve.fields import Sampling, options_of
+from genlm.bytes.serve.fields import Count, ListOf, Sampling, Whole, made, options_of
 from genlm.bytes.serve.logprobs import Entry, drawn_entries, end_entry, prompt_entries, text_logprobs
 from genlm.bytes.serve.server import Server, answer, server_of
+from genlm.bytes.serve.token_echo import token_entries
 
 __all__ = ["CompletionBody", "router"]
 
@@ -32,18 +33,18 @@ router = APIRouter()
 class CompletionBody(Sampling):
     """What may be asked."""
 
-    prompt: str | list[str] | list[int] | list[list[int]] = "<|endoftext|>"
+    prompt: str | ListOf[str] | ListOf[int] | ListOf[ListOf[int]] = "<|endoftext|>"
     suffix: str | None = None
     echo: bool = False
-    logprobs: int | None = Field(None, ge=0, le=MOST_TOP)
-    best_of: int | None = Field(None, ge=1)
+    logprobs: Whole | None = Field(None, ge=0, le=MOST_TOP)
+    best_of: Count | None = Field(None, ge=1)
 
 
 @router.post("/v1/completions")
 async def complete(body: CompletionBody, request: Request) -> Response:
     """Text that goes on from a prompt, from wherever it stops."""
     server = server_of(request)
-    asked = _Asked(server, body)
+    asked = await made(_Asked, server, body)
     if body.stream:
         return await server.stream(request, asked.events())
     return answer(await server.run(request, asked.document()))
@@ -74,9 +75,11 @@ class _Asked:
             raise invalid("best_of", "`best_of` is known at the end only: leave out `stream`.")
         if body.stream and body.echo and body.logprobs is not None:
             raise invalid("echo", "a prompt's log-probabilities come whole: leave out `stream`.")
-        self.by_byte = not has_tokens(lm) or body.unit == "byte" or options["mask"] is not None
+        by_byte = not has_tokens(lm) or body.unit == "byte" or options["mask"] is not None
+        # Of a prompt the figures of its bytes, at any token's end; its tokens' own where they are asked for.
+        self.by_token = body.unit == "token" and has_tokens(lm)
         if body.logprobs is not None:
-            options["logprobs"] = body.echo or self.by_byte
+            options["logprobs"] = (body.echo and not self.by_token) or by_byte
             options["top_logprobs"] = body.logprobs or None
         options["echo"] = body.echo
         self.work = Work(lm, prompts, options, body.n, body.best_of)
@@ -91,21 +94,29 @@ class _Asked:
     async def document(self) -> dict[str, Any]:
         """The answer as a whole."""
         found = await self.work.completions()
-        each = [(given, one) for given, some in zip(self.work.prompts, found, strict=True) for one in some]
-        choices = [self._choice(i, given, one) for i, (given, one) in enumerate(each)]
+        choices: list[dict[str, Any]] = []
+        for given, some in zip(self.work.prompts, found, strict=True):
+            own = None
+            if self.by_token and self.body.echo and self.body.logprobs is not None:
+                own = await token_entries(self.work.lm, given, self.body.logprobs)
+            choices += [self._choice(len(choices) + i, given, one, own) for i, one in enumerate(some)]
         counts = usage(found)
         if self.body.max_tokens == 0:
             counts |= {"completion_tokens": 0, "completion_bytes": 0, "total_tokens": counts["prompt_tokens"]}
         self._count(counts)
         return {**self.head, "choices": choices, "usage": counts}
 
-    def _choice(self, index: int, given: Given, completion: Completion) -> dict[str, Any]:
+    def _choice(
+        self, index: int, given: Given, completion: Completion, own: list[Entry] | None
+    ) -> dict[str, Any]:
         none = self.body.max_tokens == 0  # the prompt's figures alone
         read = completion.usage.prompt_bytes if self.body.echo else 0
         text = completion.bytes[:read].decode("utf-8", "replace") if none else completion.text
         entries: list[Entry] = []
         if self.body.logprobs is not None:
-            if self.body.echo:
+            if own is not None:
+                entries += own
+            elif self.body.echo:
                 by_byte = self.body.unit == "byte"
                 pieces = None if by_byte else pieces_of(self.work.lm, given, completion.bytes[:read])
                 entries += prompt_entries(completion, read, pieces)

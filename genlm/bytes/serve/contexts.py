@@ -20,7 +20,7 @@ from genlm.bytes.prompt.prompt import as_bytes, tokenize
 from genlm.bytes.serve.failures import invalid, too_long
 from genlm.bytes.vocab import check_token_ids
 
-__all__ = ["Given", "given_prompts", "has_tokens", "pieces_of"]
+__all__ = ["Given", "given_prompts", "has_tokens", "pieces_of", "spellings"]
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,14 @@ def pieces_of(lm: AsyncByteLM, given: Given, text: bytes) -> list[bytes] | None:
     return pieces if b"".join(pieces) == text else None
 
 
+def spellings(lm: AsyncByteLM) -> Any:
+    """The bytes of each token by its id."""
+    return lm._open_trie().spelling_of_id
+
+
 def _tokens(lm: AsyncByteLM) -> tuple[Any, Any]:
     trie = lm._open_trie()
-    return trie.spelling_of_id, text_encoder(lm.llm, trie).special
+    return spellings(lm), text_encoder(lm.llm, trie).special
 
 
 def _is_ids(prompt: Any) -> bool:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from genlm.bytes.serve.admission import Deadline, while_wanted
-from genlm.bytes.serve.failures import ClientGone, Refusal
+from genlm.bytes.serve.failures import GOING_DOWN, ClientGone, Refusal
 
 __all__ = ["EventStream", "stream_of", "to_json"]
 
@@ -79,6 +79,9 @@ class EventStream(Response):
                 await _within_a_moment(self._end(send, late.document))
             except (ClientGone, OSError):
                 pass
+            except asyncio.CancelledError:
+                await _within_a_moment(self._end(send, GOING_DOWN.document))
+                raise
 
     async def _send_all(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})

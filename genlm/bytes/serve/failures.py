@@ -20,7 +20,7 @@ from genlm.bytes.errors import (
     UnsupportedModelError,
 )
 
-__all__ = ["ClientGone", "Refusal", "invalid", "refusal_of", "too_long"]
+__all__ = ["GOING_DOWN", "ClientGone", "Refusal", "invalid", "refusal_of", "too_long"]
 
 ARGUMENTS = (
     InvalidValueError,
@@ -31,6 +31,8 @@ ARGUMENTS = (
     UnsupportedModelError,
 )
 """Errors that are about what was asked."""
+MOST_SAID = 500
+"""Characters of a message: whoever sent a megabyte need not have it back."""
 KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
 KINDS |= {429: "rate_limit_error", 503: "unavailable_error", 504: "timeout_error"}
 
@@ -55,6 +57,8 @@ class Refusal(Exception):
         retry_after: int | None = None,
     ) -> None:
         super().__init__(message)
+        if len(message) > MOST_SAID:
+            message = f"{message[: MOST_SAID // 2]} … {message[-MOST_SAID // 2 :]}"
         self.status, self.message, self.param, self.code = status, message, param, code
         self.retry_after = retry_after
 
@@ -73,6 +77,9 @@ class Refusal(Exception):
         if self.status == 504:  # the same again would take as long
             found["x-should-retry"] = "false"
         return found
+
+
+GOING_DOWN = Refusal(503, "this server is being ended.", code="going_down", retry_after=5)
 
 
 class ClientGone(Exception):

@@ -7,25 +7,75 @@ and asks for nothing (`presence_penalty: 0`, `user`) is taken.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, model_validator
 
 from genlm.bytes.generate import grammar
-from genlm.bytes.serve.failures import invalid
+from genlm.bytes.serve.failures import invalid, too_long
 
-__all__ = ["Body", "Sampling", "StreamOptions", "mask_of", "options_of"]
+__all__ = [
+    "SHAPE",
+    "Body",
+    "Count",
+    "ListOf",
+    "Sampling",
+    "StreamOptions",
+    "Whole",
+    "made",
+    "mask_of",
+    "options_of",
+    "seed_of",
+]
 
 BYTES_A_TOKEN = 4
 """Where bytes are drawn, `max_tokens` is so many bytes each: about what a token of English has."""
+
+MOST = 2**31 - 1
+"""The largest count. Of what is counted there is never as much, but sums of it stay numbers that all read."""
+
+MOST_GRAMMAR = 1 << 15
+"""Bytes of a pattern, schema or grammar. A schema of so many takes a second to be read, and one of twice as
+many four."""
+
+SHAPE = ConfigDict(strict=True, allow_inf_nan=False)
+"""A field is of its type: no `true` where a number belongs, no text, and no NaN, which JSON has not."""
+
+T = TypeVar("T")
+
+
+class _First(FailFast):
+    __hash__ = object.__hash__  # a union asks for it, in Python 3.11
+
+
+def _whole(given: Any) -> Any:
+    """A float that is an integer is taken for one, since R has no other."""
+    return int(given) if isinstance(given, float) and given.is_integer() else given
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Count = Annotated[int, BeforeValidator(_whole), Field(le=MOST)]
+ListOf = Annotated[list[T], _First()]
+"""A list of which the first wrong entry is told of, and not all of a million."""
 
 
 class Body(BaseModel):
     """A request's body: a field that is not known is refused."""
 
-    model_config = ConfigDict(extra="forbid", strict=False)
+    model_config = ConfigDict(extra="forbid", **SHAPE)
     model: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, given: Any) -> Any:
+        """One error for all fields that are not known."""
+        unknown = (name for name in given if name not in cls.model_fields) if isinstance(given, dict) else ()
+        for name in unknown:
+            raise invalid(name, f"`{name[:80]}` is no field of this request.", "unknown_field")
+        return given
 
 
 class StreamOptions(Body):
@@ -39,16 +89,16 @@ class StreamOptions(Body):
 class Sampling(Body):
     """Fields of completions and chats alike."""
 
-    max_tokens: int | None = Field(None, ge=0)
-    max_bytes: int | None = Field(None, ge=1)
-    stop: str | list[str] | None = None
+    max_tokens: Count | None = Field(None, ge=0)
+    max_bytes: Count | None = Field(None, ge=1)
+    stop: str | ListOf[str] | None = None
     temperature: float | None = None
     top_p: float | None = None
-    top_k: int | None = None
+    top_k: Count | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
-    seed: int | None = None
-    n: int = Field(1, ge=1)
+    seed: Whole | None = Field(None, ge=-(2**63), lt=2**64)
+    n: Count = Field(1, ge=1)
     stream: bool = False
     stream_options: StreamOptions | None = None
     unit: Literal["token", "byte"] | None = None
@@ -60,7 +110,7 @@ class Sampling(Body):
     guided_grammar: str | None = None
     response_format: dict[str, Any] | None = None
     # What cannot be honoured, and what asks for nothing.
-    logit_bias: dict[str, float] | None = None
+    logit_bias: Any = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     user: str | None = None
@@ -90,7 +140,7 @@ def options_of(body: Sampling, default_tokens: int, by_byte: bool) -> dict[str, 
         "top_k": None if body.top_k in (0, -1) else body.top_k,
         "min_p": body.min_p or None,
         "repetition_penalty": body.repetition_penalty,
-        "seed": None if body.seed is None or body.seed < 0 else body.seed,
+        "seed": seed_of(body.seed),
         "unit": body.unit,
         "method": body.method,
         "token_healing": body.token_healing,
@@ -108,6 +158,23 @@ def options_of(body: Sampling, default_tokens: int, by_byte: bool) -> dict[str, 
         else:
             found["max_tokens"] = tokens
     return found
+
+
+def seed_of(seed: int | None) -> int | None:
+    """A seed as the library takes it. -1 is none, as for llama.cpp."""
+    return None if seed is None or seed == -1 else seed % 2**64
+
+
+S = TypeVar("S", bound=Sampling)
+A = TypeVar("A")
+
+
+async def made(asked: Callable[[Any, S], A], server: Any, body: S) -> A:
+    """A request, checked: in a thread, where there is a grammar, so that nobody else waits for it."""
+    names = ("guided_regex", "guided_json", "guided_grammar", "response_format")
+    if any(getattr(body, name) is not None for name in names):
+        return await asyncio.to_thread(asked, server, body)
+    return asked(server, body)
 
 
 def _check_unsupported(body: Sampling) -> None:
@@ -138,6 +205,9 @@ def mask_of(body: Sampling) -> Any:
     if len(given) > 1:
         raise invalid(list(given)[1], f"give one of {', '.join(f'`{name}`' for name in given)}.")
     for name, (make, value) in given.items():
+        size = len(value if isinstance(value, str) else json.dumps(value))
+        if size > MOST_GRAMMAR:
+            raise too_long(name, size, MOST_GRAMMAR)
         try:
             return make(value)  # type: ignore[operator]
         except ValueError as error:

@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from genlm.bytes.serve.events import to_json
-from genlm.bytes.serve.failures import ClientGone, Refusal, refusal_of
+from genlm.bytes.serve.failures import GOING_DOWN, ClientGone, Refusal, refusal_of
 from genlm.bytes.serve.metrics import Metrics
 from genlm.bytes.serve.settings import Settings
 
@@ -65,8 +65,9 @@ class Gate:
             await self._app(_as_json(scope), _replayed(body, receive), passing.send)
         except (ClientGone, OSError):
             passing.status = passing.status or 499
-        except asyncio.CancelledError:
-            passing.status = passing.status or 499
+        except asyncio.CancelledError:  # the server ends, and this has had its time
+            if not passing.status:
+                await answered(GOING_DOWN)(scope, receive, passing.send)
             raise
         except Exception as error:
             if not isinstance(error, Refusal):

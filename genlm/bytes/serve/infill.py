@@ -26,6 +26,7 @@ from genlm.bytes.prompt.prompt import as_bytes
 from genlm.bytes.serve.choices import Work
 from genlm.bytes.serve.contexts import Given, has_tokens
 from genlm.bytes.serve.failures import too_long
+from genlm.bytes.serve.fields import SHAPE, Count, ListOf, Whole, seed_of
 from genlm.bytes.serve.server import Server, answer, server_of
 
 __all__ = ["InfillBody", "router"]
@@ -37,7 +38,7 @@ router = APIRouter()
 class Extra(BaseModel):
     """A piece of another file."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", **SHAPE)
     text: str
     filename: str = ""
 
@@ -45,19 +46,19 @@ class Extra(BaseModel):
 class InfillBody(BaseModel):
     """What may be asked."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", **SHAPE)
     model: str | None = None
     input_prefix: str = ""
     input_suffix: str = ""
     prompt: str = ""
-    input_extra: list[Extra] = Field(default_factory=list)
-    n_predict: int = -1
-    stop: list[str] = Field(default_factory=list)
+    input_extra: ListOf[Extra] = Field(default_factory=list)
+    n_predict: Count = Field(-1, ge=-2)
+    stop: ListOf[str] = Field(default_factory=list)
     temperature: float = 0.0
-    top_k: int | None = None
+    top_k: Whole | None = None
     top_p: float | None = None
     min_p: float | None = None
-    seed: int | None = None
+    seed: Whole | None = None
     stream: bool = False
     t_max_predict_ms: float = 0.0
 
@@ -92,7 +93,7 @@ class _Asked:
             "top_k": body.top_k if drawing and (body.top_k or 0) > 0 else None,
             "top_p": body.top_p if drawing and 0.0 < (body.top_p or 0.0) < 1.0 else None,
             "min_p": body.min_p if drawing and body.min_p else None,
-            "seed": body.seed if drawing and (body.seed or -1) >= 0 else None,
+            "seed": seed_of(body.seed) if drawing else None,
         }
         by_token = has_tokens(lm)
         options |= {"max_tokens": max(1, tokens)} if by_token else {"max_bytes": 4 * max(1, tokens)}

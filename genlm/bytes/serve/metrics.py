@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -40,6 +41,7 @@ class Metrics:
         self.prompt_bytes = Counter("prompt_bytes", "Bytes of prompts that were read.", **named)
         self.completion_bytes = Counter("completion_bytes", "New bytes given.", **named)
         self.registry.register(_Now(catalog, admission))
+        ProcessCollector(registry=self.registry)  # memory and open files, where the system tells
 
     def text(self) -> bytes:
         """All of it, as it is scraped."""
@@ -56,6 +58,7 @@ class _Now(Collector):
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily("genlm_bytes_tasks", "Tasks of the event loop.", len(asyncio.all_tasks()))
         yield GaugeMetricFamily("genlm_bytes_running", "Requests that are worked.", self._admission.running)
         yield GaugeMetricFamily("genlm_bytes_queue", "Requests that wait.", self._admission.waiting)
         yield GaugeMetricFamily("genlm_bytes_models_loading", "Models not ready.", len(self._catalog.loading))

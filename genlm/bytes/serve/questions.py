@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -22,7 +22,7 @@ from genlm.bytes.prompt.prompt import as_bytes
 from genlm.bytes.score import Score
 from genlm.bytes.serve.contexts import Given, given_prompts
 from genlm.bytes.serve.failures import invalid, too_long
-from genlm.bytes.serve.fields import Body
+from genlm.bytes.serve.fields import Body, ListOf, Whole
 from genlm.bytes.serve.logprobs import token_text
 from genlm.bytes.serve.server import answer, server_of
 from genlm.bytes.viz import likeliest, view_beam
@@ -30,18 +30,21 @@ from genlm.bytes.viz import likeliest, view_beam
 __all__ = ["NextBody", "PredictBody", "ScoreBody", "router"]
 
 MOST_SHOWN = 1000
+Span = Annotated[
+    tuple[int, int], BeforeValidator(lambda given: tuple(given) if isinstance(given, list) else given)
+]
 router = APIRouter()
 
 
 class ScoreBody(Body):
     """What may be asked of some texts: figures of bytes or characters; of words or spans besides."""
 
-    text: str | list[str]
-    context: str | list[int] = ""
+    text: str | ListOf[str]
+    context: str | ListOf[int] = ""
     unit: Literal["byte", "char"] = "byte"
     end: bool = False
-    words: bool | list[str] | list[list[str]] = False
-    spans: list[tuple[int, int]] | list[list[tuple[int, int]]] | None = None
+    words: bool | ListOf[str] | ListOf[ListOf[str]] = False
+    spans: ListOf[Span] | ListOf[ListOf[Span]] | None = None
     sep: str | None = " "
     boundary: Literal["trailing", "leading", "none"] | None = None
     punctuation: bool | str = False
@@ -119,12 +122,12 @@ def _score(score: Score, unit: str) -> dict[str, Any]:
 class NextBody(Body):
     """What may be asked of what comes next."""
 
-    prompt: str | list[int] = ""
+    prompt: str | ListOf[int] = ""
     unit: Literal["byte", "char"] = "byte"
-    top: int = Field(20, ge=1, le=MOST_SHOWN)
+    top: Whole = Field(20, ge=1, le=MOST_SHOWN)
     min_prob: float = Field(0.0, ge=0.0, le=1.0)
-    depth: int = Field(1, ge=1, le=16)
-    candidates: int = Field(0, ge=0, le=100)
+    depth: Whole = Field(1, ge=1, le=16)
+    candidates: Whole = Field(0, ge=0, le=100)
     method: Literal["tokenize", "beam", "heal"] = "tokenize"
 
 
@@ -207,10 +210,10 @@ class PredictBody(Body):
     """What may be asked of the next word."""
 
     prompt: str = ""
-    n: int = Field(5, ge=1, le=100)
+    n: Whole = Field(5, ge=1, le=100)
     prefix: str | None = None
     min_prob: float = Field(1e-3, ge=1e-6, le=1.0)
-    budget: int = Field(1000, ge=1, le=10_000)
+    budget: Whole = Field(1000, ge=1, le=10_000)
     milliseconds: float | None = Field(None, gt=0.0)
 
 

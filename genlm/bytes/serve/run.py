@@ -12,6 +12,7 @@ import uvicorn
 from genlm.bytes.errors import GenlmBytesError, bad_value
 from genlm.bytes.serve.app import create_app
 from genlm.bytes.serve.catalog import Catalog
+from genlm.bytes.serve.protocol import Protocol
 from genlm.bytes.serve.settings import Settings
 
 __all__ = ["LOOPBACK", "is_loopback", "serve"]
@@ -30,7 +31,7 @@ def is_loopback(host: str) -> bool:
 def serve(
     catalog: Catalog,
     settings: Settings,
-    load: Callable[..., Any],
+    load: Callable[..., Any] | None,
     *,
     host: str,
     port: int,
@@ -66,6 +67,7 @@ def serve(
         backlog=BACKLOG,
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=grace,
+        http=Protocol,
         ws="none",
         h11_max_incomplete_event_size=1 << 16,
     )
@@ -97,6 +99,7 @@ def _listen(host: str, port: int) -> socket.socket:
         try:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             made.bind(address)
+            made.listen(BACKLOG)  # who is told where to ask may ask at once
         except BaseException:
             made.close()
             raise
