@@ -172,7 +172,6 @@ class TestSockets:
             [HEAD + b"Content-Length: -1\r\n\r\n"],
             [HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n"],
             [HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"],
-            [HEAD + LENGTH % 5 + b"GET / HTTP/1.1\r\n\r\n"],
             [HEAD + b"Bad Name: x\r\n\r\n"],
         ],
     )  # fmt: skip

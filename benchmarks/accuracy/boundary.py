@@ -120,8 +120,9 @@ def _counted(llm: Any, ways: dict[str, Callable[[Cut], bytes]], options: Options
             "over HTTP: `/v1/completions` of `genlm-bytes serve`, in a process of its own; prompts that end "
             f"inside a character as token ids. {restored[HTTP]} and {restored[HEALING]} restored"
             if HTTP in ways
-            else "`generate`: from the tokens of the cut text, decoded in the ordinary way; a prompt that ends "
-            "inside a character is cut back to the last whole one, and counted if that character is restored",
+            else "`generate`: from the tokens of the cut text, decoded in the ordinary way; a prompt that "
+            "ends inside a character is cut back to the last whole one, and counted if that character is "
+            "restored",
         ],
         missed=[] if met else ["cut words restored"],
         variant="".join(f"-{word}" for word in (*asked, *(["http"] if HTTP in ways else []))),

@@ -81,7 +81,8 @@ async def _alternated(server: Served, prompts: Prompts, rounds: int) -> Comparis
         async def some(client: Client, own: list[bytes]) -> None:
             nonlocal tokens
             for body in own:
-                tokens += (await client.ask("/v1/completions", body)).document["usage"]["completion_tokens"]
+                answer = await client.ask("/v1/completions", body)
+                tokens += answer.document["usage"]["completion_tokens"]
             client.hang_up()
 
         begun = time.perf_counter()
