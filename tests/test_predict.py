@@ -389,6 +389,23 @@ class TestTypingOn:
         fresh = model([*SINGLE, b"ab"], 3).predict_words("b ab ", 3, budget=20)
         assert [w.logprob for w in typed[-1]] == pytest.approx([w.logprob for w in fresh], abs=1e-9)
 
+    def test_a_letter_taken_back_is_known(self, monkeypatch):
+        """And another one typed in its place is read on from what stood before it."""
+        lm = model([*SINGLE, b"ab"], 3)
+        reads = []
+        read = lm.asynchronous._read
+        monkeypatch.setattr(lm.asynchronous, "_read", lambda *a, **k: (reads.append(a[0]), read(*a, **k))[1])
+        typed = ["b a", "b aa", "b aab", "b aa", "b a", "b ab", "b ab,"]
+        found = [lm.predict_words(text, 3, budget=20) for text in typed]
+        assert reads == [b"b a"]
+        for text, one in zip(typed, found, strict=True):
+            fresh = model([*SINGLE, b"ab"], 3).predict_words(text, 3, budget=20)
+            assert [w.word for w in one] == [w.word for w in fresh]
+            assert [w.logprob for w in one] == pytest.approx([w.logprob for w in fresh], abs=1e-9)
+        lm.predict_words("b ", budget=1)  # less than was ever read
+        lm.predict_words("b ", budget=1, method="tokenize")
+        assert reads[1:] == [b"b ", b"b "]
+
     def test_what_the_model_has_forgotten_is_not_gone_on_with(self, monkeypatch):
         lm = model([*SINGLE, b"ab"], 3)
         lm.predict_words("b a", budget=1)

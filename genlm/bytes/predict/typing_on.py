@@ -1,10 +1,10 @@
-"""Typing on: the context that was read last, with a few bytes more.
+"""Typing on: a context that was read a moment ago, with a few bytes more or fewer.
 
-At each keystroke a keyboard asks about a context that is the last one and a letter. Reading it anew costs a
-forward, along the whole of it; the beam that has read it reads one byte on for next to nothing. So the last
-beam is kept, with what it has read, as long as the model remembers what it has computed
-(`CachedLM.clear_cache`). After `MOST` bytes the context is read anew: byte by byte a beam takes more and more
-along.
+At each keystroke a keyboard asks about a context that is the last one and a letter, or without one. Reading
+it anew costs a forward, along the whole of it; the beam that has read it reads one byte on for next to
+nothing. So the beams since a context was last read anew are kept, with what they have read, as long as the
+model remembers what it has computed (`CachedLM.clear_cache`). After `MOST` bytes the context is read anew:
+byte by byte a beam takes more and more along.
 """
 
 from __future__ import annotations
@@ -26,31 +26,45 @@ TEXT = str | bytes | bytearray | memoryview
 
 
 class Recent:
-    """The context read last."""
+    """The context read anew last, and those since that went on from it."""
 
     def __init__(self) -> None:
-        self._last: tuple[bytes, bytes, str, Read, list[tuple[Any, Any]]] | None = None
+        self._begun, self._method = b"", ""
+        self._kept: dict[bytes, tuple[Read, list[tuple[Any, Any]]]] = {}
 
     async def read(self, read: Callable[..., Awaitable[Read]], context: Any, method: str) -> Read:
-        """A context, read on from the last one where it goes on from it."""
+        """A context, read on from the longest beginning of it that is known."""
         if not isinstance(context, TEXT):
             return await read(context, method=method)
         text = as_bytes("context", context)
-        begun, last = text, self._last
-        if last is not None and last[2] == method and all(model.rows is rows for model, rows in last[4]):
-            more = text[len(last[1]) :]
-            if text.startswith(last[1]) and len(text) - len(last[0]) <= MOST:
-                begun, found = last[0], last[3]
-                try:
-                    if more:
-                        found = replace(found, beam=await found.beam.prefill(more), text=found.text + more)
-                    return self._keep(begun, text, method, found)
-                except ImpossibleByteError:
-                    begun = text  # read anew it may be possible; else the error says where in the context
-        return self._keep(begun, text, method, await read(text, method=method))
+        kept, known = self._kept, self._known(text, method)
+        if known is not None:
+            found, more = kept[known][0], text[len(known) :]
+            try:
+                if more:
+                    found = replace(found, beam=await found.beam.prefill(more), text=found.text + more)
+                return _keep(kept, text, found)
+            except ImpossibleByteError:
+                pass  # read anew it may be possible; else the error says where in the context
+        found, kept = await read(text, method=method), {}
+        self._begun, self._method, self._kept = text, method, kept
+        return _keep(kept, text, found)
 
-    def _keep(self, begun: bytes, text: bytes, method: str, found: Read) -> Read:
-        models = {getattr(state.lm_state, "_cached", None) for state in found.beam.states}
-        remembered = [(model, model.rows) for model in models if model is not None]
-        self._last = (begun, text, method, found, remembered) if remembered else None
-        return found
+    def _known(self, text: bytes, method: str) -> bytes | None:
+        """The longest beginning of a text whose beam may be gone on with."""
+        least = len(self._begun)
+        if method != self._method or not text.startswith(self._begun) or len(text) - least > MOST:
+            return None
+        known = next((text[:n] for n in range(len(text), least - 1, -1) if text[:n] in self._kept), None)
+        current = known is not None and all(model.rows is rows for model, rows in self._kept[known][1])
+        return known if current else None
+
+
+def _keep(kept: dict[bytes, tuple[Read, list[tuple[Any, Any]]]], text: bytes, found: Read) -> Read:
+    models = {getattr(state.lm_state, "_cached", None) for state in found.beam.states}
+    remembered = [(model, model.rows) for model in models if model is not None]
+    if remembered:
+        kept[text] = found, remembered
+        if len(kept) > 2 * MOST:
+            del kept[next(iter(kept))]
+    return found
