@@ -10,6 +10,7 @@ import os
 import pydoc
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -94,7 +95,7 @@ def test_the_page_on_scoring_runs(monkeypatch, tmp_path):
 
 @pytest.mark.slow
 def test_the_page_on_reading_times_runs(monkeypatch, tmp_path, capsys):
-    """All but the R, on a model of single bytes: what was simulated is found, by the command too."""
+    """On a model of single bytes: what was simulated is found, by the command and, if it is there, by R."""
     monkeypatch.chdir(tmp_path)
     llm = ToyLM([*(bytes([b]) for b in range(256)), b"<|endoftext|>"], seed=1, eos=256)
     found = asyncio.run(run(DOCS / "reading-times.md", llm, monkeypatch))
@@ -111,6 +112,14 @@ def test_the_page_on_reading_times_runs(monkeypatch, tmp_path, capsys):
     assert not ended.value.code and sys.argv[0] == "genlm-bytes", capsys.readouterr().err
     scored = pandas.read_csv("scored.tsv", sep="\t", keep_default_na=False)
     assert scored.surprisal.tolist() == pytest.approx([row["surprisal"] for row in found["scored"]], rel=1e-5)
+    r = shutil.which("Rscript")
+    if r is None or subprocess.run([r, "-e", "library(lme4)"], capture_output=True).returncode:
+        return
+    code = blocks(DOCS / "reading-times.md", "r")[0] + 'cat("found", fixef(fit)["surprisal"])\n'
+    Path("page.R").write_text(code, encoding="utf-8")
+    done = subprocess.run([r, "page.R"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split()[-1]) == pytest.approx(fit, abs=error)
 
 
 @pytest.mark.real_model
