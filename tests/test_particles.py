@@ -141,6 +141,27 @@ def test_dead_ends() -> None:
     assert caught.value.offset == 1
 
 
+@pytest.mark.parametrize("heal", [False, True])
+def test_what_pruning_loses_is_what_the_mask_asks_for(heal: bool) -> None:
+    """`ac` takes a token that is below a twentieth of the beam, where nobody knows yet that a `c` comes. The
+    default defers it. A beam that has dropped it says that no `c` can come, so none is read, or healed."""
+    words = [b"ab", b"a", b"c", b"<e>"]
+
+    def rule(context: Any) -> list[float]:
+        last = words[context[-1]] if context else b"<e>"
+        return {b"<e>": [0.97, 0.03, 0.0, 0.0], b"a": [0.0, 0.0, 1.0, 0.0]}.get(last, [0.0, 0.0, 0.0, 1.0])
+
+    def mask(new: bytes) -> list[int]:
+        return [b"ac"[len(new)]] if len(new) < 2 else [EOS]
+
+    model = FixedLM(words, eos=3, rule=rule)
+    drawn = ByteLM(model, BeamParams(heal=heal)).complete("", particles=4, mask=mask)
+    assert {one.text for one in drawn} == {"ac"}
+    assert drawn.log_normalizer == pytest.approx(math.log(0.03), abs=0.01)
+    with pytest.raises(DeadEndError, match="after 1 bytes"):
+        ByteLM(model, BeamParams(K=5, prune_threshold=0.05, heal=heal)).complete("", particles=4, mask=mask)
+
+
 def test_particles_that_have_read_the_same_share_the_work() -> None:
     alone, many = lm(FIRST, 9), lm(FIRST, 9)
     alone.complete("", particles=1, mask=lambda new: b"abc"[len(new) : len(new) + 1] or [EOS])

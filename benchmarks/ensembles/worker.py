@@ -48,7 +48,7 @@ def product(
     clock: Clock, prompts: list[str], count: int, length: int, seed: int, K: int | None = None
 ) -> dict[str, Any]:
     """Particles of the geometric mean of the model after two prompts; cold."""
-    one = state["one"] if K is None else ByteLM(state["one"].llm, BeamParams(K=K))
+    one = state["one"] if K is None else ByteLM(state["one"].llm, BeamParams(K=K), eos=[b"<|im_end|>"])
     one.forget()
     model = ByteLM.ensemble([one] * len(prompts), contexts=prompts)
     with clock:
