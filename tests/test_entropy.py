@@ -205,3 +205,4 @@ class TestPictures:
 
         assert [line for line, _ in _places("ab cde\nf", 4)] == [0, 0, 0, 1, 1, 1, 1, 2]
         assert [line for line, _ in _places("abcdef", 4)] == [0, 0, 0, 0, 1, 1]
+        assert _places("abcd ef", 4)[4:] == [(0, 4), (1, 0), (1, 1)]  # no line begins with a space

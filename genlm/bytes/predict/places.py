@@ -30,6 +30,7 @@ class Place:
         byte: the last byte, not read yet.
         tolerance: the share of all that may come next from which a context is evaluated; None: as the beam
             has it, a share of each place.
+        words: the words that it may turn out to be, once somebody has asked.
     """
 
     mass: float
@@ -38,6 +39,7 @@ class Place:
     beam: Any
     byte: int | None = None
     tolerance: float | None = None
+    words: list[str] | None = None
 
     async def reached(self) -> Any:
         """The beam after these bytes, pruned."""

@@ -100,7 +100,7 @@ class WordSearch:
         """What each word may still gain from places that have not been looked at."""
         found: defaultdict[str, float] = defaultdict(float)
         for place in self.places:
-            for word in self._may_be(place):
+            for word in place.words if place.words is not None else self._may_be(place):
                 found[word] += place.mass
         return found
 
@@ -130,12 +130,13 @@ class WordSearch:
 
     def _may_be(self, place: Place) -> list[str]:
         """The words that end where a place is, or before it, and that it may turn out to be; "" is none."""
-        lead = self._lead(place.text)
-        body = place.text[lead:]
-        least = self.rule.least(body) if body else 0
-        if not place.begun and least == len(body):
-            return []
-        return [place.text[: lead + length] if length else "" for length in range(least, len(body) + 1)]
+        if place.words is None:  # there are some hundred places for each that is looked at
+            lead = self._lead(place.text)
+            body = place.text[lead:]
+            least = self.rule.least(body) if body else 0
+            lengths = range(least, len(body) + 1) if place.begun or least < len(body) else ()
+            place.words = [place.text[: lead + length] if length else "" for length in lengths]
+        return place.words
 
     def _most_elsewhere(self, n: int) -> float:
         """The most that any word can have that is not among the `n` likeliest."""
@@ -166,11 +167,13 @@ class WordSearch:
         masses, found = place.mass * probs, list[Place]()
         so_far = place.text + _characters(place.begun)
         self._end(so_far, self._close(so_far), float(masses[EOS]))
+        after = utf8.transitions()[utf8.advance(utf8.START, place.begun)].tolist()
+        afresh = utf8.transitions()[utf8.START].tolist()
         for byte in masses[:256].nonzero()[0].tolist():
-            text, begun = place.text, place.begun + bytes([byte])
-            if utf8.advance(utf8.START, begun) == utf8.BROKEN:  # the bytes before it are no character
-                text, begun = so_far, bytes([byte])
-            if utf8.advance(utf8.START, begun) in (utf8.START, utf8.BROKEN):
+            text, begun, state = place.text, place.begun + bytes([byte]), after[byte]
+            if state == utf8.BROKEN:  # the bytes before it are no character
+                text, begun, state = so_far, bytes([byte]), afresh[byte]
+            if state in (utf8.START, utf8.BROKEN):
                 text, begun = text + _characters(begun), b""
             end = self._ended(text) if text != place.text else None
             if end is None:

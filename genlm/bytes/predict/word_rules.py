@@ -8,7 +8,8 @@ none: the words that may come next are disjoint events.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from functools import lru_cache
+from typing import Any, Protocol, Self, runtime_checkable
 
 import regex
 
@@ -18,6 +19,9 @@ __all__ = ["WORD", "Delimited", "Pattern", "Predicate", "Segments", "WordRule", 
 
 WORD = r"\p{L}[\p{L}\p{M}\p{Join_Control}'’ʼ]*+"
 """A letter; then letters, marks on them, the joiners of Persian and Indic scripts, and apostrophes."""
+
+REMEMBERED = 1 << 15
+"""Texts about which a regular expression has been asked: some megabytes."""
 
 LONGEST = 64
 """Characters back in which the beginning of an unfinished word is looked for."""
@@ -47,12 +51,21 @@ class Pattern(WordRule):
 
     def __init__(self, pattern: regex.Pattern[str]) -> None:
         self.pattern = pattern
+        # A keystroke asks this of ten thousand texts, and the next one of nearly the same.
+        self._may_go_on = lru_cache(REMEMBERED)(lambda text: bool(pattern.fullmatch(text, partial=True)))
+        self._is_word = lru_cache(REMEMBERED)(lambda text: bool(pattern.fullmatch(text)))
+
+    @classmethod
+    @lru_cache(16)
+    def of(cls, pattern: str, flags: int = 0) -> Self:
+        """The rule of an expression."""
+        return cls(regex.compile(pattern, flags))
 
     def end(self, text: str) -> int | None:
-        return None if self.pattern.fullmatch(text, partial=True) else self.close(text)
+        return None if self._may_go_on(text) else self.close(text)
 
     def close(self, text: str) -> int:
-        return next((n for n in range(len(text), 0, -1) if self.pattern.fullmatch(text, 0, n)), 0)
+        return next((n for n in range(len(text), 0, -1) if self._is_word(text[:n])), 0)
 
     least = close
 
@@ -138,11 +151,11 @@ def word_rule(word: Any = None, segmenter: Any = None) -> WordRule:
         return Segments(segmenter)
     if word is None or isinstance(word, str):
         try:
-            return Pattern(regex.compile(WORD if word is None else word))
+            return Pattern.of(WORD if word is None else word)
         except regex.error as error:
             raise bad_value("word", word, f"is no regular expression: {error}") from None
     if isinstance(pattern := getattr(word, "pattern", None), str):  # compiled, by `re` or `regex`
-        return Pattern(regex.compile(pattern, getattr(word, "flags", 0) & ~regex.DEBUG))
+        return Pattern.of(pattern, getattr(word, "flags", 0) & ~regex.DEBUG)
     if callable(word):
         return Predicate(word)
     raise bad_type("word", word, "must be a regular expression, or a function of a word's beginning")

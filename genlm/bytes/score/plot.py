@@ -80,11 +80,11 @@ def plot_heat(
 
 
 def _places(text: str, width: int) -> list[tuple[int, int]]:
-    """The line and the column of each character; lines break after spaces where they can."""
+    """The line and the column of each character; lines break after spaces, which overhang, where they can."""
     found, line, column = list[tuple[int, int]](), 0, 0
     for at, char in enumerate(text):
         rest = len(text[at:].split(None, 1)[0]) if at and text[at - 1].isspace() and not char.isspace() else 1
-        if column and (column + min(rest, width) > width):
+        if column and column + min(rest, width) > width + char.isspace():
             line, column = line + 1, 0
         found.append((line, column))
         line, column = (line + 1, 0) if char == "\n" else (line, column + 1)
