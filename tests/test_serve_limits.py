@@ -267,6 +267,20 @@ class TestSizes:
             said = await http.post(path, json=body)
         assert (said.status_code, said.json()["error"]["param"]) == (400, param)
 
+    @pytest.mark.parametrize(
+        "path, body, param",
+        [
+            ("/v1/completions", {"prompt": "x " * 200}, "prompt"),
+            ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x " * 200}]}, "messages"),
+            ("/infill", {"input_prefix": "x " * 200}, "input_prefix"),
+        ],
+    )  # fmt: skip
+    async def test_prompts_that_are_too_long_for_the_model(self, llm, path, body, param):
+        with asking(app_of(llm)) as http:
+            error = (await http.post(path, json=body)).json()["error"]
+        assert (error["param"], error["code"]) == (param, "context_length_exceeded")
+        assert "128 tokens" in error["message"]
+
     @pytest.mark.parametrize("name", ["max_concurrent", "max_body", "max_prompt", "max_choices", "timeout"])
     def test_limits_that_are_none(self, name):
         with pytest.raises(ValueError, match=name):

@@ -29,8 +29,7 @@ from genlm.bytes.models import load_default_model
 __all__ = ["run"]
 
 CLIENTS, SECONDS, BODIES = 64, 120.0, 10_000
-OWN = 1  # prompts with known answers a client
-AT_ONCE, ROUNDS = 16, 5
+AT_ONCE, ROUNDS = 16, 3
 FASTER = 3.0
 QUEUE = 40
 """Fewer places than clients, so that some are refused."""
@@ -42,18 +41,16 @@ MOMENTS = (0.25, 0.5, 0.75, 0.98)
 def run(options: Options) -> Report:
     """Start a server, load it, and time it."""
     prompts = Prompts(0)
-    clients = max(AT_ONCE, round(CLIENTS * min(1.0, options.scale)))
+    texts = max(8, round(CLIENTS * min(1.0, options.scale)))
     with ByteLM(load_default_model(progress=False)) as lm:
-        known = [
-            [(p, Alone.asked(lm, p)) for p in (prompts.one() for _ in range(OWN))] for _ in range(clients)
-        ]
+        known = [(prompt, Alone.asked(lm, prompt)) for prompt in (prompts.one() for _ in range(texts))]
         with Served("--max-queue", str(QUEUE - AT_ONCE)) as server:
             times = asyncio.run(_alternated(server, prompts, options.rounds or ROUNDS))
             held = {"before": server.held()}
             load = Load(
                 server.host,
                 server.port,
-                known,
+                [known[i % texts] for i in range(CLIENTS)],
                 prompts,
                 SECONDS * options.scale,
                 round(BODIES * options.scale),
@@ -66,7 +63,7 @@ def run(options: Options) -> Report:
             asyncio.run(load.run({share: partial(look, share) for share in MOMENTS}))
             after = _settled(server, before + load.sent)
             held["after"] = server.held()
-        verdicts = _compared(lm, load, {prompt: alone for own in known for prompt, alone in own})
+        verdicts = _compared(lm, load, dict(known))
     return _report(options, load, held, verdicts, times, after - before)
 
 

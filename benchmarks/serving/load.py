@@ -36,7 +36,7 @@ class Load:
     """One load of a server.
 
     Attributes:
-        known: prompts with their answers; each client has its own.
+        known: each client's prompt, with its answer.
         ended: how many requests ended how, of each way.
         asked: answers, to be compared.
         seconds: from asking to the whole answer, by way; to the first piece of streams.
@@ -46,7 +46,7 @@ class Load:
 
     host: str
     port: int
-    known: list[list[tuple[str, Alone]]]
+    known: list[tuple[str, Alone]]
     prompts: Prompts
     duration: float
     malformed_bodies: int
@@ -65,7 +65,7 @@ class Load:
         """
         self._begun = time.monotonic()
         watching = asyncio.create_task(self._watch(at))
-        await asyncio.gather(*(self._client(i, own) for i, own in enumerate(self.known)))
+        await asyncio.gather(*(self._client(i, own) for i, (own, _) in enumerate(self.known)))
         await watching
 
     async def _watch(self, at: dict[float, Callable[[], None]]) -> None:
@@ -78,7 +78,7 @@ class Load:
         """The share of the time that is over."""
         return (time.monotonic() - self._begun) / self.duration
 
-    async def _client(self, number: int, own: list[tuple[str, Alone]]) -> None:
+    async def _client(self, number: int, own: str) -> None:
         rng = random.Random(number)
         client, rude = (Client(self.host, self.port) for _ in range(2))
         share, sent = -(-self.malformed_bodies // len(self.known)), 0
@@ -104,8 +104,8 @@ class Load:
             self.lost.append(f"{way}: {error!r}")
         self.ended[f"{way}: {how}"] += 1
 
-    async def _one(self, client: Client, rng: random.Random, way: str, own: list[tuple[str, Alone]]) -> str:
-        prompt = rng.choice(own)[0] if rng.random() < 0.5 else self.prompts.one()
+    async def _one(self, client: Client, rng: random.Random, way: str, own: str) -> str:
+        prompt = own if rng.random() < 0.5 else self.prompts.one()
         tokens = rng.randrange(4, TOKENS + 1)
         streamed = way != "whole" and not (way == "left before the answer" and rng.random() < 0.5)
         begun = time.perf_counter()

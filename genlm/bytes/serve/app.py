@@ -94,7 +94,7 @@ async def _say(request: Request, error: Exception) -> Response:
         error = Refusal(error.status_code, str(error.detail))
     elif isinstance(error, RecursionError):
         error = invalid(None, "the body is nested too deeply.")
-    refusal = refusal_of(error, request_id(request))
+    refusal = refusal_of(error, request_id(request), request.url.path)
     if refusal.status >= 500 and not isinstance(error, Refusal):
         log_failure(request_id(request), error)
     return answered(refusal)

@@ -109,6 +109,8 @@ class _Asked:
         for name in ("tools", "functions"):
             if getattr(body, name):
                 raise invalid(name, f"`{name}` are not supported. Use `response_format` or `guided_json`.")
+        if body.tool_choice not in (None, "none", "auto"):
+            raise invalid("tool_choice", "`tool_choice` asks for a tool, and tools are not supported.")
         if body.n > server.settings.max_choices:
             raise invalid("n", f"`n` is {body.n}: at most {server.settings.max_choices}.")
         if body.max_completion_tokens is not None:

@@ -31,6 +31,8 @@ ARGUMENTS = (
     UnsupportedModelError,
 )
 """Errors that are about what was asked."""
+READ = {"/v1/chat/completions": "messages", "/v1/score": "context", "/infill": "input_prefix"}
+"""What the model reads, where that is not called `prompt`."""
 MOST_SAID = 500
 """Characters of a message: whoever sent a megabyte need not have it back."""
 KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
@@ -96,7 +98,7 @@ def too_long(param: str, length: int, most: int) -> Refusal:
     return invalid(param, f"`{param}` has {length:,} bytes: this server reads at most {most:,}.", "too_long")
 
 
-def refusal_of(error: Exception, request_id: str) -> Refusal:
+def refusal_of(error: Exception, request_id: str, path: str = "") -> Refusal:
     """What a client is told of an exception."""
     if isinstance(error, Refusal):
         return error
@@ -105,5 +107,10 @@ def refusal_of(error: Exception, request_id: str) -> Refusal:
     if isinstance(error, GenlmBytesError) and isinstance(error, ARGUMENTS):
         message = str(error)
         named = re.match(r"`(\w+)", message)
+        if named and named[1] == "token_ids":  # so the model calls what it was given
+            field = READ.get(path, "prompt")
+            rule = re.search(r"this model reads at most [\d,]+ tokens", message)
+            message = f"`{field}` cannot be read: {rule[0] if rule else 'the model has no such tokens'}."
+            return invalid(field, message, "context_length_exceeded" if rule else None)
         return invalid(named[1] if named else None, message)
     return Refusal(500, f"something went wrong here; the server's log has it under {request_id}.")

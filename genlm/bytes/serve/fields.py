@@ -184,6 +184,10 @@ def _check_unsupported(body: Sampling) -> None:
     for name in ("presence_penalty", "frequency_penalty"):
         if getattr(body, name):
             raise invalid(name, f"`{name}` is not supported. Use `repetition_penalty`, or leave it out.")
+    if body.store:
+        raise invalid("store", "`store` is not supported: nothing is kept here. Leave it out.")
+    if body.stream_options is not None and body.stream_options.continuous_usage_stats:
+        raise invalid("stream_options", "`continuous_usage_stats` is not supported. Use `include_usage`.")
     if body.stream_options is not None and not body.stream:
         raise invalid("stream_options", "`stream_options` goes with `stream: true` only.")
 

@@ -59,7 +59,7 @@ class Server:
                         first = False
                     yield document
 
-        refusal = partial(refusal_of, request_id=request_id(request))
+        refusal = partial(refusal_of, request_id=request_id(request), path=request.url.path)
         return await stream_of(placed(), request, Deadline(self.settings.timeout), refusal, done)
 
 
