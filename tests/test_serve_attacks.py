@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from served import app_of, asking, on_a_port
 
-from genlm.bytes.serve import gate, protocol
+from genlm.bytes.serve import Keys, gate, protocol
 
 DEEP = '{"a":' * 400 + "1" + "}" * 400
 BODIES: list[tuple[str, str | None]] = [
@@ -71,15 +71,20 @@ def checked(answer: Any, status: int, param: str | None) -> None:
     assert all("\r" not in value and "\n" not in value for value in answer.headers.values())
 
 
+@pytest.fixture(scope="module")
+def app(llm: Any) -> Any:
+    return app_of(llm)
+
+
 class TestBodies:
     @pytest.mark.parametrize("body, param", BODIES, ids=[str(i) for i in range(len(BODIES))])
-    async def test_each_is_told_its_field(self, llm, body, param):
-        with asking(app_of(llm)) as http:
+    async def test_each_is_told_its_field(self, app, body, param):
+        with asking(app) as http:
             checked(await http.post("/v1/completions", content=body), 400, param)
 
-    async def test_names_stay_in_the_body(self, llm):
+    async def test_names_stay_in_the_body(self, app):
         body = {"prompt": "x", "model": "\r\nSet-Cookie: a=b\ud800"}
-        with asking(app_of(llm)) as http:
+        with asking(app) as http:
             checked(await http.post("/v1/completions", content=json.dumps(body)), 404, "model")
 
     @pytest.mark.parametrize(
@@ -108,9 +113,29 @@ class TestBodies:
             ("/detokenize", {"tokens": [10**9]}, "tokens"),
         ],
     )  # fmt: skip
-    async def test_of_every_path(self, llm, path, body, param):
-        with asking(app_of(llm)) as http:
+    async def test_of_every_path(self, app, path, body, param):
+        with asking(app) as http:
             checked(await http.post(path, content=json.dumps(body)), 400, param)
+
+
+KEYS = [
+    b"",
+    b"Bearer",
+    b"Bearer ",
+    b"Bearer  k k",
+    b"Basic k",
+    b"k",
+    b"Bearer \xff\xfe",
+    b"Bearer " + b"k" * 50_000,
+]
+
+
+@pytest.mark.parametrize("key", KEYS, ids=map(str, range(len(KEYS))))
+async def test_keys_that_are_none(llm, key):
+    with asking(app_of(llm, keys=Keys(["k"]))) as http:
+        checked(await http.get("/v1/models", headers={b"authorization": key}), 401, None)
+        checked(await http.get("/v1/models", headers={b"x-api-key": key[7:] or b"x"}), 401, None)
+        assert (await http.get("/v1/models", headers={b"authorization": b"bearer k"})).status_code == 200
 
 
 @pytest.fixture(scope="module")
