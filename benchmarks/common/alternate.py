@@ -87,7 +87,7 @@ class Worker:
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.python} {self.script} ended during `{case}`: see its output above")
+            raise RuntimeError(f"{self.python} -m {self.module} ended during `{case}`: see its output above")
         reply = json.loads(line)
         if "error" in reply:
             raise RuntimeError(f"`{case}` failed under {self.python}:\n{reply['error']}")

@@ -47,6 +47,8 @@ class Client:
         Args:
             length: of the body as the head says it, if it is not the true one.
         """
+        if self._streams is not None and self._streams[0].at_eof():
+            self.hang_up()  # the server has closed a connection on which nothing was asked for a while
         if self._streams is None:
             self._streams = await asyncio.open_connection(*self._at, limit=READ_AHEAD)
         _, writer = self._streams
