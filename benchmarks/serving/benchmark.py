@@ -187,8 +187,8 @@ def _report(
         table=Table(["", "", ""], rows),
         more=[moments, ms],
         notes=[
-            f"answered: {answered / load.duration:.1f} requests a second, of 4 to {TOKENS} tokens each, and "
-            f"{load.malformed_bodies / load.duration:.0f} malformed bodies",
+            f"answered: {answered / load.took:.1f} requests a second, of 4 to {TOKENS} tokens each, in "
+            f"{load.took:.0f} seconds to the last answer, beside {load.malformed_bodies:,} malformed bodies",
             "the embedded model, float32, in `genlm-bytes serve` with a queue of "
             f"{QUEUE - AT_ONCE}; the clients on the same machine",
             "half of the prompts are a client's own, completed alone beforehand, half new ones, completed "

@@ -41,7 +41,8 @@ class Load:
         asked: answers, to be compared.
         seconds: from asking to the whole answer, by way; to the first piece of streams.
         lost: what went wrong, in words.
-        sent: requests of which the server has had all of the head.
+        sent: requests, of all kinds.
+        took: seconds to the last answer.
     """
 
     host: str
@@ -56,6 +57,7 @@ class Load:
     lost: list[str] = field(default_factory=list)
     retry_after: list[int] = field(default_factory=list)
     sent: int = 0
+    took: float = 0.0
 
     async def run(self, at: dict[float, Callable[[], None]]) -> None:
         """All clients, until the time is up and what they have asked is answered.
@@ -67,6 +69,7 @@ class Load:
         watching = asyncio.create_task(self._watch(at))
         await asyncio.gather(*(self._client(i, own) for i, (own, _) in enumerate(self.known)))
         await watching
+        self.took = time.monotonic() - self._begun
 
     async def _watch(self, at: dict[float, Callable[[], None]]) -> None:
         for share, act in sorted(at.items()):
