@@ -215,6 +215,33 @@ async def test_a_batch_is_cancelled_when_nobody_waits_for_it() -> None:
     assert torch.equal(again, await ToyLM(TOY).next_token_logprobs([1]))
 
 
+async def test_a_model_without_batches_is_asked_concurrently() -> None:
+    """By one task or by several: a server that batches by itself has them all at once."""
+
+    class Served(ToyLM):
+        now = most = 0
+
+        async def next_token_logprobs(self, token_ids: Sequence[int], lora_name: None = None) -> Any:
+            self.now += 1
+            self.most = max(self.most, self.now)
+            await quiet()
+            self.now -= 1
+            return await super().next_token_logprobs(token_ids)
+
+    for together in (False, True):
+        llm = Served(TOY, dtype=torch.float32)
+        model = cached(llm)
+        if together:
+            await model.logprobs_many([model.node([i]) for i in range(4)])
+        else:
+            await asyncio.gather(*asked_by(llm, [0], [1], [2], [3]))
+        assert llm.most == 4 and len(llm.asked) == 4
+    llm = Served(TOY, dtype=torch.float32)
+    beam = await ByteBeamState.initial(llm, BeamParams(K=8), initial_context=[])
+    await beam.prefill(b"abcab")
+    assert llm.most > 1
+
+
 async def test_one_that_fails_in_a_batch_harms_no_other() -> None:
     class Short(BatchingToy):
         async def next_token_logprobs(self, token_ids: Sequence[int], lora_name: None = None) -> Any:

@@ -134,6 +134,22 @@ async def test_reading_a_thousand_bytes_takes_few_rounds() -> None:
     assert math.isfinite(read.logZ) and llm.rounds <= 15
 
 
+async def test_little_memory_for_rows_costs_few_contexts() -> None:
+    """What lies ahead on the tokenizer's path stays, however long it is; what was read goes."""
+    text = b"the cat is on the mat. a ton of hats on the cat. bricks fit a cat. " * 20
+    found = []
+    for rows in (100_000, 200):
+        backend = Batching(2.0)
+        llm = CachedLM(backend, rows * 8 * len(backend.byte_vocab))
+        beam = await ByteBeamState.initial(llm, BeamParams(K=5, prune_threshold=0.05))
+        read = await beam.prefill(text)
+        found.append((read.logZ, sum(backend.calls), len(backend.calls), max(backend.calls)))
+        assert llm.rows.nbytes <= llm.rows.most_bytes
+    (want, contexts, calls, most), (logz, again, more, largest) = found
+    assert logz == pytest.approx(want, abs=1e-9) and most > 200 > largest
+    assert again <= 1.05 * contexts and more <= 5 * calls, found
+
+
 # -- offers ---------------------------------------------------------------------------------------------
 
 

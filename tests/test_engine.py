@@ -421,6 +421,11 @@ class TestAdoption:
         assert caplog.text.count("runs without the engine's cache") == 1
         beam = await (await ByteBeamState.initial(llm, BeamParams(2)) << ord("t"))
         assert beam.states[0].lm_state.model is engine and len(beam)
+        before = engine.statistics().forwards
+        await engine.batch_next_token_logprobs([[3, 4], [3, 5]])
+        asked = engine.statistics().forwards
+        await engine.batch_next_token_logprobs([[3, 5], [3, 4]])
+        assert engine.statistics().forwards == asked > before, "log-probabilities are remembered"
 
     def test_other_reasons(self, llama, monkeypatch):
         monkeypatch.setattr(llama.model.config, "layer_types", ["chunked_attention"] * 4, raising=False)

@@ -61,6 +61,27 @@ class TestWrappers:
         torch.testing.assert_close(rows(llm), want)
         assert called
 
+    def test_quantized(self) -> None:
+        """Linear layers of another class, with weights that are no floats, as quantizers put in."""
+
+        class Int8Linear(torch.nn.Module):
+            def __init__(self, linear: torch.nn.Linear) -> None:
+                super().__init__()
+                self.scale = torch.nn.Buffer(linear.weight.detach().abs().amax(1, keepdim=True) / 127)
+                weight = (linear.weight.detach() / self.scale).round().to(torch.int8)
+                self.weight = torch.nn.Parameter(weight, requires_grad=False)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return torch.nn.functional.linear(x, self.weight * self.scale)
+
+        llm = tiny.transformer("llama")
+        for name, module in list(llm.model.named_modules()):
+            if isinstance(module, torch.nn.Linear) and name != "lm_head":
+                llm.model.set_submodule(name, Int8Linear(module))
+        with torch.no_grad():
+            plain = [llm.model(torch.tensor([ids])).logits[0, -1].log_softmax(-1) for ids in CONTEXTS]
+        torch.testing.assert_close(rows(llm), torch.stack(plain), atol=1e-4, rtol=0)
+
     @pytest.mark.parametrize(
         "how",
         [

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -107,6 +108,28 @@ def test_a_tree_gives_what_plain_decoding_gives(files: Callable[..., Path], arch
     assert statistics.slots <= llm.backend.session.n_cells == 256
 
 
+def test_a_sliding_window_loses_nothing(files: Callable[..., Path]) -> None:
+    """Contexts that branch off others long before their ends, after the cells have been packed anew."""
+    path, random = files("gemma2"), Random(1)
+    plain, want = Plain(path), dict[tuple[int, ...], torch.Tensor]()
+    llm = LlamaCppLM(path, LlamaCppOptions(n_ctx=256, n_seq_max=8, n_batch=16, n_threads=1, max_bytes=4000))
+
+    def tokens(most: int, last: int) -> list[int]:
+        return [random.randint(3, last) for _ in range(random.randint(1, most))]
+
+    for _ in range(160):
+        last, most = random.choice([3, 4, 5]), random.choice([1, 2, 3, 5, 8, 20])
+        base = tokens(most, last)
+        wanted = [
+            base[: random.randint(0, most)] + tokens(most, last) for _ in range(random.choice([1, 2, 12]))
+        ]
+        rows = llm.batch_next_token_logprobs_sync(wanted)
+        for ids, row in zip(wanted, rows, strict=True):
+            if (key := tuple(ids)) not in want:
+                want[key] = plain.logprobs(ids)
+            assert (row - want[key]).abs().max() <= 1e-5
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 async def test_it_keeps_a_backends_promises(files: Callable[..., Path], architecture: str) -> None:
     def make() -> Any:
@@ -151,25 +174,37 @@ def test_an_adapter_that_is_always_on(files: Callable[..., Path], tmp_path: Path
         load_model(files(), lora=files())
 
 
-@pytest.mark.parametrize("lora", [None, "lora.gguf"])
+@pytest.mark.parametrize("architecture, lora", [("llama", "lora.gguf"), ("gemma2", None)])
 def test_cells_double_as_they_are_needed(
-    files: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: str | None
+    files: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    architecture: str,
+    lora: str | None,
 ) -> None:
     """And figures stay, also those of an adapter."""
     from genlm.bytes.backends.llama_cpp import session
 
     path = lora and tiny_gguf.write_adapter(tmp_path / lora)
-    whole = LlamaCppLM(files(), LlamaCppOptions(n_ctx=1024, n_threads=1, lora=path))
+    file, options = files(architecture), LlamaCppOptions(n_ctx=1024, n_threads=1, lora=path)
+    whole = LlamaCppLM(file, options)
     monkeypatch.setattr(session, "FIRST_CELLS", 256)
-    llm = LlamaCppLM(files(), LlamaCppOptions(n_ctx=1024, n_threads=1, lora=path))
+    llm = LlamaCppLM(file, options)
     seen = set[int]()
     for first in range(3, 20):
         wanted = [[first, *range(3, 63), last] for last in range(3, 9)]
         rows = llm.batch_next_token_logprobs_sync(wanted)
         assert torch.equal(rows, whole.batch_next_token_logprobs_sync(wanted))
         seen.add(llm.backend.session.cells)
-    assert seen == {256, 512, 1024}
+    assert sorted(seen) == [256, 768, 1024]
+    assert llm.statistics().tokens_run == whole.statistics().tokens_run, "nothing is run again"
     assert llm.backend.session.cells * llm.backend.session.cell_bytes <= llm.statistics().cache_bytes
+
+
+def test_memory_is_bounded_unless_said_otherwise(files: Callable[..., Path]) -> None:
+    llm: Any = load_model(files(), n_threads=1)
+    assert llm.rows.most_bytes <= 2**28 and llm.backend.session.cells <= llm.backend.session.n_cells
+    assert load_model(files(), n_threads=1, max_bytes=5000).rows.most_bytes == 5000  # type: ignore[attr-defined]
 
 
 # -- vocabularies ---------------------------------------------------------------------------------------

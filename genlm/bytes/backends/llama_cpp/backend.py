@@ -109,9 +109,9 @@ class LlamaCppBackend(Backend):
         return [self._gave_nan(c) if _undefined(row := found[c]) else row for c in contexts]
 
     def _run(self, contexts: list[ContextNode]) -> dict[ContextNode, _Logps]:
-        request = self.sequences.begin(contexts)
         found: dict[ContextNode, _Logps] = {}
         try:
+            request = self.sequences.begin(contexts)
             for first in range(0, len(request.runs), self.session.n_batch):
                 part = request.runs[first : first + self.session.n_batch]
                 logits = self.session.run(part)

@@ -12,12 +12,14 @@ a cell has one. At most `n_cells` are in use. Positions of a sequence have no ga
 **Cells are never filled twice**, so that those of a context lie in the order of its tokens. Attention sums in
 the order of the cells, whose last digits decide how activations are rounded to eight bits in the next
 layer: in another order a probability can be off by 0.01. In this one it is to the bit what it is alone. So
-what is given up stays where it is, in no sequence that is looked at. When no cells are left, the paths that
-the request goes on from are copied out, the cache is emptied, or replaced by a larger one while it may grow,
-and they are copied back in (`_compact`).
+what is given up stays where it is, in no sequence that is looked at. When no cells are left, all that is in
+use is copied out and back in without gaps, in its order, into a larger cache while it may grow (`_repack`).
+It is copied as a whole: of a single sequence llama.cpp copies no more than the sliding window before its end,
+and whoever branches off before that would not see what it has to.
 
-**Giving up**, where sequences are short, goes by leaves, the least recently run first: back to where its path
-branches, or to a context that the request goes on from. So what is shared lives while anything below it does.
+**Giving up**, where sequences or cells are short, goes by leaves, the least recently run first: back to where
+its path branches, or to a context that the request goes on from. So what is shared lives while anything below
+it does.
 
 **Cost.** Python's share is a few operations for each context and each new token; walking down from a
 context to some leaf, to copy its sequence, is as long as that leaf is far.
@@ -48,17 +50,15 @@ class Memory(Protocol):
     def remove(self, sequence: int, start: int) -> None:
         """The cells of a sequence from a position on do not belong to it any more. They stay filled."""
 
-    def clear(self) -> None:
-        """No cell is filled."""
+    def repack(self, least: int) -> int:
+        """Only cells of sequences are filled, in their order; there are so many at least, if there may be.
 
-    def renew(self, least: int) -> int:
-        """No cell is filled; there are more of them if there may be, so many at least. How many there are."""
+        llama.cpp then looks for free cells from the first on, until something has been run, and takes one for
+        free whose only sequence, be it that of what is given up, has a sliding window that has left it.
 
-    def save(self, sequence: int) -> object:
-        """The cells of a sequence, copied out."""
-
-    def load(self, sequence: int, saved: object) -> None:
-        """Cells copied back in, as the only ones of a sequence."""
+        Returns:
+            How many there are.
+        """
 
 
 @dataclass
@@ -137,13 +137,13 @@ class SequenceTree:
         for node in sorted(wanted, key=lambda n: -n.depth):
             if node in self.tips:
                 self._shorten(node)
-        new, beside = self._to_run(wanted)
-        if self.filled + len(new) + len(beside) > self._there:
-            self._compact(wanted, _bases(new, beside))
-            new, beside = self._to_run(wanted)
         # A new leaf is a context that is wanted, so there are no more of them than those.
-        self._make_room(len(wanted), _bases(new, beside))
+        self._make_room(len(wanted), _bases(*self._to_run(wanted)))
         new, beside = self._to_run(wanted)  # one to be run beside others may have been given up with them
+        if self.filled + len(new) + len(beside) > self._there:
+            self._repack(len(new) + len(beside) + len(wanted), _bases(new, beside))
+            new, beside = self._to_run(wanted)
+        # From here on nothing is given up until it has been run: see `Memory.repack`.
         bases = _bases(new, beside)
         inner = {node.parent for node in new}
         leaves = [node for node in new if node not in inner]
@@ -226,37 +226,15 @@ class SequenceTree:
             if tip not in keep:
                 self._shorten(tip, keep)
 
-    def _compact(self, wanted: Collection[ContextNode], bases: Collection[ContextNode]) -> None:
-        """Keep nothing but paths that a request goes on from: as many as leave room for the rest of it."""
-        needed = {node for context in wanted for node in _path(context)}
-        paths, kept, cells = list[list[ContextNode]](), set[ContextNode](), 0
-        for base in sorted(bases, key=lambda node: -node.depth):
-            path = _path(base)
-            own = [node for node in path if node not in kept]
-            together = cells + len(path) + len(needed - kept) - len(own) + len(wanted)
-            # Of a path that shares most of its cells, less is run again than is copied twice.
-            if 2 * len(own) > len(path) and (together <= self._n_cells or not paths):
-                paths.append(path)
-                kept.update(path)
-                cells += len(path)
-        saved = []
-        for path in paths:
-            sequence = self._through(path[0])
-            self._memory.remove(sequence, path[0].depth)
-            saved.append(self._memory.save(sequence))
-        before = len(self.children)
-        self._there = self._memory.renew(cells + len(needed - kept) + len(wanted))
-        self.clear()
-        for path, cells_of in zip(paths, saved, strict=True):
-            sequence = self._free.pop()
-            self._memory.load(sequence, cells_of)
-            self.tips[path[0]] = sequence
-            for child, node in zip([None, *path], path, strict=False):
-                children = self.children.setdefault(node, {})
-                if child is not None:
-                    children[child] = None
-        self.filled = cells
-        self.evictions += before - len(self.children)
+    def _repack(self, more: int, keep: Collection[ContextNode]) -> None:
+        """Make room for so many more cells; for as many again, that it need not be done often."""
+        if len(self.children) + more > 3 * self._n_cells // 4:
+            enough = min(self._n_cells // 2, self._n_cells - more)
+            for tip in list(self.tips):
+                if len(self.children) > enough and tip not in keep:
+                    self._shorten(tip, keep)
+        self.filled = len(self.children)
+        self._there = self._memory.repack(2 * (self.filled + more))
 
     def _shorten(self, tip: ContextNode, keep: Collection[ContextNode] | None = None) -> None:
         """Give up a leaf's cell. Its parent keeps the sequence, if it is a leaf now.

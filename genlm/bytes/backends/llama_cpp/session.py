@@ -3,7 +3,9 @@
 All that is known of llama.cpp's calls stands here. The cache is one buffer for all sequences (`kv_unified`:
 only so can they share cells), whole for sliding-window layers too (`swa_full`: else what has left the
 window is gone, and nobody can branch there). The last sequence is the *grave*: a cell that is given up
-belongs to it, and so is not filled again (`sequences.py` says why).
+belongs to it, and so is not filled again (`sequences.py` says why). Where windows slide, llama.cpp takes a
+cell of one sequence that its window has left for free, and looks for such from the first cell on once a
+cache has been emptied; so what `repack` has copied back belongs to the grave, too.
 
 On a CPU, keys are kept in float16 and values in bfloat16, and flash attention is used: with two types
 llama.cpp has one way to sum, cell after cell, for one token as for many. With one type for both it sums in
@@ -40,6 +42,9 @@ DEFAULT_CELLS = 4096
 
 FIRST_CELLS = 1024
 """Cells that are taken when a model is loaded. They double as they are needed."""
+
+ALL = -1
+"""In place of a sequence: all of them."""
 
 ROUND = 256
 """llama.cpp rounds cells up to a multiple of it; and no more sequences are allowed."""
@@ -224,32 +229,32 @@ class Session:
         self._lib.llama_memory_seq_cp(self._memory, sequence, self._grave, start, -1)
         self._lib.llama_memory_seq_rm(self._memory, sequence, start, -1)
 
-    def save(self, sequence: int) -> Any:
-        """The keys and values of a sequence, copied out."""
-        size = int(self._lib.llama_state_seq_get_size(self._c.context, sequence))
-        saved = (ctypes.c_uint8 * size)()
-        self._lib.llama_state_seq_get_data(self._c.context, saved, size, sequence)
-        return saved
-
-    def load(self, sequence: int, saved: Any) -> None:
-        """Keys and values copied back in, into the first cells that are free."""
-        if not self._lib.llama_state_seq_set_data(self._c.context, saved, len(saved), sequence):
-            raise ModelOutputError("llama.cpp could not copy a sequence back into its cache.")
-        # Else cells that have left a sliding window count as free, since no other sequence has them.
-        self._lib.llama_memory_seq_cp(self._memory, sequence, self._grave, 0, -1)
-
     def clear(self) -> None:
         """Forget everything that has been read."""
         self._lib.llama_memory_clear(self._memory, False)
 
-    def renew(self, least: int) -> int:
-        """Forget everything that has been read; take more cells, so many at least, if there may be more."""
-        if self.cells == self.n_cells:
+    def repack(self, least: int) -> int:
+        """Empty the cells of the grave and close the gaps, in a cache of so many cells, if there may be.
+
+        Raises:
+            NoRoomError: llama.cpp could not do it. What has been read is lost.
+        """
+        lib, adapter = self._lib, self._active
+        lib.llama_memory_seq_rm(self._memory, self._grave, -1, -1)
+        size = int(lib.llama_state_seq_get_size(self._c.context, ALL))
+        saved = (ctypes.c_uint8 * size)()
+        lib.llama_state_seq_get_data(self._c.context, saved, size, ALL)
+        cells = min(-(-least // ROUND) * ROUND, self.n_cells)
+        if cells > self.cells:
+            self._begin(cells)
+            self._set(adapter)
+        else:
             self.clear()
-            return self.cells
-        adapter, more = self._active, max(2 * self.cells, -(-least // ROUND) * ROUND)
-        self._begin(min(more, self.n_cells))
-        self._set(adapter)
+        if not lib.llama_state_seq_set_data(self._c.context, saved, size, ALL):
+            raise NoRoomError(f"llama.cpp could not copy the cache of {self.path.name}.")
+        # Else cells that have left a sliding window count as free where one sequence has them alone.
+        for sequence in range(self._grave):
+            lib.llama_memory_seq_cp(self._memory, sequence, self._grave, 0, -1)
         return self.cells
 
     # -- adapters ---------------------------------------------------------------------------------------
