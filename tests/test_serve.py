@@ -174,6 +174,17 @@ class TestCompletions:
         assert given.token_logprobs[: len(own.bytes)] == pytest.approx(own.logprobs.tolist())
         assert all(len(top) == 3 for top in given.top_logprobs[: len(own.bytes)])
 
+    async def test_a_prompt_that_ends_inside_a_character_is_given_as_tokens(self, client, lm, llm):
+        prompt = "in \u00e9".encode()[:-1]
+        of_byte = {bytes(token): token.token_id for token in llm.byte_vocab if len(bytes(token)) == 1}
+        own: Any = await lm.complete(prompt, max_tokens=3, temperature=0)
+        found = await client.completions.create(
+            model="tiny", prompt=[of_byte[bytes([b])] for b in prompt],
+            max_tokens=3, temperature=0, logprobs=0,
+        )  # fmt: skip
+        given = found.choices[0].logprobs.model_extra["bytes"]
+        assert bytes(byte for piece in given for byte in piece).startswith(own.bytes) and own.bytes
+
     async def test_masks(self, client):
         asked: Any = {"model": "tiny", "prompt": "In ", "seed": 1, "max_tokens": 8}
         found = await client.completions.create(**asked, extra_body={"guided_regex": "(19|20)[0-9]{2}"})
