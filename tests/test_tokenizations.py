@@ -15,6 +15,7 @@ from toy import EOS_STRING, TOY, ToyLM, vocabularies
 from genlm.bytes import BeamParams, ByteLM
 from genlm.bytes.errors import GenlmBytesError, ImpossibleByteError
 from genlm.bytes.score import Cut
+from genlm.bytes.viz import cuts_html, draw_cuts
 
 EXACT = BeamParams(exact=True)
 
@@ -90,6 +91,13 @@ def test_where_cuts_differ() -> None:
     assert other.differs(own) == own.differs(other) == [(3, 6)] and own.differs(own) == []
     doubled = Cut((9, 1, 2), (b"the", b" ca", b"t"), 0.0, 0.1, False)  # the same spelling, another token
     assert doubled.differs(own) == [(0, 3)]
+
+
+def test_the_tokenizers_own_is_shown_however_light_it_is() -> None:
+    found = ByteLM(ToyLM(TOY, 1), EXACT).tokenizations("abca")
+    assert not found[0].canonical and draw_cuts(found, 1).row_count == 2
+    assert cuts_html(found, 1).count(">*<") == 1 == cuts_html(found, len(found)).count(">*<")
+    assert draw_cuts(found, len(found)).row_count == len(found)
 
 
 def test_errors() -> None:

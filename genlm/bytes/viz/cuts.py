@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from genlm.bytes.escaping import one_line, safe_text
-from genlm.bytes.score.tokenizations import Tokenizations, marked
+from genlm.bytes.score.tokenizations import Cut, Tokenizations, marked
 from genlm.bytes.viz.html import templates
 from genlm.bytes.viz.terminal import bar, share_text
 
@@ -29,7 +29,7 @@ def draw_cuts(found: Tokenizations, most: int = MOST) -> Table:
     """The likeliest cuts with their shares; the tokenizer's own has a star, and where others differ from it
     stands out."""
     table = Table("share", "", "", "tokens", box=None, header_style="bold", pad_edge=False)
-    for cut in found[:most]:
+    for cut in _shown(found, most):
         drawn = Text(overflow="fold")
         for i, (piece, other) in enumerate(marked(cut, found.canonical)):
             drawn.append("|" if i else "", "dim")
@@ -51,6 +51,12 @@ def cuts_page(every: Sequence[Tokenizations], title: str, most: int = MOST) -> s
     )
 
 
+def _shown(found: Tokenizations, most: int) -> list[Cut]:
+    """The likeliest; and the tokenizer's own in any case, since the others are compared with it."""
+    cuts, own = list(found[:most]), found.canonical
+    return cuts if own is None or own in cuts else [*cuts, own]
+
+
 def _view(found: Tokenizations, most: int) -> dict[str, Any]:
     rows = [
         {
@@ -59,6 +65,6 @@ def _view(found: Tokenizations, most: int) -> dict[str, Any]:
             "own": cut.canonical,
             "pieces": [(one_line(piece), other) for piece, other in marked(cut, found.canonical)],
         }
-        for cut in found[:most]
+        for cut in _shown(found, most)
     ]
     return {"summary": cuts_summary(found), "rows": rows}
