@@ -455,7 +455,7 @@ finally:
     [
         ("complete", ["--max-bytes", "4"], set(), 130),
         ("score", [], {"rich"}, 175),
-        ("next", [], {"rich"}, 175),
+        pytest.param("next", [], {"rich"}, 175, marks=pytest.mark.slow),
     ],
 )
 def test_a_command_imports_what_it_needs(
