@@ -25,9 +25,6 @@ from genlm.bytes.errors import bad_type, bad_value
 
 __all__ = ["Anchored", "Contrastive", "Extremum", "Mixture", "Operation", "PowerMean", "Product", "operation"]
 
-logsumexp = np.logaddexp.reduce
-"""Along the first axis. That of scipy takes half a second to import."""
-
 Rows = Float64[np.ndarray, "members symbols"]
 Row = Float64[np.ndarray, " symbols"]
 Shares = Float64[np.ndarray, " members"]
@@ -38,6 +35,13 @@ LEAST = math.log(1e-9)
 
 HALVINGS = 50
 """Of the interval in which `Anchored` looks for its exponent: as exact as floats are."""
+
+
+def logsumexp(values: Any) -> Any:
+    """scipy's, along the first axis; imported at the first sum, which takes half a second."""
+    from scipy.special import logsumexp
+
+    return logsumexp(values, axis=0)
 
 
 class Operation(ABC):
@@ -93,7 +97,7 @@ class PowerMean(Operation):
         if self.power > 0.0:  # one that cannot have written the string so far has no say any more
             live &= rows.max(axis=1) > -np.inf
         weights = np.log(self.weights[live] / self.weights[live].sum())
-        found = logsumexp(self.power * rows[live] + weights[:, None], axis=0) / self.power
+        found = logsumexp(self.power * rows[live] + weights[:, None]) / self.power
         return np.asarray(found, np.float64)
 
 
@@ -108,7 +112,7 @@ class Mixture(Operation):
     def potentials(self, rows: Rows, log_shares: Shares) -> Row:
         live = (log_shares > -np.inf) & (rows.max(axis=1) > -np.inf)
         shares = log_shares[live] - logsumexp(log_shares[live])
-        return np.asarray(logsumexp(rows[live] + shares[:, None], axis=0), np.float64)
+        return np.asarray(logsumexp(rows[live] + shares[:, None]), np.float64)
 
 
 class Extremum(Operation):
