@@ -228,7 +228,7 @@ class TestTokenCompletion:
 
 
 def invoke(*args: str) -> tuple[int, str]:
-    result = CliRunner().invoke(command_line.app, list(args), prog_name="genlm-bytes")
+    result = CliRunner().invoke(command_line.app(), list(args), prog_name="genlm-bytes")
     assert result.exception is None or isinstance(result.exception, SystemExit)
     return result.exit_code, plain(result.output)
 
@@ -252,7 +252,7 @@ class TestHelp:
 
     def test_every_command_teaches_by_an_example_that_parses(self) -> None:
         """Each command's help shows a line to type, and the line names that command and no unknown option."""
-        for command in command_line.app.registered_commands:
+        for command in command_line.app().registered_commands:
             name = command.name or command.callback.__name__  # type: ignore[union-attr]
             code, text = invoke(name, "--help")
             assert code == 0
