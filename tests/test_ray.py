@@ -301,6 +301,7 @@ def mortal(load, marks: Path, deaths: int):
 
 
 @pytest.mark.thorough
+@pytest.mark.timeout(900)  # workers that die are begun anew, imports and all: minutes on a busy machine
 @pytest.mark.filterwarnings(r"ignore:.*deprecated:DeprecationWarning:ray\.data\.")
 class TestCluster:
     def test_a_worker_dies_and_nothing_is_lost(self, cluster, load, tmp_path):
