@@ -178,6 +178,50 @@ class TestTables:
         plain = lm.word_surprisal("The chef cooked dinner.")
         assert [row["surprisal"] for row in whole] == pytest.approx([row.surprisal for row in plain][1:])
 
+    @pytest.mark.parametrize("texts", [None, {"1": "The chef who won the award cooked."}])
+    @pytest.mark.parametrize("lacking", [(), (3, 12, 20)])
+    @pytest.mark.parametrize("columns", [("zone", "who"), ("who",), ("zone",)])
+    def test_several_readers_are_not_one_text(
+        self, lm: ByteLM, columns: tuple[str, ...], lacking: tuple[int, ...], texts: Any
+    ) -> None:
+        """Whichever column tells of them, with rows missing and, where words are numbered, in any order."""
+        words = "The chef who won the award cooked.".split()
+        table = [
+            {"who": who, "rt": 200 + 7 * i * ord(who[0]), "zone": i, "word": word, "length": len(word)}
+            for who in ("ann", "bo", "cy")
+            for i, word in enumerate(words, 1)
+        ]
+        table = [row for at, row in enumerate(table) if at not in lacking]
+        if "zone" in columns:
+            random.Random(1).shuffle(table)
+        kept = [{k: v for k, v in row.items() if k not in {"zone", "who"} - {*columns}} for row in table]
+        with pytest.raises(InvalidValueError, match=f"`position` is None.*{columns[0]!r}"):
+            lm.table_surprisal(kept, texts=texts)
+        if "zone" in columns:
+            assert len(lm.table_surprisal(kept, position="zone", texts=texts).scores[0].text) == 34
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "the cat sat on the mat . | the dog sat on the mat .",  # sentences that are alike
+            "to be or not to be that is | the question whether it is nobler",
+            "no no no no | no no no no",
+            "bye baby bye | bye baby bye bye | oh",
+        ],
+    )
+    def test_one_text_is_one(self, lm: ByteLM, text: str) -> None:
+        """Columns of a sentence, of a word's length and frequency, and of its sense, are no readers."""
+        sentences = [s.split() for s in text.split(" | ")]
+        words = [word for s in sentences for word in s]
+        table = [
+            {"word": w, "sentence": n, "at": i, "length": len(w), "of": words.count(w), "type": words.index(w)}
+            for n, s in enumerate(sentences)
+            for i, w in enumerate(s)
+        ]
+        if len(set(words)) == 1:
+            table = [{"word": row["word"], "length": row["length"]} for row in table]
+        assert lm.table_surprisal(table).scores[0].text.decode() == " ".join(words)
+
     @pytest.mark.parametrize(
         "table, told",
         [

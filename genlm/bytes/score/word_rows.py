@@ -19,6 +19,7 @@ from genlm.bytes.prompt.prompt import as_bytes
 from genlm.bytes.score.align import PENN, Unmatched, align, alignments
 from genlm.bytes.score.boundaries import continues
 from genlm.bytes.score.corpus import TextRecord
+from genlm.bytes.score.readers import check_one_reader
 from genlm.bytes.score.regions import Region
 from genlm.bytes.score.table import COLUMNS, WordSurprisal
 
@@ -61,6 +62,11 @@ class Columns:
             if name is not None and name not in there:
                 known = ", ".join(map(repr, there)) or "nothing"
                 raise bad_value(said, name, f"is no column of the table, which has {known}")
+
+    def others(self, there: Iterable[str]) -> list[str]:
+        """The columns that have no name here."""
+        named = {getattr(self, f.name) for f in dataclasses.fields(self)}
+        return [name for name in there if name not in named]
 
 
 @dataclass
@@ -118,13 +124,17 @@ class WordRows:
             words = _words(name, rows, ours, columns)
             whole = _whole(name, rows, ours, columns, given)
             if whole is None:
-                if columns.position is not None and on_missing == "error":
+                if columns.position is None:
+                    check_one_reader(name, rows, ours, columns.word, columns.others(rows[ours[0]]))
+                elif on_missing == "error":
                     _no_gaps(name, [words[i].position for i in range(len(words))])
                 whole, regions = _joined([w.word for w in words], sep, "penn" in names)
                 placed: list[Region | None] = list(regions)
             else:
                 placed, looked = align(whole, [w.word for w in words], names, sep)
                 lost = [w for w, region in zip(words, placed, strict=True) if region is None]
+                if lost and columns.position is None:
+                    check_one_reader(name, rows, ours, columns.word, columns.others(rows[ours[0]]))
                 for w, at in zip(lost, looked, strict=True):
                     around = whole[max(0, at - 10) : at + 30]
                     found.unmatched.append(Unmatched(name, w.rows[0], w.position, w.word, at, around))
