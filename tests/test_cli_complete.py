@@ -99,6 +99,8 @@ class TestComplete:
 
     def test_masks(self, run: Run, tmp_path: Path) -> None:
         assert fine(run("complete", "the ", "--regex", "x{3}")) == b"xxx"
+        cut = run("complete", "the ", "--regex", "x{3}", "--particles", "2", "--max-bytes", "2")
+        assert "100% of the weight is on texts that were cut short" in cut.err and cut.code == 0
         (tmp_path / "schema").write_text('{"enum": [12]}')
         assert fine(run("complete", "the ", "--json-schema", str(tmp_path / "schema"))) == b"12"
 

@@ -146,8 +146,10 @@ class TestColumns:
         assert bits.entropy * math.log(2) == pytest.approx(nats.entropy)
 
     def test_words_without_ends_have_the_next_bytes_entropy_alone(self):
-        (row,) = language(1).word_surprisal("ab", spans=[(0, 1)], entropy=True)
-        assert row.entropy > 0 and math.isnan(row.word_entropy) and LEXICON > 1
+        for options in ({"spans": [(0, 1)]}, {"boundary": "leading"}):
+            rows = language(1).word_surprisal("ab", entropy=True, **options)
+            assert rows[0].entropy > 0 and rows[0].word_entropy is None and LEXICON > 1
+            assert rows.columns[-2:] == ("error", "entropy")
 
     @pytest.mark.parametrize(
         ("options", "error", "says"),
@@ -172,6 +174,10 @@ class TestCommand:
         cells = dict(zip(head.split("\t"), row.split("\t"), strict=True))
         assert float(cells["word_entropy"]) <= float(cells["word_entropy_most"])
         assert int(cells["rank"]) >= 1
+        head, *_ = fine(run("score", "--words", "--entropy", "byte", "--boundary", "leading", "x")).split(
+            b"\n"
+        )
+        assert head.endswith(b"\tentropy")
 
     def test_they_need_words(self, run: Run) -> None:
         done = run("score", "--rank", "the cat")

@@ -98,6 +98,19 @@ def test_without_either_every_weight_is_one() -> None:
     )
 
 
+def test_texts_that_are_cut_short_are_told_of() -> None:
+    """What of the posterior is beginnings only, whatever the mask wants after them."""
+
+    def mask(new: bytes) -> bytes | list[int]:
+        return b"ab" if len(new) < 3 else [EOS]
+
+    cut, whole = (lm().complete("", particles=8, max_bytes=n, seed=1, mask=mask) for n in (3, 4))
+    assert (cut.unfinished, whole.unfinished) == pytest.approx((1.0, 0.0))
+    mixed = lm().complete("", particles=50, max_bytes=2, seed=1)
+    ended = sum(p for text, p in mixed.posterior.items() if len(text.encode()) < 2)
+    assert 0.0 < mixed.unfinished == pytest.approx(1.0 - ended)
+
+
 def corner() -> ByteLM:
     """A first letter that is likely, and whose rest is not; another of which the rest is sure."""
     words = [b"a", b"b", b"x", b"y", b"<e>"]

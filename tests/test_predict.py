@@ -130,6 +130,21 @@ class TestWords:
             with pytest.raises(InvalidValueError, match=says):
                 lm.predict_words("a ab", prefix=prefix)
 
+    def test_a_context_that_ends_inside_a_character(self):
+        """`text` has the whole of it, `bytes` what is missing; and what comes next begins so."""
+        lm = model([*SINGLE, b"\xc3", b"\xa9", b"\xa4", b"\xe2\x82\xac"], 2)
+        found = lm.predict_words(b"a \xc3", n=3)
+        assert all(("a " + w.text).encode() == b"a \xc3" + w.bytes and w.text[0] in "éä" for w in found)
+        assert all(w.bytes == w.text.encode() for w in lm.predict_words("a ab", n=3))
+        chars = lm.predict_chars(b"a \xc3", "éäb", fold=False)
+        own = lm.next(b"a \xc3", method="beam").chars(None)
+        assert chars["b"] == -math.inf and chars.outside == pytest.approx(
+            1 - sum(map(math.exp, own.values()))
+        )
+        assert chars["é"] - chars["ä"] == pytest.approx(own["é"] - own["ä"])
+        with pytest.raises(InvalidValueError, match="`top` is -1"):
+            lm.next("a").chars(-1)
+
     def test_an_ensemble_of_one_model_twice_is_that_model(self):
         lm = model([*SINGLE, b"ab"], 6)
         both = ByteLM.ensemble([lm, lm])

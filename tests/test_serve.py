@@ -404,7 +404,7 @@ class TestQuestions:
         assert found["content"] == own.text == "".join(piece["content"] for piece in pieces)
         assert found["suffix_read"] is False and found["stop"] is True and pieces[-1]["stop"] is True
         assert found["tokens_predicted"] == own.usage.completion_tokens
-        assert warmed["content"] == ""
+        assert warmed["content"] == "" and found["ignored"] == ["samplers"]
 
     async def test_tokenizer(self, app, llm):
         with asking(app) as http:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from served import Call, GatedToy, app_of, asking, openai_client
 
+from genlm.bytes.errors import InvalidValueError
 from genlm.bytes.serve import Keys, Settings, read_keys
 
 BODY = {"prompt": "ab", "max_bytes": 2, "temperature": 0}
@@ -23,6 +24,9 @@ async def until(condition: Any) -> None:
     """Wait for a state, pass by pass of the loop."""
     while not condition():  # noqa: ASYNC110 (of parts that have no event)
         await asyncio.sleep(0)
+
+
+EMPTY = {"input_prefix": "", "input_suffix": ""}
 
 
 class StopsAnswering(GatedToy):
@@ -226,6 +230,12 @@ class TestWhoMayAsk:
             assert (await http.options("/v1/completions", headers=asked)).status_code == 200
             assert (await http.get("/health", headers={"origin": "https://other.org"})).status_code == 403
 
+    @pytest.mark.parametrize("wrong", ["foo", "example.org", "https://example.org/", "https://Example.org"])
+    def test_what_is_no_origin(self, wrong):
+        with pytest.raises(InvalidValueError, match="`origins` is"):
+            Settings(origins=(wrong,))
+        Settings(origins=("*", "null", "http://[::1]:3000", "chrome-extension://abc"))
+
     async def test_the_page_may_load_nothing_from_elsewhere(self, llm):
         with asking(app_of(llm)) as http:
             headers = (await http.get("/")).headers
@@ -258,7 +268,7 @@ class TestSizes:
             ("/v1/score", {"text": "x", "context": "x" * 50}, "context"),
             ("/v1/next", {"prompt": "x" * 50}, "prompt"),
             ("/infill", {"input_prefix": "x", "input_suffix": "x" * 50}, "input_suffix"),
-            ("/infill", {"input_extra": [{"text": "x" * 50}]}, "input_prefix"),
+            ("/infill", {**EMPTY, "input_extra": [{"text": "x" * 50}]}, "input_prefix"),
             ("/tokenize", {"prompt": "x" * 50}, "prompt"),
         ],
     )  # fmt: skip
@@ -272,7 +282,7 @@ class TestSizes:
         [
             ("/v1/completions", {"prompt": "x " * 200}, "prompt"),
             ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x " * 200}]}, "messages"),
-            ("/infill", {"input_prefix": "x " * 200}, "input_prefix"),
+            ("/infill", {"input_prefix": "x " * 200, "input_suffix": ""}, "input_prefix"),
         ],
     )  # fmt: skip
     async def test_prompts_that_are_too_long_for_the_model(self, llm, path, body, param):

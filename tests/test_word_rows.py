@@ -214,7 +214,14 @@ class TestTables:
         sentences = [s.split() for s in text.split(" | ")]
         words = [word for s in sentences for word in s]
         table = [
-            {"word": w, "sentence": n, "at": i, "length": len(w), "of": words.count(w), "type": words.index(w)}
+            {
+                "word": w,
+                "sentence": n,
+                "at": i,
+                "length": len(w),
+                "of": words.count(w),
+                "type": words.index(w),
+            }
             for n, s in enumerate(sentences)
             for i, w in enumerate(s)
         ]

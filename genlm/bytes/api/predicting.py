@@ -49,7 +49,8 @@ class Predicting:
         a word, these are that word's completions, itself among them.
 
         Args:
-            context: as for `complete`; or a list of contexts, which share forwards.
+            context: as for `complete`; or a list of contexts, which share forwards. A list with a token's id
+                in it is one context, of parts.
             n: how many words.
             prefix: how the word begins that the context stops in: the context's last letters; "" if it stops
                 in none. None finds out. With a `segmenter`, None is "".
@@ -125,7 +126,8 @@ class Predicting:
         symbols = Symbols(ALPHABET if alphabet is None else alphabet, space, fold, floor)
 
         async def one(single: Any) -> CharPredictions:
-            return await predict_chars((await self._read_for(single, method)).beam, symbols)
+            read = await self._read_for(single, method)
+            return await predict_chars(read.beam, read.text, symbols)
 
         return await _each(context, one)
 

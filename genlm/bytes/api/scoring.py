@@ -154,7 +154,7 @@ class Scoring:
             word: the column of the words, as their owner has them.
             text_id: the column that says of which text a row is; None for one text.
             position: the column of a number that orders the words of a text; None where rows are in order.
-                Rows that agree in text and position are one word.
+                Rows that agree in text and position are one word, as several readers' are.
             texts: the whole texts by their ids, or the column that has them; None to join the words by `sep`.
             context: what stands before every text; see `score`.
             context_column: or the column that has it.
@@ -176,7 +176,7 @@ class Scoring:
 
         Raises:
             ValueError: words that are not in their text, by their places; rows that contradict each other;
-                a column that is not there.
+                rows of several readers without a `position`; a column that is not there.
             ImpossibleByteError: a byte that the model cannot write, with its offset.
         """
         from genlm.bytes.score.joined import TableSurprisals, rows_of

@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
@@ -255,6 +256,10 @@ class ByteBeamState(StatefulByteLM):
                 f"\x1b[1mDeferred:\x1b[0m {len(self.deferred)}, expected share {self.slack.expected:.2g}"
             )
         return "\n".join(lines)
+
+    def __str__(self) -> str:
+        """`repr` without its colours, for files and pipes."""
+        return re.sub(r"\x1b\[\d+m", "", repr(self))
 
     # -- one step -------------------------------------------------------------------------------------
 

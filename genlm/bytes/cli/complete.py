@@ -120,6 +120,10 @@ def complete(
         with shared.working(f"Reading {len(prompt):,} bytes and writing"):
             found = lm.complete(given, n=n, best_of=best_of, particles=particles, echo=echo, **options)
         completions = found if isinstance(found, list) else [found]
+        cut: float = getattr(found, "unfinished", 0.0)
+        if cut and options["mask"] is not None:
+            part = f"{cut:.0%} of the weight is on texts that were cut short, as beginnings"
+            shared.warn(f"{part}. Give a larger --max-bytes.")
         if shared.as_json:
             every = [completion_json(c) for c in completions]
             write_json({"prompt": bytes_json(prompt), "completions": every})

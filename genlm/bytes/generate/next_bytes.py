@@ -6,6 +6,7 @@ from typing import Any
 
 from genlm.bytes.generate.characters import next_characters
 from genlm.bytes.util import Chart, LazyByteProbs
+from genlm.bytes.util.numbers import whole_number
 
 __all__ = ["AsyncNextBytes"]
 
@@ -25,4 +26,4 @@ class AsyncNextBytes(LazyByteProbs):
             top: how many; None for all. Characters of several bytes cost a step of the beam for each of
                 their beginnings that is looked at.
         """
-        return await next_characters(self.beam, self, self._text, top)
+        return await next_characters(self.beam, self, self._text, whole_number("top", top, 1))

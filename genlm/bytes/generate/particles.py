@@ -61,12 +61,23 @@ class WeightedCompletions(list[Completion]):
 
     @property
     def posterior(self) -> dict[str, float]:
-        """The probability of each text under the target, as estimated; the likeliest first."""
+        """The probability of each text under the target, as estimated; the likeliest first. A text that a
+        limit has cut short counts as a beginning: of all that may follow it, permitted or not."""
         found = dict[str, float]()
         for completion in self:
-            share = math.exp(_weight(completion) - self.log_normalizer) / len(self)
-            found[completion.text] = found.get(completion.text, 0.0) + share
+            found[completion.text] = found.get(completion.text, 0.0) + self._share(completion)
         return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+    @property
+    def unfinished(self) -> float:
+        """The part of `posterior` that is texts which a limit has cut short: above 0, neither that nor
+        `log_normalizer` is about whole texts. A larger `max_bytes` lets them end."""
+        return math.fsum(
+            self._share(completion) for completion in self if completion.finish_reason == "length"
+        )
+
+    def _share(self, completion: Completion) -> float:
+        return math.exp(_weight(completion) - self.log_normalizer) / len(self)
 
     @property
     def effective_size(self) -> float:

@@ -13,6 +13,7 @@ from typing import Any
 
 from genlm.bytes.errors import DeadEndError, bad_type, bad_value
 from genlm.bytes.predict.places import Place, look
+from genlm.bytes.util import utf8
 from genlm.bytes.util.gather import gather
 
 __all__ = ["ALPHABET", "CharPredictions", "Symbols", "predict_chars"]
@@ -125,11 +126,12 @@ def _strings(name: str, space: bool, fold: bool) -> list[str]:
     return list(dict.fromkeys(case for case in cases if len(case) == len(name)))
 
 
-async def predict_chars(beam: Any, symbols: Symbols) -> CharPredictions:
+async def predict_chars(beam: Any, text: bytes, symbols: Symbols) -> CharPredictions:
     """Which of some symbols comes next.
 
     Args:
         beam: the beam after the context, or an ensemble.
+        text: the context; a character that it ends inside is the next one.
 
     Raises:
         DeadEndError: none can, and there is no floor.
@@ -150,7 +152,10 @@ async def predict_chars(beam: Any, symbols: Symbols) -> CharPredictions:
                 further.append(follow(Place(mass, "", b"", beam, byte), rest))
         await gather(further)
 
-    await follow(Place(1.0, "", b"", beam.prune()), symbols.tree)
+    tree = symbols.tree
+    for byte in utf8.unfinished(text):
+        tree = tree.get(byte, {})
+    await follow(Place(1.0, "", b"", beam.prune()), tree)
     total, count = math.fsum(found.values()), len(found)
     if total <= 0.0 and not symbols.floor:
         raise DeadEndError(

@@ -14,6 +14,8 @@ from genlm.bytes.predict.search import WordSearch
 from genlm.bytes.predict.word_rules import WordRule, begun_word
 from genlm.bytes.util import utf8
 
+_Bytes = bytes  # the field `bytes` hides the type inside the class
+
 __all__ = ["WordPrediction", "WordPredictions", "check_boundary", "check_min_prob", "predict_words", "stands"]
 
 
@@ -24,15 +26,17 @@ class WordPrediction:
     Attributes:
         word: the whole word, with the letters that stand there already.
         text: what is to be added to the context: the rest of the word, with a space before it where one is
-            missing.
+            missing. A character that the context ends inside is given whole; `bytes` has its rest.
         logprob: natural log of the probability of that and an end of the word, given the context.
         most: natural log of what it can be at most: ends that have not been looked at included.
+        bytes: `text` without what the context has of it already, where that ends inside a character.
     """
 
     word: str
     text: str
     logprob: float
     most: float
+    bytes: _Bytes
 
     @property
     def probability(self) -> float:
@@ -117,15 +121,17 @@ async def predict_words(
     likely = (item for item in search.found.items() if item[1] >= min_prob)
     best = nlargest(n, likely, key=lambda item: item[1])
     gains = search.gains()
-    words = tuple(_prediction(word, p, p + gains.get(word, 0.0), begun, spaced) for word, p in best)
+    there = len(unfinished)
+    words = tuple(_prediction(word, p, p + gains.get(word, 0.0), begun, spaced, there) for word, p in best)
     others = math.fsum(search.found.values()) - math.fsum(p for _, p in best)
     unknown = search.unknown
     return WordPredictions(words, begun, max(others, 0.0), search.no_word, unknown, complete, budget.contexts)
 
 
-def _prediction(text: str, p: float, most: float, begun: str, spaced: bool) -> WordPrediction:
-    word = text[1:] if spaced and text.startswith(" ") else text
-    return WordPrediction(word, text[len(begun) :], math.log(p), math.log(min(max(most, p), max(p, 1.0))))
+def _prediction(text: str, p: float, most: float, begun: str, spaced: bool, there: int) -> WordPrediction:
+    word, rest = text[1:] if spaced and text.startswith(" ") else text, text[len(begun) :]
+    bound = math.log(min(max(most, p), max(p, 1.0)))
+    return WordPrediction(word, rest, math.log(p), bound, rest.encode()[there:])
 
 
 def stands(rule: WordRule, text: bytes, prefix: str | None) -> tuple[str, bool]:

@@ -93,7 +93,8 @@ class RegionOptions:
     @property
     def columns(self) -> tuple[str, ...]:
         """What regions have that they have not always."""
-        return uncertainty_columns(self.entropy, self.rank)
+        default = "none" if self.given == "spans" or self.sep == "" else "trailing"
+        return uncertainty_columns(self.entropy, self.rank, (self.boundary or default) == "trailing")
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,9 @@ def check_one_reader(
         rule += f"in column {number!r} each number comes several times, always with the same word"
     known = "" if number is None else f", as {number!r} does"
     way = f"Give a column that numbers a text's words{known}: rows that agree in it are one word."
-    raise bad_value("position", None, rule, f"{way} Where the text does repeat itself, give one that counts rows.")
+    raise bad_value(
+        "position", None, rule, f"{way} Where the text does repeat itself, give one that counts rows."
+    )
 
 
 def _numbers(values: Sequence[Any], words: Sequence[str]) -> bool:

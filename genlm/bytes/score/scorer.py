@@ -32,7 +32,7 @@ from genlm.bytes.score.regions import Region, find_regions
 from genlm.bytes.score.shards import Shards
 from genlm.bytes.score.table import WordSurprisal, WordSurprisals
 from genlm.bytes.score.tokens import TokenLogprobs, no_tokens
-from genlm.bytes.score.uncertainty import Uncertain, uncertainty_columns
+from genlm.bytes.score.uncertainty import Uncertain
 from genlm.bytes.score.window import Window, Windows, fits, read_sliding
 from genlm.bytes.score.words import Rule, log_sum, region_logprobs
 from genlm.bytes.trie import TrieMode
@@ -175,7 +175,7 @@ class Scorer:
             self._regions(i, text, view, every[i], rule, context, asked)
             for i, (text, view, context) in enumerate(zip(texts, views, read_contexts, strict=True))
         )
-        columns = () if asked is None else uncertainty_columns(asked.unit, asked.rank)
+        columns = () if asked is None else asked.columns
         every_row = (row for rows, _ in found for row in rows)
         return WordSurprisals(every_row, (score for _, score in found), columns, rule.base)
 

@@ -62,6 +62,11 @@ class Uncertain:
         unit = entropy if isinstance(entropy, str) else "byte" if entropy else None
         return cls(unit, rank, trailing, most, base)
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of what `measure` gives."""
+        return uncertainty_columns(self.unit, self.rank, self.words)
+
     async def measure(self, beam: Any, ends: Sequence[str] | None, logp: float, word: str) -> dict[str, Any]:
         """The columns of a region.
 
@@ -71,7 +76,7 @@ class Uncertain:
             logp: natural log of its probability.
             word: the word.
         """
-        found: dict[str, Any] = dict.fromkeys(uncertainty_columns(self.unit, self.rank), math.nan)
+        found: dict[str, Any] = dict.fromkeys(self.columns, math.nan)
         if beam is None:
             return found
         scale = math.log(self.base)
@@ -89,6 +94,7 @@ class Uncertain:
         return found
 
 
-def uncertainty_columns(entropy: Any, rank: bool) -> tuple[str, ...]:
-    """The names of the columns that are asked for."""
-    return (*(ENTROPY if entropy else ()), *(RANK if rank else ()))
+def uncertainty_columns(entropy: Any, rank: bool, words: bool = True) -> tuple[str, ...]:
+    """The names of the columns that are asked for; of words without ends, their beginnings' entropy alone."""
+    of_words = ENTROPY if words else ENTROPY[:1]
+    return (*(of_words if entropy else ()), *(RANK if rank else ()))

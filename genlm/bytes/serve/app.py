@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from importlib import metadata
 from typing import Any
 
 from fastapi import FastAPI
@@ -55,7 +56,10 @@ def create_app(
                 await asyncio.gather(loading, return_exceptions=True)
             await catalog.close()
 
-    app = FastAPI(title="GenLM Bytes", docs_url=None, redoc_url=None, lifespan=lifespan)
+    version = "unknown"  # run from its source
+    with suppress(metadata.PackageNotFoundError):
+        version = metadata.version("genlm-bytes")
+    app = FastAPI(title="GenLM Bytes", version=version, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.server = server
     for router in ROUTERS:
         app.include_router(router)

@@ -134,7 +134,7 @@ def options_of(body: Sampling, default_tokens: int, by_byte: bool) -> dict[str, 
     _check_unsupported(body)
     mask = mask_of(body)
     found: dict[str, Any] = {
-        "stop": body.stop or None,
+        "stop": None if body.stop == [] else body.stop,
         "temperature": 1.0 if body.temperature is None else body.temperature,
         "top_p": None if body.top_p == 1.0 else body.top_p,
         "top_k": None if body.top_k in (0, -1) else body.top_k,

@@ -4,7 +4,8 @@
 cursor; `input_suffix` after it. A model that was trained to fill in the middle reads both, and the word that
 the cursor stands in is healed. One that was not goes on with what stands before; `suffix_read` says so.
 
-Plugins send fields for llama.cpp's own samplers and caches. What is not known here is taken and does nothing.
+Plugins send fields for llama.cpp's own samplers and caches. What is not known here is taken and does nothing;
+the answer lists it as `ignored`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from genlm.bytes.prompt.infill import infill
 from genlm.bytes.prompt.prompt import as_bytes
 from genlm.bytes.serve.choices import Work
 from genlm.bytes.serve.contexts import Given, has_tokens
-from genlm.bytes.serve.failures import too_long
+from genlm.bytes.serve.failures import invalid, too_long
 from genlm.bytes.serve.fields import SHAPE, Count, ListOf, Whole, seed_of
 from genlm.bytes.serve.server import Server, answer, server_of
 
@@ -46,7 +47,7 @@ class Extra(BaseModel):
 class InfillBody(BaseModel):
     """What may be asked."""
 
-    model_config = ConfigDict(extra="ignore", **SHAPE)
+    model_config = ConfigDict(extra="allow", **SHAPE)
     model: str | None = None
     input_prefix: str = ""
     input_suffix: str = ""
@@ -79,6 +80,9 @@ class _Asked:
     def __init__(self, server: Server, body: InfillBody) -> None:
         self.body, self.server = body, server
         self.name, lm = server.catalog.get(body.model)
+        for name in ("input_prefix", "input_suffix"):  # as llama.cpp: a name misspelt is not an empty text
+            if name not in body.model_fields_set:
+                raise invalid(name, f"`{name}` is missing: it may be empty.")
         others = "".join(f"{extra.text}\n" for extra in body.input_extra)
         before = as_bytes("input_prefix", others + body.input_prefix + body.prompt)
         after = as_bytes("input_suffix", body.input_suffix)
@@ -147,6 +151,7 @@ class _Asked:
             "tokens_predicted": new,
             "truncated": False,
             "suffix_read": self.suffix_read,
+            "ignored": [*(self.body.model_extra or ())],
             "timings": {
                 "prompt_n": read,
                 "predicted_n": new,

@@ -48,7 +48,7 @@ class ScoreBody(Body):
     sep: str | None = " "
     boundary: Literal["trailing", "leading", "none"] | None = None
     punctuation: bool | str = False
-    base: float = 2.0
+    base: float = Field(2.0, gt=1.0)
     method: Literal["tokenize", "beam", "heal"] = "beam"
     on_impossible: Literal["error", "inf"] = "inf"
 

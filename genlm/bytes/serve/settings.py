@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from genlm.bytes.util.numbers import whole_number
 
 __all__ = ["KEY_VARIABLE", "Keys", "Settings", "read_keys"]
 
+ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#\sA-Z]+")
 KEY_VARIABLE = "GENLM_BYTES_API_KEY"
 """The environment variable that holds a key."""
 
@@ -96,5 +98,11 @@ class Settings:
             if whole_number(name, getattr(self, name), 1) is None:
                 raise bad_value(name, None, "must be a number")
         whole_number("max_queue", self.max_queue, 0)
+        for origin in self.origins:
+            if not ORIGIN.fullmatch(origin):
+                rule = (
+                    "must be an origin as browsers send it: a scheme, a host in small letters, a port if any"
+                )
+                raise bad_value("origins", origin, rule, "Pass e.g. https://example.org, or * for all.")
         if not number("timeout", self.timeout, above=True):
             raise bad_value("timeout", self.timeout, "must be a number of seconds above 0")

@@ -88,9 +88,8 @@ class Parts:
     @property
     def columns(self) -> tuple[str, ...]:
         """What a row has that not every one has."""
-        from genlm.bytes.score import uncertainty_columns
-
-        return uncertainty_columns(self.entropy, self.rank)
+        options = self.options()
+        return () if options is None else options.columns
 
     def options(self) -> RegionOptions | None:
         """What `Scoring` is told about regions."""
