@@ -21,7 +21,9 @@ from genlm.bytes import AsyncByteLM, BeamParams, ByteBeamState, ByteLM
 from genlm.bytes.api import loop as api_loop
 from genlm.bytes.api.loop import run
 from genlm.bytes.errors import GenlmBytesError, InvalidTypeError, ModelUnavailableError
+from genlm.bytes.models import load_model
 from genlm.bytes.options import GenerationOptions, Options
+from genlm.bytes.score import ScoringOptions
 
 PARAMS = BeamParams(K=5, prune_threshold=0.01)
 TESTS = Path(__file__).parent
@@ -98,6 +100,34 @@ class TestAsking:
             getattr(ByteLM(ToyLM(TOY)), method)("ab", **{wrong: 1})
         with pytest.raises(InvalidTypeError, match="`zzz` is no option"):
             getattr(ByteLM(ToyLM(TOY)), method)("ab", zzz=1)
+
+    @pytest.mark.parametrize("kind", [ByteLM, AsyncByteLM])
+    def test_every_method_says_all_the_names_it_has(self, kind):
+        """Before anything else is looked at: what is given beside it is wrong too."""
+        lm = kind(ToyLM(TOY))
+        for name, method in inspect.getmembers(kind, inspect.isroutine):
+            if name[0] == "_" or name in ("from_pretrained", "special", "parse_special", "run", "close"):
+                continue
+            known = [p for p in inspect.signature(method).parameters if p not in ("self", "options")]
+            if "options" in inspect.signature(method).parameters:
+                known += ScoringOptions.__annotations__
+            with pytest.raises(InvalidTypeError) as told:
+                found = getattr(lm, name)(**dict.fromkeys(known[:1]), zzz=1)
+                asyncio.run(found)
+            assert str(told.value) == f"`zzz` is no option here. Known are {', '.join(known)}.", name
+
+    def test_settings_of_the_beam_are_given_as_such(self):
+        for make in (
+            ByteLM.from_pretrained,
+            lambda **more: ByteLM(ToyLM(TOY), **more),
+            ByteLM(ToyLM(TOY)).next,
+        ):
+            with pytest.raises(InvalidTypeError, match=r"`K` is no option .*`params=BeamParams\(K=…\)`"):
+                make(K=5)
+        with pytest.raises(InvalidTypeError, match=r"`exakt` .* Did you mean `exact`"):
+            BeamParams(exakt=True)
+        with pytest.raises(InvalidTypeError, match=r"`batchsize` .* Did you mean `batch_size`"):
+            load_model(batchsize=1)
 
     @pytest.mark.parametrize("kind", [ByteLM, AsyncByteLM])
     @pytest.mark.parametrize("method", ["complete", "stream"])

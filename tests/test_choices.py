@@ -200,15 +200,21 @@ class TestCommand:
         for option in ("good", "bad", "id", "group", "context-column"):
             for file in (table, objects):
                 done = run("pairs", str(file), f"--{option}", "nowhere")
-                assert done.code == 1 and f"`{option.replace('-', '_')}` is 'nowhere'" in done.err
+                assert done.code == 1 and f"`--{option}` is 'nowhere'" in done.err
+                assert "which has " in done.err and ("line 1" in done.err) == (file == objects)
         for args, said in (
             (("--overwrite",), "--out"),
             (("--out", str(tmp_path / "x.csv")), ".jsonl"),
             (("--context", "a", "--context-column", "UID"), "not both"),
+            (("--bad", "sentence_good"), "is the column of --good"),
         ):
             done = run("pairs", str(table), *args)
             assert done.code in (1, 2) and said in done.err
         assert run("pairs", "-").code == 2
+        table.write_text("yes\tno\nthe\tan\nthe\t\n")
+        done = run("pairs", str(table), "--good", "yes", "--bad", "no")
+        assert "`--bad` is 'no': is empty in pair 2" in done.err and not done.loaded
+        assert run("pairs", str(table), "--good", "yes", "--bad", "no", "--group", "yes", "--end").code == 0
 
     def test_contexts(self, run: Run, lm: ByteLM, tmp_path: Path) -> None:
         table = tmp_path / "a.csv"

@@ -94,4 +94,4 @@ class TestChat:
             assert (done.code, done.out, done.err.count("\n")) == (1, b"", 1) and "UTF-8" in done.err
         for option in ("--begin", "--system"):
             done = run("chat", "the", option, os.fsdecode(b"\xff"))
-            assert (done.code, done.loaded) == (1, []) and f"`{option[2:]}` is" in done.err
+            assert (done.code, done.loaded) == (1, []) and f"`{option}` is" in done.err

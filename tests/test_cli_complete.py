@@ -123,17 +123,17 @@ class TestComplete:
     @pytest.mark.parametrize(
         "args, word",
         [
-            (["--max-bytes", "0"], "`max_bytes` is 0"),
-            (["--max-bytes", "-3"], "`max_bytes` is -3"),
-            (["--temperature", "nan"], "`temperature` is nan"),
-            (["--temperature", "-1"], "`temperature`"),
-            (["--top-p", "0"], "`top_p`"),
-            (["--stop", ""], "`stop` is b''"),
-            (["-n", "0"], "`n` is 0"),
-            (["-n", "3", "--best-of", "2"], "`best_of` is 2"),
-            (["--regex", "("], "`pattern` is '('"),
-            (["--json-schema", "absent.json"], "`file` is 'absent.json'"),
-            (["--max-tokens", "3", "--unit", "byte"], "`max_tokens`"),
+            (["--max-bytes", "0"], "`--max-bytes` is 0"),
+            (["--max-bytes", "-3"], "`--max-bytes` is -3"),
+            (["--temperature", "nan"], "`--temperature` is nan"),
+            (["--temperature", "-1"], "`--temperature`"),
+            (["--top-p", "0"], "`--top-p`"),
+            (["--stop", ""], "`--stop` is b''"),
+            (["-n", "0"], "`-n` is 0"),
+            (["-n", "3", "--best-of", "2"], "`--best-of` is 2"),
+            (["--regex", "("], "`--regex` is '('"),
+            (["--json-schema", "absent.json"], "`--json-schema` is 'absent.json'"),
+            (["--max-tokens", "3", "--unit", "byte"], "`--max-tokens`"),
         ],
     )
     def test_bad_values_are_found_before_a_model_is_loaded(
@@ -163,7 +163,7 @@ class TestComplete:
     def test_arguments_that_are_no_text(self, run: Run, args: list[str]) -> None:
         done = run("complete", "the", *args)
         assert (done.code, done.out, done.loaded) == (1, b"", [])
-        assert f"`{args[0][2:]}` is b'\\xff': must be UTF-8" in done.err and done.err.count("\n") == 1
+        assert f"`{args[0]}` is b'\\xff': must be UTF-8" in done.err and done.err.count("\n") == 1
 
     def test_a_text_that_is_too_long(self, run: Run) -> None:
         done = run("complete", "x" * 2 * tiny.LONGEST)

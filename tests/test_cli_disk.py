@@ -176,7 +176,7 @@ class TestFailing:
             Disk(patch, 4, errno.ENOSPC, True)
             done = run("score", "ab", "--out", "x.tsv", model=toy)
         assert (done.code, done.out, done.err.count("\n")) == (1, b"", 1)
-        assert "`out` is 'x.tsv" in done.err and "No space left" in done.err and "there is room" in done.err
+        assert "`--out` is 'x.tsv" in done.err and "No space left" in done.err and "there is room" in done.err
         assert fine(run("score", "ab", "--out", "x.tsv", model=toy)).startswith(b"1 text")
 
 
@@ -291,7 +291,7 @@ class TestPlaces:
             done = run("score", "ab", option, name)
             assert (done.code, done.loaded, done.err.count("\n")) == (1, [], 1), done.err
             if name != "." or option == "--html":
-                assert word in done.err and f"`{option[2:]}`" in done.err
+                assert word in done.err and f"`{option}`" in done.err
         assert Path("pipe").is_fifo() and Path("link.tsv").is_symlink()
 
     def test_a_loop_of_links(self, run: Run) -> None:

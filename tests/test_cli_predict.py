@@ -31,7 +31,7 @@ class TestPredict:
         lines = fine(run("predict", "the", "-n", "2", "--budget", "5")).decode().splitlines()
         assert lines[0].split() == ["word", "probability", "logprob"] and len(lines) > 2
         assert lines[-1].startswith("others")
-        assert "character" in fine(run("predict", "the", "--chars", "-n", "2")).decode()
+        assert "character" in fine(run("predict", "the", "--chars", "--top", "2")).decode()
 
     @pytest.mark.parametrize(
         ("line", "says"),

@@ -138,11 +138,12 @@ class TestShared:
     @pytest.mark.parametrize(
         "args, word",
         [
-            (["--K", "0"], "`K` is 0"),
-            (["--threshold", "0.1"], "`K` is None"),
-            (["--threshold", "1.5", "--K", "5"], "`prune_threshold`"),
-            (["--tolerance", "nan"], "`tolerance`"),
-            (["--tolerance", "0.1", "--threshold", "0.1"], "`prune_threshold`"),
+            (["--K", "0"], "`--K` is 0"),
+            (["--threshold", "0.1"], "`--K` is None"),
+            (["--threshold", "1.5", "--K", "5"], "`--threshold`"),
+            (["--tolerance", "nan"], "`--tolerance`"),
+            (["--tolerance", "7"], "Pass e.g. 1e-3, or exact=True"),
+            (["--tolerance", "0.1", "--threshold", "0.1"], "`--threshold`"),
         ],
     )
     def test_mistakes_are_found_before_a_model_is_loaded(self, run: Run, args: list[str], word: str) -> None:
@@ -210,4 +211,4 @@ class TestText:
     def test_an_unreadable_file(self, run: Run, name: str, word: str) -> None:
         done = run("complete", "--file", name)
         assert (done.code, done.out, done.loaded) == (1, b"", []) and done.err.count("\n") == 1
-        assert "`file` is" in done.err and word in done.err and "Traceback" not in done.err
+        assert "`--file` is" in done.err and word in done.err and "Traceback" not in done.err

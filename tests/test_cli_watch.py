@@ -52,7 +52,7 @@ class TestWatch:
         page.write_text("mine")
         done = run("watch", "the", "--html", str(page))
         assert (done.code, done.loaded, done.err.count("\n")) == (1, [], 1)
-        assert "`html` is" in done.err and "--overwrite" in done.err and page.read_text() == "mine"
+        assert "`--html` is" in done.err and "--overwrite" in done.err and page.read_text() == "mine"
         assert fine(run("watch", "the", "--html", str(page), "--overwrite")) == b""
         assert fine(run("watch", "a", "--html", str(page))) == b""  # one of ours is made anew
         text = page.read_text(encoding="utf-8")

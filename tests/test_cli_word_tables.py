@@ -34,6 +34,8 @@ def toy() -> Any:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write("rts.tsv", [HEAD, *ROWS])
+    write("bad.tsv", [("item", "text"), ("a",)])
+    write("other.tsv", [("item", "text"), ("a", "A cook"), ("b", "It burnt.")])
     write("texts.tsv", [("item", "body"), ("a", "The chef – it’s"), ("b", "It burnt.")])
 
 
@@ -147,14 +149,18 @@ def test_a_column_of_contexts(run: Run, toy: Any) -> None:  # noqa: F811
 @pytest.mark.parametrize(
     "args, told",
     [
-        (("--word-column", "ward"), "`word_column` is 'ward': is no column of the table"),
-        ((*WORDS[:2], "--id", "ward"), "`id` is 'ward': is no column of the table"),
+        (("--word-column", "ward"), "`--word-column` is 'ward': is not in the head line of rts.tsv"),
+        ((*WORDS[:2], "--id", "ward"), "`--id` is 'ward': is not in the head line"),
+        ((*WORDS[:4], "--position", "ward"), "`--position` is 'ward': is not in the head line"),
+        ((*WORDS, "--texts", "absent"), "`--texts` is 'absent': cannot be read"),
+        ((*WORDS, "--texts", "bad.tsv"), "`--texts` is 'bad.tsv': has 1 fields in the row of line 2"),
+        ((*WORDS, "--texts", "other.tsv"), "--on-unmatched missing leaves such words"),
         (("--align", "quotes", "--column", "word"), "needs --word-column"),
         (("--word-column", "word", "--words"), "not together"),
         (("--word-column", "word", "--lines"), "is for tables"),
-        ((*WORDS, "--align", "loos"), "`align` is 'loos': is none of"),
-        ((*WORDS, "--texts", "texts.tsv"), "`column` is 'text': is not in the head line"),
-        (("--column", "word", "--context-column", "x"), "`context_column` is 'x': is not in the head line"),
+        ((*WORDS, "--align", "loos"), "`--align` is 'loos': is none of"),
+        ((*WORDS, "--texts", "texts.tsv"), "`--column` is 'text': is not in the head line"),
+        (("--column", "word", "--context-column", "x"), "`--context-column` is 'x': is not in the head line"),
         (("--context-column", "x"), "needs --column or --field"),
     ],
 )
@@ -162,3 +168,11 @@ def test_what_is_wrong_is_said(run: Run, toy: Any, args: tuple[str, ...], told: 
     done = run("score", "--file", "rts.tsv", *args, model=toy)
     assert done.code in (1, 2) and told in done.err.replace("\n", " "), done.err
     assert not done.loaded
+
+
+def test_several_readers_without_positions(run: Run, toy: Any) -> None:  # noqa: F811
+    words = enumerate("The chef cooked dinner.".split(), 1)
+    write("many.tsv", [("zone", "word", "who"), *((i, word, who) for i, word in words for who in "abc")])
+    done = run("score", "--file", "many.tsv", "--word-column", "word", model=toy)
+    assert (done.code, done.loaded) == (1, [])
+    assert "`--position` is None" in done.err and "as 'zone' does" in done.err

@@ -183,6 +183,9 @@ class TestGrammars:
 
     async def test_a_mask_is_a_value(self):
         """One grammar serves several completions at once."""
+        for make in (regex, json_schema, lark):
+            with pytest.raises(InvalidTypeError, match=r"is None .*: must be a str"):
+                make(None)
         mask = regex("[a-z]{4}")
         drawn = await self.model(1).complete(["1", "2"], n=3, mask=mask, seed=1)
         assert all(re.fullmatch("[a-z]{4}", c.text) for several in drawn for c in several)

@@ -183,7 +183,7 @@ class TestCommand:
         done = run("score", "--rank", "the cat")
         assert done.code == 2 and "--words" in done.err
         done = run("score", "--words", "--rank", "--boundary", "none", "the cat")
-        assert done.code == 1 and "rank" in done.err
+        assert done.code == 1 and "`--rank` is True" in done.err and "Use --boundary trailing." in done.err
 
 
 class TestPictures:
@@ -203,6 +203,10 @@ class TestPictures:
         for picture in (rows.heat, rows.plot):
             with pytest.raises(InvalidValueError, match="2 texts"):
                 picture(text=2)
+        with pytest.raises(InvalidTypeError, match="`path` is 3"):
+            rows.heat(3)
+        with pytest.raises(InvalidTypeError, match="`text` is 'x'"):
+            rows.plot("x")
         with pytest.raises(InvalidValueError, match="width"):
             rows.heat(width=0)
 

@@ -175,6 +175,7 @@ class TestWords:
             pytest.param(
                 {"segmenter": lambda text: ["x"]}, InvalidValueError, "first part", id="no part of it"
             ),
+            pytest.param({"segmenter": lambda text: None}, InvalidTypeError, "gave None", id="no parts"),
             ({"prefix": b"a"}, InvalidTypeError, "`prefix`"),
         ],
         ids=str,

@@ -102,7 +102,7 @@ class TestBodies:
             ("/v1/score", {"text": "x", "context": [-1]}, "context"),
             ("/v1/next", {"prompt": "x", "top": True}, "top"),
             ("/v1/next", {"prompt": "x", "depth": 99}, "depth"),
-            ("/v1/next", {"prompt": "x", "depth": 9}, "min_prob"),
+            ("/v1/next", {"prompt": "x", "depth": 9, "min_prob": 0}, "min_prob"),
             ("/v1/predict", {"prompt": "x", "prefix": "\ud800"}, "prefix"),
             ("/v1/predict", {"prompt": "x", "milliseconds": float("inf")}, "milliseconds"),
             ("/infill", {"input_prefix": "x", "temperature": float("nan")}, "temperature"),

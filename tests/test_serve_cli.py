@@ -17,6 +17,7 @@ from served import asking
 
 import genlm.bytes
 from genlm.bytes.cli.serve import serve
+from genlm.bytes.errors import InvalidValueError
 from genlm.bytes.serve import Catalog, create_app, read_config, spec_of
 
 REPOSITORY = Path(genlm.bytes.__file__).parents[2]
@@ -85,11 +86,12 @@ def test_loopback_is_asked_by_its_own_names_only(run: Run, served: list[Any]) ->
         (["--api-key", "absent"], "absent"),
         (["--config", "absent"], "absent"),
         (["--model", "a=embedded", "--model", "a=embedded"], "two models"),
-        (["--max-concurrent", "0"], "`max_concurrent`"),
-        (["--timeout", "nan"], "`timeout`"),
+        (["--max-concurrent", "0"], "`--max-concurrent`"),
+        (["--timeout", "nan"], "`--timeout`"),
+        (["--cors", "foo"], "`--cors` is 'foo'"),
         (["--model", "a", "--config", "b"], "not both"),
-        (["--port", "99999"], "`port`"),
-        (["--K", "0"], "`K`"),
+        (["--port", "99999"], "`--port`"),
+        (["--K", "0"], "`--K`"),
     ],
 )
 def test_mistakes_are_a_line(run: Run, args: list[str], word: str) -> None:
@@ -132,10 +134,17 @@ async def test_a_file_of_models(llm: Any, tmp_path: Path) -> None:
     assert said["choices"][0]["text"] == "th" + own.text
     assert len(said["choices"][0]["logprobs"]["tokens"]) >= 2 + len(own.bytes)
     assert ids.status_code == 400 and answer.status_code == 200
-    for wrong in ("[models.a]\nensemble = ['b']", "models = 3", "[", "[models.a]\nnothing = 1"):
+    for wrong, told in (
+        ("[models.a]\nensemble = ['b']", "[models.a] cannot be: 'ensemble' is ['b']"),
+        ("models = 3", "must have a table"),
+        ("[", "must be TOML"),
+        ("[models.a]\npth = 1", "[models.a] cannot be: 'pth' is no option here. Did you mean 'path'?"),
+        ("[models.a]\nK = 0", "Pass e.g. K = 5"),
+    ):
         path.write_text(wrong)
-        with pytest.raises((ValueError, TypeError)):
+        with pytest.raises(InvalidValueError) as refused:
             read_config(path)
+        assert told in str(refused.value) and str(path) in str(refused.value)
 
 
 @pytest.mark.thorough

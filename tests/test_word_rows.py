@@ -238,6 +238,8 @@ class TestTables:
             ),
             ([{"item": 1, "zone": "?", "word": "a"}], "`zone` is '.': is no number"),
             ([{"item": 1, "zone": 1, "word": float("nan")}], "keep_default_na"),
+            ([{"item": 1, "zone": 1, "word": 7}], "`word` is 7 .*row 1.*dtype={'word': str}"),
+            ([{"item": 1, "zone": 1, "word": ""}], "`word` is '': is empty in row 1, of text '1'"),
             ([{"item": 1, "word": "a"}], "`position` is 'zone': is no column"),
             ("words.tsv", "`table` is 'words.tsv' .a str.: must be a DataFrame"),
         ],
@@ -268,6 +270,10 @@ class TestTables:
         assert {name: found[2][name] for name in names} == {name: getattr(plain[1], name) for name in names}
         assert found[0]["rank"] != found[0]["rank"] and found[0]["entropy"] > 0 and found[3]["rank"] is None
         assert "entropy" not in lm.table_surprisal(table, **options)[0]
+
+    def test_ids_that_pandas_has_made_floats(self, lm: ByteLM) -> None:
+        found = lm.table_surprisal(rows("go", item=2.0), text_id="item", texts={2: "Do go"})
+        assert found.scores[0].text == b"Do go"
 
     def test_names_stay_apart(self) -> None:
         names = added_names(["surprisal", "surprisal_input", "word"], figure_names())

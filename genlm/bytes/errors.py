@@ -8,11 +8,15 @@ A message names the argument, the value it had, the rule it broke and what to do
 from __future__ import annotations
 
 import difflib
+import functools
+import inspect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
+
+C = TypeVar("C", bound=type)
 
 __all__ = [
     "AssertedValueError",
@@ -155,14 +159,56 @@ def bad_type(argument: str, value: Any, rule: str, instead: str = "") -> Invalid
     return InvalidTypeError(_sentence(argument, value, rule, instead, f" (a {type(value).__name__})"))
 
 
-def check_names(given: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse an option that does not exist."""
+def check_names(
+    given: Iterable[str], known: Iterable[str], elsewhere: Callable[[str], str] = lambda _: ""
+) -> None:
+    """Refuse an option that does not exist; `elsewhere` may say of one where it belongs."""
     names = list(known)
     for name in given:
         if name not in names:
             close = difflib.get_close_matches(name, names, 1)
-            meant = f" Did you mean `{close[0]}`?" if close else ""
-            raise InvalidTypeError(f"`{name}` is no option here.{meant} Known are {', '.join(names)}.")
+            meant = elsewhere(name) or (f"Did you mean `{close[0]}`?" if close else "")
+            known_are = f"Known are {', '.join(names)}."
+            raise InvalidTypeError(f"`{name}` is no option here. {meant}{' ' if meant else ''}{known_are}")
+
+
+def names_checked(
+    options: Callable[[], Iterable[str]] = tuple, elsewhere: Callable[[str], str] = lambda _: ""
+) -> Callable[[C], C]:
+    """Have the methods of a class refuse arguments that they have not by an error of ours, before all else.
+
+    Args:
+        options: the names that `**options` of a method stands for.
+        elsewhere: see `check_names`.
+    """
+
+    def checked(function: Callable[..., Any]) -> Callable[..., Any]:
+        _, *parameters = inspect.signature(function).parameters.values()
+        own = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        more = [p.name for p in parameters if p.kind is p.VAR_KEYWORD]
+        if more not in ([], ["options"]):
+            return function
+
+        @functools.wraps(function)
+        def call(*args: Any, **given: Any) -> Any:
+            if not given.keys() <= set(own):
+                check_names(given, [*own, *(options() if more else ())], elsewhere)
+            return function(*args, **given)
+
+        @functools.wraps(function)
+        async def call_later(*args: Any, **given: Any) -> Any:
+            return await call(*args, **given)
+
+        return call_later if inspect.iscoroutinefunction(function) else call
+
+    def decorated(cls: C) -> C:
+        for name, member in list(vars(cls).items()):
+            inner = member.__func__ if isinstance(member, classmethod) else member
+            if inspect.isfunction(inner) and (name == "__init__" or name[0] != "_"):
+                setattr(cls, name, checked(inner) if inner is member else classmethod(checked(inner)))
+        return cls
+
+    return decorated
 
 
 @contextmanager

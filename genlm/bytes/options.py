@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, TypeVar
 
-from genlm.bytes.errors import bad_type, bad_value, check_names
+from genlm.bytes.errors import InvalidTypeError, bad_type, bad_value, check_names
 
 if TYPE_CHECKING:
     from genlm.bytes.generate.constraint import Mask
@@ -28,6 +28,8 @@ __all__ = [
     "Method",
     "Options",
     "Unit",
+    "beam_setting",
+    "check_model_options",
     "first_sentence",
     "number",
     "spelled_out",
@@ -230,6 +232,21 @@ class Options:
     def greedy(self) -> bool:
         """Whether nothing is left to chance."""
         return self.temperature == 0.0 or self.top_k == 1
+
+
+def beam_setting(name: str) -> str:
+    """Where a setting of the beam is given; "" for what is none."""
+    from genlm.bytes.byte_lm import BeamParams
+
+    known = {field.name for field in fields(BeamParams)}
+    return f"It is a setting of the beam: `params=BeamParams({name}=…)`." if name in known else ""
+
+
+def check_model_options(given: Iterable[str]) -> None:
+    """Refuse settings of the beam among options of a model."""
+    for name in given:
+        if said := beam_setting(name):
+            raise InvalidTypeError(f"`{name}` is no option of a model. {said}")
 
 
 def first_sentence(option: str) -> str:

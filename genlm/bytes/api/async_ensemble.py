@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from genlm.bytes.api.async_lm import AsyncByteLM
 from genlm.bytes.ensemble import EnsembleState, Operation
-from genlm.bytes.errors import GenlmBytesError, bad_type, bad_value, called
+from genlm.bytes.errors import GenlmBytesError, bad_type, bad_value, called, names_checked
 from genlm.bytes.options import Options
 from genlm.bytes.prompt.prompt import Prompt, as_bytes
 from genlm.bytes.util.gather import gather
@@ -25,6 +25,7 @@ class Each(tuple[Any, ...]):
     """A context that is another for each member, and whole: what stands before all text is in it."""
 
 
+@names_checked()
 class AsyncEnsemble(AsyncByteLM):
     """Several models as one; everything that a model can be asked.
 
@@ -89,6 +90,10 @@ class AsyncEnsemble(AsyncByteLM):
         if options.get("unit") == "token":
             rule = "the members have no tokens in common: an ensemble is drawn from byte by byte"
             raise bad_value("unit", "token", rule, "Leave it out.")
+        penalty = options.get("repetition_penalty")
+        if penalty not in (None, 1.0):
+            rule = "it is a penalty on tokens, and several models as one are drawn from byte by byte"
+            raise bad_value("repetition_penalty", penalty, rule, "Leave it out.")
         return Options.of({**options, "unit": "byte"}, **counts)
 
     async def _read(

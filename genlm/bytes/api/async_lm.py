@@ -14,8 +14,15 @@ from genlm.bytes.api.ensembles import Ensembles
 from genlm.bytes.api.predicting import Predicting
 from genlm.bytes.api.scoring import Scoring
 from genlm.bytes.byte_lm import BeamParams, ByteBeamState
-from genlm.bytes.errors import GenlmBytesError, UnsupportedModelError, bad_type, bad_value, called
-from genlm.bytes.options import GenerationOptions, Options, spelled_out
+from genlm.bytes.errors import (
+    GenlmBytesError,
+    UnsupportedModelError,
+    bad_type,
+    bad_value,
+    called,
+    names_checked,
+)
+from genlm.bytes.options import GenerationOptions, Options, beam_setting, check_model_options, spelled_out
 from genlm.bytes.trie import TokenByteTrie
 from genlm.bytes.vocab import byte_vocab, end_strings, shared_trie, start_context
 
@@ -30,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncByteLM"]
 
 
+@names_checked(elsewhere=beam_setting)
 class AsyncByteLM(Ensembles, Scoring, Comparisons, Predicting):
     """A byte-level language model, ready to be asked. Its methods are coroutines; `ByteLM` has plain ones.
 
@@ -126,6 +134,7 @@ class AsyncByteLM(Ensembles, Scoring, Comparisons, Predicting):
         """
         from genlm.bytes.models import load_model
 
+        check_model_options(llm_opts)
         llm = await asyncio.to_thread(
             load_model,
             name_or_path,

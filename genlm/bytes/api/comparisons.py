@@ -6,7 +6,8 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
-from genlm.bytes.errors import called
+from genlm.bytes.api.scoring import scoring_options
+from genlm.bytes.errors import called, names_checked
 
 if TYPE_CHECKING:
     from genlm.bytes.generate import Read
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Comparisons"]
 
 
+@names_checked(scoring_options)
 class Comparisons:
     """What compares; it needs no more than the beginning of a context."""
 

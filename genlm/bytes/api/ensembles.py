@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from genlm.bytes.errors import bad_type, bad_value
+from genlm.bytes.errors import bad_type, bad_value, names_checked
 
 if TYPE_CHECKING:
     from genlm.bytes.ensemble import Operation
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Ensembles"]
 
 
+@names_checked()
 class Ensembles:
     """Ways to make one byte-level model of several, with whatever tokenizers.
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Un
 from genlm.bytes.api.async_lm import AsyncByteLM
 from genlm.bytes.api.ensembles import Ensembles
 from genlm.bytes.api.loop import run
+from genlm.bytes.api.scoring import scoring_options
 from genlm.bytes.byte_lm import BeamParams
-from genlm.bytes.options import GenerationOptions, spelled_out
+from genlm.bytes.errors import names_checked
+from genlm.bytes.options import GenerationOptions, beam_setting, check_model_options, spelled_out
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +40,7 @@ def _plain(
     return call
 
 
+@names_checked(scoring_options, beam_setting)
 class ByteLM(Ensembles):
     """A byte-level language model, ready to be asked, in plain calls.
 
@@ -92,6 +95,7 @@ class ByteLM(Ensembles):
         """A model by name; see `AsyncByteLM.from_pretrained`."""
         from genlm.bytes.models import load_model
 
+        check_model_options(llm_opts)
         llm = load_model(
             name_or_path, device=device, dtype=dtype, backend=backend, progress=progress, **llm_opts
         )

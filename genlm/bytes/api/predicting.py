@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from genlm.bytes.errors import bad_type
+from genlm.bytes.errors import bad_type, names_checked
 from genlm.bytes.util.gather import gather
 from genlm.bytes.util.numbers import whole_number
 
@@ -22,6 +22,7 @@ T = TypeVar("T")
 MOST_CONTEXTS = 256  # genlm.bytes.predict.budget.CONTEXTS, which importing this module should not bring
 
 
+@names_checked()
 class Predicting:
     """Asks what may come next; works on one model or several."""
 

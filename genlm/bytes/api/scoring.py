@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
-from genlm.bytes.errors import called
+from genlm.bytes.errors import called, names_checked
 
 if TYPE_CHECKING:
     from genlm.bytes.byte_lm import BeamParams
     from genlm.bytes.prompt import Prompt
     from genlm.bytes.score import Score, ScoringOptions, TableSurprisals, WordSurprisals
 
-__all__ = ["Scoring"]
+__all__ = ["Scoring", "scoring_options"]
 
 
+def scoring_options() -> Iterable[str]:
+    """What `**options` of a method that scores stands for; their module is imported when they are needed."""
+    from genlm.bytes.score.scorer import ScoringOptions
+
+    return ScoringOptions.__annotations__
+
+
+@names_checked(scoring_options)
 class Scoring:
     """What reads known texts; it needs the beginning of a context, and for files what tells models apart."""
 

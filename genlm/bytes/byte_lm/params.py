@@ -12,13 +12,14 @@ from genlm.bytes.byte_lm.heal import check_limit
 from genlm.bytes.byte_lm.rule import SearchRule
 from genlm.bytes.byte_lm.threshold import ThresholdRule
 from genlm.bytes.byte_lm.tolerance import ToleranceRule
-from genlm.bytes.errors import bad_type, bad_value
+from genlm.bytes.errors import bad_type, bad_value, names_checked
 
 __all__ = ["DEFAULT_TOLERANCE", "BeamParams"]
 
 DEFAULT_TOLERANCE = 5e-4
 
 
+@names_checked()
 @dataclass
 class BeamParams:
     """Settings of a `ByteBeamState`.
@@ -101,7 +102,7 @@ class BeamParams:
             warnings.warn(
                 "'eos_tokens' is deprecated, use 'eos_byte_strings' instead.",
                 DeprecationWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
             self.eos_byte_strings = self.eos_tokens
         self.eos_byte_strings = _check_eos(self.eos_byte_strings)

@@ -92,13 +92,15 @@ def main() -> None:
     typed is not understood, 1 where what it asks for cannot be done, 130 after Ctrl-C."""
     open_standard_streams()
     gc.set_threshold(50_000)  # looking for garbage among a vocabulary's tokens takes a fifth of a second
+    named = [word for word in sys.argv[1:2] if word in COMMANDS]
     try:
-        named = [word for word in sys.argv[1:2] if word in COMMANDS]
         code = app(named or COMMANDS)(standalone_mode=False)
         sys.stdout.flush()  # what cannot be written is known now, and not when Python has gone
         sys.exit(code)
     except GenlmBytesError as error:
-        complain(str(error))
+        from genlm.bytes.cli.spelling import as_typed
+
+        complain(as_typed(str(error), command(named[0])) if named else str(error))
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

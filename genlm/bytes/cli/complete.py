@@ -20,6 +20,7 @@ from genlm.bytes.cli.output import (
 from genlm.bytes.cli.sampling import Sampling, Streaming
 from genlm.bytes.cli.shared import Shared
 from genlm.bytes.cli.source import TextInput, argument_bytes, argument_text, as_text
+from genlm.bytes.errors import called
 from genlm.bytes.options import Options
 
 if TYPE_CHECKING:
@@ -192,7 +193,8 @@ def _mask(regex: str | None, schema: Path | None) -> Any:
         return None
     from genlm.bytes.generate import grammar
 
-    if schema is not None:
-        return grammar.json_schema(TextInput(file=schema).read_text().removeprefix("\ufeff"))
-    assert regex is not None
-    return grammar.regex(argument_text("regex", regex))
+    with called(file="json_schema", schema="json_schema", pattern="regex"):
+        if schema is not None:
+            return grammar.json_schema(TextInput(file=schema).read_text().removeprefix("\ufeff"))
+        assert regex is not None
+        return grammar.regex(argument_text("regex", regex))

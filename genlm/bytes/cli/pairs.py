@@ -73,8 +73,10 @@ def pairs(
         raise typer.BadParameter("needs --out", param_hint="--overwrite")
     if context and context_column is not None:
         raise typer.BadParameter("give --context or --context-column, not both", param_hint="--context")
+    if good == bad:
+        raise typer.BadParameter(f"{bad!r} is the column of --good, too: name another", param_hint="--bad")
     before = argument_bytes(context)
-    asked = _Asked(file, good, bad, tuple(group or ()), id_column, before, context_column)
+    asked = _Asked(file, good, bad, tuple(group or ()), id_column, before, context_column, end)
     with ExitStack() as ending:
         with shared.working("Starting"):
             from genlm.bytes.score import score_pairs
@@ -128,12 +130,13 @@ class _Asked:
         id_column: str | None,
         context: bytes,
         context_column: str | None,
+        end: bool,
     ) -> None:
         (self._source,) = open_sources([], [file])
         if str(file) == "-":
             raise typer.BadParameter("pairs are read twice: give a file", param_hint="FILE")
         self._good, self._bad, self.groups, self._id = good, bad, groups, id_column
-        self._context, self._context_column = context, context_column
+        self._context, self._context_column, self._end = context, context_column, end
         self._json = file.suffix.lower() in (".jsonl", ".json", ".ndjson")
 
     def pairs(self) -> Iterator[Pair]:
@@ -141,20 +144,28 @@ class _Asked:
         from genlm.bytes.score import Pair
 
         read = json_rows if self._json else table_rows
-        for record in read(self._source, self._good, self._id, "", option="good"):
-            fields = record.fields if self._id is None else {**record.fields, self._id: record.id}
+        before = self._context_column
+        more = [(self._bad, "bad"), *((column, "group") for column in self.groups)]
+        more += [] if before is None else [(before, "context_column")]
+        for row, record in enumerate(
+            read(self._source, self._good, self._id, "", option="good", more=more), 1
+        ):
+            fields = {**record.fields, self._good: record.text.decode()}
+            fields |= {} if self._id is None else {self._id: record.id}
 
-            def text(option: str, column: str, fields: Mapping[str, Any] = fields) -> str:
-                if column not in fields:
-                    there = ", ".join(map(repr, [self._good, *fields]))
-                    raise bad_value(option, column, f"is not in {self._source.shown}, which has {there}")
+            def text(column: str, fields: Mapping[str, Any] = fields) -> str:
                 cell = getattr(fields[column], "cell", None)
                 return str(fields[column] if cell is None else cell())
 
-            before = self._context_column
-            context = self._context if before is None else text("context_column", before).encode()
-            groups = {column: text("group", column) for column in self.groups}
-            yield Pair(record.id, record.text, text("bad", self._bad).encode(), context, groups)
+            context = self._context if before is None else text(before).encode()
+            pair = Pair(
+                record.id, record.text, text(self._bad).encode(), context, {c: text(c) for c in self.groups}
+            )
+            for option, column, side in (("good", self._good, pair.good), ("bad", self._bad, pair.bad)):
+                if not side and not self._end:
+                    rule = f"is empty in pair {row} of {self._source.shown}, which says nothing"
+                    raise bad_value(option, column, rule, "Leave the pair out, or count ends: --end.")
+            yield pair
 
 
 def _watched(found: Iterable[ScoredPair], count: int, done: int, shown: bool) -> Iterator[ScoredPair]:

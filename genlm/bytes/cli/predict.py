@@ -25,7 +25,7 @@ BAR = 30
 def predict(
     text: TextInput,
     shared: Shared,
-    n: Annotated[int, typer.Option("-n", min=1, help="How many to show.")] = 5,
+    n: Annotated[int, typer.Option("-n", "--top", min=1, help="How many to show.")] = 5,
     prefix: Annotated[
         str | None, typer.Option(help="The first letters of the word that the text stops in.")
     ] = None,

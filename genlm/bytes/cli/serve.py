@@ -81,7 +81,7 @@ def serve(
     genlm-bytes serve --port 8080 --model small=embedded --model big=./model.gguf
     genlm-bytes serve --host 0.0.0.0 --api-key keys.txt --cors https://example.org
     """
-    from genlm.bytes.errors import optional
+    from genlm.bytes.errors import called, optional
 
     for module in ("fastapi", "uvicorn", "prometheus_client"):
         optional(module, "The server", "'genlm-bytes[serve]'")
@@ -99,17 +99,18 @@ def serve(
     keys = read_keys(api_key)
     local = is_loopback(host)
     hosts = ("localhost", "127.0.0.1", "::1", host) if local or allow_host else ()
-    settings = Settings(
-        max_concurrent=max_concurrent,
-        max_queue=max_queue,
-        timeout=timeout,
-        max_body=max_body,
-        max_prompt=max_prompt,
-        keys=Keys(keys),
-        origins=tuple(cors or ()),
-        hosts=(*hosts, *(name.lower() for name in allow_host or ())),
-        log_texts=log_texts,
-    )
+    with called(origins="cors"):
+        settings = Settings(
+            max_concurrent=max_concurrent,
+            max_queue=max_queue,
+            timeout=timeout,
+            max_body=max_body,
+            max_prompt=max_prompt,
+            keys=Keys(keys),
+            origins=tuple(cors or ()),
+            hosts=(*hosts, *(name.lower() for name in allow_host or ())),
+            log_texts=log_texts,
+        )
     catalog = Catalog(specs)
     _log(quiet)
     if not local and not keys and not quiet:

@@ -151,7 +151,8 @@ class Shared:
         """`--op` and `--weights`, checked before anything is loaded."""
         count = len(self.every_name)
         if count == 1 and (self.op is not None or self.weights is not None):
-            raise typer.BadParameter("there is one model only: give --model twice", param_hint="--op")
+            hint = "--weights" if self.op is None else "--op"
+            raise typer.BadParameter("there is one model only: give --model twice", param_hint=hint)
         try:
             weights = [float(word) for word in self.weights.split(",")] if self.weights else None
         except ValueError:

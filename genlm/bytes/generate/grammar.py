@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 from jaxtyping import Bool
 
-from genlm.bytes.errors import bad_value, optional
+from genlm.bytes.errors import bad_type, bad_value, optional
 from genlm.bytes.util.symbols import EOS
 
 __all__ = ["Grammar", "json_schema", "lark", "regex"]
@@ -79,7 +79,7 @@ def json_schema(schema: str | Mapping[str, Any], white_space: bool = False) -> G
         ValueError: the schema is none, or uses what `llguidance` does not know.
         MissingDependencyError: `llguidance` is not installed.
     """
-    text = schema if isinstance(schema, str) else json.dumps(schema)
+    text = json.dumps(schema) if isinstance(schema, Mapping) else schema
     options = {"whitespace_flexible": white_space}
     return _grammar("schema", schema, "json_schema", text, options)
 
@@ -95,6 +95,8 @@ def lark(grammar: str) -> Grammar:
 
 
 def _grammar(argument: str, given: Any, kind: str, *source: Any) -> Grammar:
+    if not isinstance(source[0], str):
+        raise bad_type(argument, given, "must be a str")
     kinds = optional(*PACKAGE).LLMatcher
     try:
         matcher = kinds(_tokenizer(), getattr(kinds, f"grammar_from_{kind}")(*source), log_level=0)

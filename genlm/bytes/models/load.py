@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from genlm.bytes.backends.llama_cpp.options import LlamaCppOptions
-from genlm.bytes.errors import GenlmBytesError, ModelUnavailableError, bad_type, bad_value
+from genlm.bytes.errors import GenlmBytesError, ModelUnavailableError, bad_type, bad_value, check_names
 from genlm.bytes.models.embedded import DEFAULT_MODEL, default_gguf_path, default_model_path
 from genlm.bytes.models.progress import quiet
 from genlm.bytes.models.spellings import tokens_decoded
@@ -102,6 +103,12 @@ def load_model(
     if backend == "llamacpp":
         return _load_gguf(name_or_path, file, progress, llm_opts)
 
+    if backend == "hf":
+        from genlm.backend.llm import AsyncTransformer
+
+        functions = (AsyncTransformer.from_name, AsyncTransformer.__init__)
+        known = {name for function in functions for name in inspect.signature(function).parameters}
+        check_names(llm_opts, sorted(known - {"self", "model_id", "kwargs", "hf_model", "hf_tokenizer"}))
     place = _resolve(name_or_path, progress)
     with _load_errors(place), quiet(bars=progress and isinstance(place, str)), tokens_decoded():
         from genlm.backend import load_model_by_name

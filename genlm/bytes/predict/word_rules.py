@@ -110,7 +110,12 @@ class Segments(WordRule):
         return 0
 
     def _first(self, text: str) -> str:
-        first = next((part for part in self.segmenter(text) if part), "")
+        parts = self.segmenter(text)
+        if isinstance(parts, str) or not isinstance(parts, Iterable):
+            raise bad_type(
+                "segmenter", self.segmenter, f"gave {parts!r} for {text!r}, and should give its parts"
+            )
+        first = next((part for part in parts if part), "")
         if not isinstance(first, str) or not first or not text.startswith(first):
             raise bad_value("segmenter", self.segmenter, f"gave {first!r} as the first part of {text!r}")
         return first

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genlm.bytes.errors import bad_value, optional
+from genlm.bytes.errors import optional
+from genlm.bytes.util.numbers import whole_number
 
 if TYPE_CHECKING:
     from genlm.bytes.score.table import WordSurprisal
@@ -44,8 +45,7 @@ def plot_heat(
     size: float = 10.0,
 ) -> Any:
     """A text with its regions on ground as warm as they are surprising. Returns the matplotlib figure."""
-    if width < 1:
-        raise bad_value("width", width, "must be at least 1 character")
+    most = whole_number("width", width, 1) or 1
     figures = _matplotlib()
     colours = optional("matplotlib", "`heat`", "'genlm-bytes[plot]'").colormaps["YlOrRd"]
     heat = {
@@ -53,12 +53,12 @@ def plot_heat(
         for row in rows
         for at in range(row.start, row.end)
     }
-    places = _places(text, width)
+    places = _places(text, most)
     lines = max((line for line, _ in places), default=0) + 1
     inch = size / 72
-    figure = figures.Figure(figsize=((width + 1) * LETTER * inch, (lines + 0.5) * LINE * inch))
+    figure = figures.Figure(figsize=((most + 1) * LETTER * inch, (lines + 0.5) * LINE * inch))
     ax = figure.add_axes((0, 0, 1, 1))
-    ax.set(xlim=(-0.5, width + 0.5), ylim=(lines + 0.25, -0.25))
+    ax.set(xlim=(-0.5, most + 0.5), ylim=(lines + 0.25, -0.25))
     ax.axis("off")
     for at, (line, column) in enumerate(places):
         if at in heat and math.isfinite(heat[at]):

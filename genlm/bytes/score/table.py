@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
-from genlm.bytes.errors import bad_value, optional
+from genlm.bytes.errors import bad_type, bad_value, optional
 from genlm.bytes.resumable import write_whole
 from genlm.bytes.score.byte_scores import Score
 from genlm.bytes.score.plot import plot_bars, plot_heat
@@ -174,11 +174,15 @@ class WordSurprisals(Sequence[WordSurprisal]):
             ValueError: a width below 1; a text that is not there.
             MissingDependencyError: matplotlib is not installed.
         """
+        if path is not None and not isinstance(path, str | os.PathLike):
+            raise bad_type("path", path, "must be a path", "Which text it is, is `text`.")
         self._check_text(text)
         rows = [row for row in self._rows if row.text == text]
         return plot_heat(self.scores[text].chars.text, rows, self.base, path, width)
 
     def _check_text(self, text: int) -> None:
+        if isinstance(text, bool) or not isinstance(text, int):
+            raise bad_type("text", text, "must be an integer: which of the texts, from 0")
         if not 0 <= text < len(self.scores):
             raise bad_value("text", text, f"must be from 0, one of {len(self.scores)} texts")
 

@@ -115,11 +115,11 @@ class WordRows:
         names = alignments(how)
         if texts is not None and not isinstance(texts, Mapping):
             raise bad_type("texts", texts, "must be a column, or texts by their ids")
-        given = None if texts is None else {str(key): text for key, text in texts.items()}
+        given = None if texts is None else {_named(key): text for key, text in texts.items()}
         found = cls(places=[None] * len(rows))
         members = dict[str, list[int]]()
         for i, row in enumerate(rows):
-            members.setdefault("1" if columns.text_id is None else str(row[columns.text_id]), []).append(i)
+            members.setdefault("1" if columns.text_id is None else _named(row[columns.text_id]), []).append(i)
         for name, ours in members.items():
             words = _words(name, rows, ours, columns)
             whole = _whole(name, rows, ours, columns, given)
@@ -166,6 +166,11 @@ class WordRows:
         return [*added_names(columns, figures).values(), *figures]
 
 
+def _named(text_id: Any) -> str:
+    """An id as text: 3.0, which pandas makes of 3 where a column has gaps, is 3."""
+    return str(int(text_id) if isinstance(text_id, float) and text_id.is_integer() else text_id)
+
+
 @dataclass
 class _Word:
     word: str
@@ -181,8 +186,13 @@ def _words(name: str, rows: Sequence[Mapping[str, Any]], ours: list[int], column
         word = rows[i][columns.word]
         if not isinstance(word, str):
             rule = f"is no string in row {i + 1}, of text {name!r}"
-            way = "A word like NA is read as missing by pandas: give keep_default_na=False to read_csv."
+            way = f"Numbers are words as text only: dtype={{{columns.word!r}: str}} of pandas' read_csv."
+            if word is None or word != word:
+                way = "A word like NA is read as missing by pandas: give keep_default_na=False to read_csv."
             raise bad_type(columns.word, word, rule, way)
+        if not word:
+            rule = f"is empty in row {i + 1}, of text {name!r}"
+            raise bad_value(columns.word, word, rule, "Leave the row out, or say what the word is.")
         if columns.position is None:
             found.append(_Word(word, None, [i]))
             continue

@@ -13,7 +13,7 @@ from typing import Any
 from genlm.bytes.api import AsyncByteLM
 from genlm.bytes.backends.llama_cpp.options import LlamaCppOptions
 from genlm.bytes.byte_lm import BeamParams
-from genlm.bytes.errors import bad_value, check_names
+from genlm.bytes.errors import GenlmBytesError, bad_value, check_names
 from genlm.bytes.resumable import saying
 from genlm.bytes.serve.failures import Refusal
 
@@ -21,6 +21,8 @@ __all__ = ["EMBEDDED", "Catalog", "ModelSpec", "read_config", "spec_of"]
 
 EMBEDDED = "embedded"
 """How the embedded model is called where a path is asked for."""
+BEAM = ("K", "prune_threshold", "tolerance")
+"""Settings of the beam that a file may have."""
 EMBEDDED_NAME = "SmolLM2-135M-Instruct"
 
 
@@ -78,23 +80,31 @@ def read_config(path: Path) -> list[ModelSpec]:
         raise wrong("must have a table for each model, [models.NAME]")
     found = []
     for name, table in tables.items():
-        given = dict(table)
-        if "ensemble" in given:
-            check_names(given, ("ensemble", "op", "weights", "floor", "contexts"))
-            members = given.pop("ensemble")
-            if not isinstance(members, list) or not all(
-                isinstance(m, str) and m in tables and "ensemble" not in tables[m] for m in members
-            ):
-                raise wrong(f"`ensemble` of {name} must be a list of names of other models of this file")
-            found.append(ModelSpec(name, None, tuple(members), given))
-            continue
-        beam = {key: given.pop(key) for key in ("K", "prune_threshold", "tolerance") if key in given}
-        check_names(given, ("path", "device", "dtype", "backend", *sorted(LlamaCppOptions.names())))
-        source = given.pop("path", EMBEDDED)
-        found.append(
-            ModelSpec(name, None if source == EMBEDDED else str(source), (), given, BeamParams(**beam))
-        )
+        try:
+            found.append(_configured(name, dict(table), tables))
+        except GenlmBytesError as error:
+            said = (
+                re.sub(r"(\w)=(\S)", r"\1 = \2", str(error)).replace("`", "'").rstrip(".")
+            )  # as TOML has it
+            raise wrong(f"[models.{name}] cannot be: {said}") from None
     return found
+
+
+def _configured(name: str, given: dict[str, Any], tables: Mapping[str, Any]) -> ModelSpec:
+    """What a table of a file says of a model."""
+    if "ensemble" in given:
+        check_names(given, ("ensemble", "op", "weights", "floor", "contexts"))
+        members = given.pop("ensemble")
+        if not isinstance(members, list) or not all(
+            isinstance(m, str) and m in tables and "ensemble" not in tables[m] for m in members
+        ):
+            raise bad_value("ensemble", members, "must be a list of names of other models of this file")
+        return ModelSpec(name, None, tuple(members), given)
+    known = ("path", "device", "dtype", "backend", *BEAM, *sorted(LlamaCppOptions.names()))
+    check_names(given, known)
+    params = BeamParams(**{key: given.pop(key) for key in BEAM if key in given})
+    source = given.pop("path", EMBEDDED)
+    return ModelSpec(name, None if source == EMBEDDED else str(source), (), given, params)
 
 
 class Catalog:

@@ -30,6 +30,8 @@ from genlm.bytes.viz import likeliest, view_beam
 __all__ = ["NextBody", "PredictBody", "ScoreBody", "router"]
 
 MOST_SHOWN = 1000
+MIN_PROB = 0.01
+"""The least probability of a node of the tree, unless another is given."""
 Span = Annotated[
     tuple[int, int], BeforeValidator(lambda given: tuple(given) if isinstance(given, list) else given)
 ]
@@ -125,7 +127,7 @@ class NextBody(Body):
     prompt: str | ListOf[int] = ""
     unit: Literal["byte", "char"] = "byte"
     top: Whole = Field(20, ge=1, le=MOST_SHOWN)
-    min_prob: float = Field(0.0, ge=0.0, le=1.0)
+    min_prob: float | None = Field(None, ge=0.0, le=1.0)
     depth: Whole = Field(1, ge=1, le=16)
     candidates: Whole = Field(0, ge=0, le=100)
     method: Literal["tokenize", "beam", "heal"] = "tokenize"
@@ -138,7 +140,7 @@ async def following(body: NextBody, request: Request) -> Response:
     name, lm = server.catalog.get(body.model)
     most = server.settings.max_prompt
     given = given_prompts(lm, body.prompt, most)[0] if body.prompt else Given(b"", b"")
-    if body.depth > 1 and body.min_prob < 1e-4:
+    if body.depth > 1 and body.min_prob is not None and body.min_prob < 1e-4:
         raise invalid("min_prob", "`min_prob` must be at least 1e-4 where `depth` is above 1.")
     found = await server.run(request, _following(lm, body, given))
     server.metrics.prompt_bytes.inc(len(given.spelled))
@@ -155,7 +157,8 @@ async def _following(lm: AsyncByteLM, body: NextBody, given: Given) -> dict[str,
     least = math.log(body.min_prob) if body.min_prob else -math.inf
     document: dict[str, Any] = {"next": [_row(text, logp) for text, logp in rows if logp >= least]}
     if body.depth > 1:
-        root: Any = await lm.expand(given.context, body.min_prob, body.depth, body.unit, method=body.method)
+        least_node = MIN_PROB if body.min_prob is None else body.min_prob
+        root: Any = await lm.expand(given.context, least_node, body.depth, body.unit, method=body.method)
         document["tree"] = _node(root)
     if body.candidates and isinstance(found.beam, ByteBeamState):
         # What the tokenizer would cut is looked up in its rules, which takes a moment the first time.

@@ -14,7 +14,7 @@ import typer
 from genlm.bytes.cli.scoring.source import Source, open_sources
 from genlm.bytes.cli.scoring.tables import plain_rows
 from genlm.bytes.cli.source import argument_text
-from genlm.bytes.errors import bad_value
+from genlm.bytes.errors import bad_value, called
 
 if TYPE_CHECKING:
     from genlm.bytes.score import RegionOptions, TextRecord
@@ -112,8 +112,10 @@ class Parts:
         path = self.spans if self.spans is not None else self.word_list
         if path is None:
             return None
-        (source,) = open_sources([], [path])
-        return Given(source, "spans" if self.spans is not None else "words")
+        kind = "spans" if self.spans is not None else "words"
+        with called(file="spans" if kind == "spans" else "word_list"):
+            (source,) = open_sources([], [path])
+            return Given(source, kind)
 
 
 class Given:

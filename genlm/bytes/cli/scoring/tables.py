@@ -14,7 +14,7 @@ told of.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from genlm.bytes.errors import InvalidValueError, bad_type, bad_value
 if TYPE_CHECKING:
     from genlm.bytes.score import TextRecord
 
-__all__ = ["Quotes", "json_rows", "plain_rows", "read_table", "table_rows"]
+__all__ = ["Quotes", "check_column", "json_rows", "plain_rows", "read_table", "table_rows"]
 
 LONGEST_FIELD = 2**31 - 1
 """Bytes; the reader's own limit, 128 kB, is less than a chapter."""
@@ -55,6 +55,7 @@ def table_rows(
     remark: Callable[[str], None] = lambda _: None,
     context: str | None = None,
     option: str = "column",
+    more: Sequence[tuple[str, str]] = (),
 ) -> Iterator[TextRecord]:
     """The texts of a table's column.
 
@@ -64,22 +65,29 @@ def table_rows(
         remark: takes what the user should know.
         context: the column of what stands before each text.
         option: what the column is asked for by.
+        more: further columns that must be there, with what they are asked for by.
 
     Raises:
         ValueError: no such column; a row with more or fewer fields than the head line; no UTF-8.
     """
     head, rows = read_table(source, quotes, remark)
-    used = ((column, option), (id_column, "id"), (context, "context_column"))
-    for name, asked_by in used:
-        if name is not None and name not in head:
-            there = ", ".join(map(repr, head)) or "nothing"
-            rule = f"is not in the head line of {source.shown}, which has {there}"
-            raise bad_value(asked_by, name, rule)
+    for name, asked_by in ((column, option), (id_column, "id"), (context, "context_column"), *more):
+        check_column(name, asked_by, head, source)
     for number, (_, row) in enumerate(rows, 1):
         fields = dict(zip(head, row, strict=True))
         name = f"{prefix}{number}" if id_column is None else fields[id_column]
         before = None if context is None else fields[context]
         yield _record(name, fields[column], fields, (column, id_column, context), before)
+
+
+def check_column(name: str | None, option: str, head: Sequence[str], source: Source) -> None:
+    """That a table has a column, if one is asked for."""
+    if name is None or name in head:
+        return
+    rule = f"is not in the head line of {source.shown}, which has {', '.join(map(repr, head)) or 'nothing'}"
+    commas = len(head) == 1 and "," in head[0]
+    way = "Tabs part cells there, since its name does not end with .csv." if commas else ""
+    raise bad_value(option, name, rule, way)
 
 
 def read_table(
@@ -120,6 +128,7 @@ def json_rows(
     prefix: str,
     context: str | None = None,
     option: str = "field",
+    more: Sequence[tuple[str, str]] = (),
 ) -> Iterator[TextRecord]:
     """The texts of JSON objects, one a line; as for `table_rows`, with keys for columns.
 
@@ -137,9 +146,11 @@ def json_rows(
         except (ValueError, RecursionError) as error:
             why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
             raise bad_value("file", source.name, f"is no JSON in line {number}: {why}") from None
-        for name, asked_by in ((key, option), (id_key, "id"), (context, "context_column")):
+        for name, asked_by in ((key, option), (id_key, "id"), (context, "context_column"), *more):
             if name is not None and name not in fields:
-                raise bad_value(asked_by, name, f"is no key in line {number} of {source.shown}")
+                there = ", ".join(map(repr, fields)) or "nothing"
+                rule = f"is no key in line {number} of {source.shown}, which has {there}"
+                raise bad_value(asked_by, name, rule)
         text = fields[key]
         if not text.startswith('"'):
             raise bad_type(f"{key} in line {number} of {source.shown}", str(text), "must be a string")

@@ -120,7 +120,7 @@ def not_empty(records: Iterable[TextRecord], end: bool) -> tuple[TextRecord, Ite
     remaining = iter(records)
     first = list(islice(remaining, 2))
     if not first:
-        raise bad_value("texts", "", "there is none", "Give a text, or a file with one.")
+        raise bad_value("text", "", "there is none", "Give a text, or a file with one.")
     if len(first) == 1 and not first[0].text and not end:
         raise bad_value("text", first[0].text, "is empty: there is nothing to score", "Give a longer text.")
     return first[0], chain(first, remaining)

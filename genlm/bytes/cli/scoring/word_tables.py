@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from genlm.bytes.cli.scoring.source import Source, open_sources
-from genlm.bytes.cli.scoring.tables import Quotes, read_table
-from genlm.bytes.errors import bad_value, called
+from genlm.bytes.cli.scoring.tables import Quotes, check_column, read_table
+from genlm.bytes.errors import called
 
 if TYPE_CHECKING:
     from genlm.bytes.score import ScoredText, TextRecord, WordRows
@@ -78,13 +78,17 @@ class WordTables:
         rows = [row for _, row in lines]
         whole = texts.column if self.texts_file is None else None
         columns = Columns(word, texts.id_column, self.position, texts.context_column, whole)
-        with called(word="word_column", text_id="id", texts="column"):
-            columns.check(head)
+        for name, option in ((word, "word_column"), (columns.text_id, "id"), (self.position, "position")):
+            check_column(name, option, head, sources[0])
+        check_column(columns.context, "context_column", head, sources[0])
+        check_column(whole, "column", head, sources[0])
         given = None
         if self.texts_file is not None:
             given = _texts(self.texts_file, texts.id_column, texts.column or "text", texts.quotes, remark)
         named = [dict(zip(head, row, strict=True)) for row in rows]
-        aligned = WordRows.of(named, columns, given, self.align, self.on_missing, self.on_unmatched, sep)
+        how = (self.align, self.on_missing, self.on_unmatched, sep)
+        with called(texts="column" if given is None else "texts", context="context_column"):
+            aligned = WordRows.of(named, columns, given, *how)
         if aligned.unmatched:
             first = aligned.unmatched[0]
             where = f"the first is {first.word!r} in row {first.row + 1}, of text {first.text!r}"
@@ -96,14 +100,13 @@ def _texts(
     path: Path, id_column: str | None, column: str, quotes: Quotes, remark: Callable[[str], None]
 ) -> dict[str, str]:
     """Whole texts by their ids."""
-    (source,) = open_sources([], [path])
-    head, lines = read_table(source, quotes, remark)
-    for name, option in ((id_column or "id", "id"), (column, "column")):
-        if name not in head:
-            there = ", ".join(map(repr, head)) or "nothing"
-            raise bad_value(option, name, f"is not in the head line of {source.shown}, which has {there}")
-    at, of = head.index(id_column or "id"), head.index(column)
-    return {("1" if id_column is None else row[at]): row[of] for _, row in lines}
+    with called(file="texts"):
+        (source,) = open_sources([], [path])
+        head, lines = read_table(source, quotes, remark)
+        check_column(id_column or "id", "id", head, source)
+        check_column(column, "column", head, source)
+        at, of = head.index(id_column or "id"), head.index(column)
+        return {("1" if id_column is None else row[at]): row[of] for _, row in lines}
 
 
 @dataclass
