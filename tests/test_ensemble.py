@@ -385,6 +385,10 @@ class TestRefused:
             (lambda m: ByteLM.proxy_tuned(m, m, m, math.nan), "`alpha` is nan"),
             (lambda m: ByteLM.ensemble([m]).complete("a", unit="token"), "byte by byte"),
             (lambda m: ByteLM.ensemble([m]).complete("a", max_tokens=3), "`max_tokens` is 3"),
+            (
+                lambda m: ByteLM.ensemble([m]).complete("a", repetition_penalty=2),
+                "`repetition_penalty` is 2.*several models",
+            ),
         ],
     )
     def test_values(self, make: Callable[[Any], Any], said: str) -> None:
@@ -619,9 +623,10 @@ class TestCommands:
         ("options", "said"),
         [
             (["--op", "sum"], "give --model twice"),
-            (["--model", "A", "--model", "B", "--op", "some"], "`op` is 'some'"),
+            (["--model", "A", "--model", "B", "--op", "some"], "`--op` is 'some'"),
+            (["--weights", "1,2"], "--weights: there is one model only"),
             (["--model", "A", "--model", "B", "--weights", "a"], "--weights"),
-            (["--model", "A", "--model", "B", "--weights", "1,2,3"], "`weights`"),
+            (["--model", "A", "--model", "B", "--weights", "1,2,3"], "`--weights`"),
         ],
     )
     def test_mistakes_are_found_before_a_model_is_loaded(

@@ -497,7 +497,7 @@ def test_the_command_line(typed: Callable[..., tuple[int, str, str]], tmp_path: 
     plain, adapted = (typed("score", "the cat", *more)[1] for more in ([], ["--lora", adapter]))
     assert plain != adapted
     code, out, err = typed("complete", "the", "--lora", "absent.gguf")
-    assert code == 1 and "`lora` is" in err and "no LoRA adapter of this model" in err
+    assert code == 1 and "`--lora` is" in err and "no LoRA adapter of this model" in err
     given = ["--context-length", "64", "--threads", "1", "--gpu-layers", "0", "--kv-type", "f32"]
     assert typed("score", "the cat", *given)[0] == 0
 
@@ -507,7 +507,7 @@ def test_the_command_line(typed: Callable[..., tuple[int, str, str]], tmp_path: 
     [
         (["--context-length", "0"], "`--context-length` is 0: must be at least 1"),
         (["--kv-type", "f8"], "`--kv-type` is 'f8': must be one of 'f16'"),
-        (["--backend", "hf"], "`backend` is 'hf': a file is read by 'llamacpp' only"),
+        (["--backend", "hf"], "`--backend` is 'hf': a file is read by 'llamacpp' only"),
     ],
 )
 def test_mistakes_on_the_command_line(

@@ -104,7 +104,7 @@ def test_on_the_command_line(run: Run, ended: ByteLM) -> None:  # noqa: F811
     assert line["logprob"] != usual["logprob"]
     assert document(run("info", "--start", "</s>", "--json"))["start"] == [1]
     wrong = run("score", "the", "--start", "<|no|>")
-    assert wrong.code == 1 and "`start` is '<|no|>': this model has no such token" in wrong.err
+    assert wrong.code == 1 and "`--start` is '<|no|>': this model has no such token" in wrong.err
 
 
 @pytest.mark.real_model
