@@ -116,6 +116,17 @@ class TestAsking:
                 asyncio.run(found)
             assert str(told.value) == f"`zzz` is no option here. Known are {', '.join(known)}.", name
 
+    def test_calls_that_do_not_fit(self):
+        lm = ByteLM(ToyLM(TOY))
+        for call, told in (
+            (lambda: lm.expand("a", 0.1, 3, "byte", 5), "`expand` cannot be called so: too many positional"),
+            (lambda: lm.complete(), "`complete` .* missing a required argument: 'prompt'"),
+            (lambda: BeamParams(*range(20)), "`BeamParams` .* too many .* arguments are K, prune_threshold"),
+            (lambda: lm.predict_words("a", word=lambda: 1), "^(?!.*cannot be called so)"),  # not our call
+        ):
+            with pytest.raises(TypeError, match=told):
+                call()
+
     def test_settings_of_the_beam_are_given_as_such(self):
         for make in (
             ByteLM.from_pretrained,

@@ -205,6 +205,8 @@ class TestPictures:
                 picture(text=2)
         with pytest.raises(InvalidTypeError, match="`path` is 3"):
             rows.heat(3)
+        with pytest.raises(InvalidTypeError, match="`path` is 3"):
+            rows.to_tsv(3)
         with pytest.raises(InvalidTypeError, match="`text` is 'x'"):
             rows.plot("x")
         with pytest.raises(InvalidValueError, match="width"):

@@ -121,6 +121,18 @@ class TestBodies:
         with asking(app) as http:
             checked(await http.post(path, content=json.dumps(body)), 400, param)
 
+    @pytest.mark.parametrize(
+        "prompt, said",
+        [
+            (3, "`prompt`: Input should be a valid string, or a valid list."),
+            ([{}], "`prompt[0]`: Input should be a valid string, or a valid integer, or a valid list."),
+        ],
+    )
+    async def test_all_that_a_field_may_be_is_said(self, app, prompt, said):
+        with asking(app) as http:
+            error = (await http.post("/v1/completions", json={"prompt": prompt})).json()["error"]
+        assert (error["message"], error["param"]) == (said, "prompt")
+
 
 KEYS = [
     b"",

@@ -183,7 +183,8 @@ def names_checked(
     """
 
     def checked(function: Callable[..., Any]) -> Callable[..., Any]:
-        _, *parameters = inspect.signature(function).parameters.values()
+        signature = inspect.signature(function)
+        _, *parameters = signature.parameters.values()
         own = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         more = [p.name for p in parameters if p.kind is p.VAR_KEYWORD]
         if more not in ([], ["options"]):
@@ -193,7 +194,18 @@ def names_checked(
         def call(*args: Any, **given: Any) -> Any:
             if not given.keys() <= set(own):
                 check_names(given, [*own, *(options() if more else ())], elsewhere)
-            return function(*args, **given)
+            try:
+                return function(*args, **given)
+            except TypeError:
+                try:
+                    signature.bind(*args, **given)
+                except TypeError as error:  # it was the call
+                    placed = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+                    named = ", ".join(name for name in own if name not in placed)
+                    name = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
+                    said = f"`{name}` cannot be called so: {error}. Its arguments are {', '.join(placed)}"
+                    raise InvalidTypeError(f"{said}{named and '; by name only '}{named}.") from None
+                raise
 
         @functools.wraps(function)
         async def call_later(*args: Any, **given: Any) -> Any:

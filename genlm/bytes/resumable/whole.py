@@ -10,19 +10,22 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from genlm.bytes.errors import bad_value
+from genlm.bytes.errors import bad_type, bad_value
 
 __all__ = ["check_place", "digest_of", "naming", "saying", "write_whole"]
 
 BLOCK = 1 << 20
 
 
-def write_whole(path: Path, content: bytes | Callable[[BinaryIO], Any]) -> None:
+def write_whole(path: str | os.PathLike[str], content: bytes | Callable[[BinaryIO], Any]) -> None:
     """Write a file under another name, bring it to the disk, and rename it; a link stays one.
 
     Raises:
         OSError: it cannot be written. What was there stays.
+        TypeError: `path` is none.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise bad_type("path", path, "must be a path")
     whole = Path(os.path.realpath(path))
     half = whole.with_name(f".{whole.name}.{os.getpid()}.half")
     try:

@@ -6,7 +6,6 @@ import csv
 import io
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from genlm.bytes.errors import bad_type, optional
@@ -92,7 +91,7 @@ class TableSurprisals(Sequence[dict[str, Any]]):
         for own, added in zip(self._rows, self._figures, strict=True):
             writer.writerow([*(own[name] for name in self.columns), *added.values()])
         if path is not None:
-            write_whole(Path(path), out.getvalue().encode())
+            write_whole(path, out.getvalue().encode())
         return out.getvalue()
 
     def __repr__(self) -> str:

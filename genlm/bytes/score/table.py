@@ -9,7 +9,6 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, overload
 
 from genlm.bytes.errors import bad_type, bad_value, optional
@@ -138,7 +137,7 @@ class WordSurprisals(Sequence[WordSurprisal]):
         writer.writerow(self.columns)
         writer.writerows(record.values() for record in self.records())
         if path is not None:
-            write_whole(Path(path), out.getvalue().encode())
+            write_whole(path, out.getvalue().encode())
         return out.getvalue()
 
     def plot(self, text: int = 0, ax: Any = None) -> Any:

@@ -109,17 +109,25 @@ def _named(part: str) -> str:
     return f".{part}" if part.isidentifier() and part not in ("str", "int", "bool", "float") else ""
 
 
+def _bare(place: list[Any]) -> list[Any]:
+    """A place without the kinds."""
+    return [part for part in place if isinstance(part, int) or _named(part)]
+
+
 def _invalid(error: RequestValidationError) -> Refusal:
     """The first thing that is wrong with a body."""
     found = [(list(one.get("loc", ()))[1:], one) for one in error.errors()]
-    # Of a field that may be several things, what comes closest.
-    place, first = max(
-        (pair for pair in found if pair[0][:1] == found[0][0][:1]), key=lambda pair: len(pair[0])
-    )
+    # Of a field that may be several things, what comes closest; and what else might be there.
+    ours = [(place, one) for place, one in found if place[:1] == found[0][0][:1]]
+    place, first = max(ours, key=lambda pair: len(pair[0]))
+    deep = max(map(len, (_bare(place) for place, _ in ours)))
+    said = dict.fromkeys(one.get("msg", "is not valid") for place, one in ours if len(_bare(place)) == deep)
+    either, *others = said
+    message = ", or ".join([either, *(other.removeprefix("Input should be ") for other in others)])
     if first.get("type") == "json_invalid":
         return invalid(None, "the body must be JSON.")
     if not place:
         return invalid(None, "the body must be a JSON object.")
     name = str(place[0])
     inner = "".join(f"[{part}]" if isinstance(part, int) else _named(part) for part in place[1:])
-    return invalid(name, f"`{name}{inner}`: {first.get('msg', 'is not valid')}.")
+    return invalid(name, f"`{name}{inner}`: {message}.")
