@@ -241,7 +241,7 @@ class TestRows:
             ("spans", "1\t0\n", ["2 fields in line 1"]),
             ("spans", "1\t0\t1\n1\ta\tb\n", ["no offsets", "line 2"]),
             ("spans", "1\t0\t1\n2\t0\t1\n", ["not there: '2'"]),
-            ("word-list", "1\tdog\n", ["text '1'", "does not occur"]),
+            ("word-list", "1\tdog\n", ["text '1': `--word-list[0]` is", "does not occur"]),
             ("word-list", "1\tth\n", ["text '1'", "only inside other words"]),
         ],
     )

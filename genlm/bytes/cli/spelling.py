@@ -14,7 +14,7 @@ from genlm.bytes.cli.groups import grouped
 
 __all__ = ["as_typed"]
 
-OTHER = {"prune_threshold": "threshold", "token_healing": "healing"}
+OTHER = {"prune_threshold": "threshold", "token_healing": "healing", "words": "word_list"}
 """Arguments whose options have other names."""
 VALUE = re.compile(r"""(?<![\w.(])(\w+)=(?:"([^"]*)"|'([^']*)'|(True|False)|(-?\d[\d.e+-]*\d|\d))""")
 

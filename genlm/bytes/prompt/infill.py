@@ -105,7 +105,7 @@ def _tokens(
     if fim is not None:
         raise bad_value("fim", fim, "this model has no such tokens")
     rule = "this model has no known tokens for filling in the middle"
-    raise bad_value("suffix", "…", rule, "Name them: fim=(prefix, suffix, middle).")
+    raise bad_value("suffix", "…", rule, "Name them by `fim`: prefix, suffix, middle.")
 
 
 def _start(llm: Any, encoder: TextEncoder) -> list[int]:

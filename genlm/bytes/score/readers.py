@@ -50,11 +50,11 @@ def check_one_reader(
     reader = next((column for column in others if _reads_again(values[column], words)), None)
     if number is None and reader is None:
         return
-    rule = f"so the rows of text {name!r} would be its words one after the other, and are not: "
+    rule = f"so the rows of text {name!r} are its words, one after the other, and they repeat: "
     if reader is not None:
-        rule += f"for each value of column {reader!r} they stand there again"
+        rule += f"for each value of column {reader!r} the same words stand there"
     else:
-        rule += f"in column {number!r} each number comes several times, always with the same word"
+        rule += f"each number of column {number!r} stands there several times, always with the same word"
     known = "" if number is None else f", as {number!r} does"
     way = f"Give a column that numbers a text's words{known}: rows that agree in it are one word."
     raise bad_value(

@@ -189,10 +189,12 @@ def _words(name: str, rows: Sequence[Mapping[str, Any]], ours: list[int], column
             way = f"Numbers are words as text only: dtype={{{columns.word!r}: str}} of pandas' read_csv."
             if word is None or word != word:
                 way = "A word like NA is read as missing by pandas: give keep_default_na=False to read_csv."
-            raise bad_type(columns.word, word, rule, way)
+            raise bad_type(f"column {columns.word!r}", word, rule, way)
         if not word:
             rule = f"is empty in row {i + 1}, of text {name!r}"
-            raise bad_value(columns.word, word, rule, "Leave the row out, or say what the word is.")
+            raise bad_value(
+                f"column {columns.word!r}", word, rule, "Leave the row out, or say what the word is."
+            )
         if columns.position is None:
             found.append(_Word(word, None, [i]))
             continue
@@ -202,7 +204,7 @@ def _words(name: str, rows: Sequence[Mapping[str, Any]], ours: list[int], column
             position = float("nan")
         if position != position:
             rule = f"is no number in row {i + 1}, of text {name!r}"
-            raise bad_value(columns.position, rows[i][columns.position], rule)
+            raise bad_value(f"column {columns.position!r}", rows[i][columns.position], rule)
         if position not in known:
             known[position] = _Word(word, position, [i])
             found.append(known[position])
@@ -212,7 +214,7 @@ def _words(name: str, rows: Sequence[Mapping[str, Any]], ours: list[int], column
             rule = (
                 f"is also {known[position].word!r} at position {position:g} of text {name!r}, in row {other}"
             )
-            raise bad_value(columns.word, word, f"{rule}, and this is row {i + 1}")
+            raise bad_value(f"column {columns.word!r}", word, f"{rule}, and this is row {i + 1}")
         known[position].rows.append(i)
     return sorted(found, key=lambda w: w.position or 0.0) if columns.position is not None else found
 
