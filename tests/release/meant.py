@@ -102,6 +102,11 @@ def the_end_is_drawn(d: Difference, p: Program) -> bool:
     return d.member in ("greedy", "sample") and "error" in d.theirs and "value" in d.ours
 
 
+@meant("a candidate that has read the end of a sequence cannot be shown: its symbol, 257, is no byte")
+def the_end_is_shown(d: Difference, p: Program) -> bool:
+    return d.member == "repr" and raised(d.theirs, "ValueError") and "EOS" in str(d.ours.get("value"))
+
+
 @meant("`max_context_length` is lost after the first `<<`")
 def forgotten_limit(d: Difference, p: Program) -> bool:
     return d.what.startswith(".value.StatefulTokenizedLM.list[1]: None and {'int'")
