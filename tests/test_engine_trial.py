@@ -20,6 +20,7 @@ from genlm.bytes.backends.hf_tree import forward, trial
 from genlm.bytes.backends.hf_tree.uncached import UncachedModel
 from genlm.bytes.engine import Engine, adopt
 from genlm.bytes.errors import UnsupportedModelError
+from genlm.bytes.models import load_default_model
 
 TOKENS = len(tiny.tokenizer())
 SWITCH = 20
@@ -158,6 +159,20 @@ def test_the_trial_knows_a_window_by_one_token(
 
     monkeypatch.setattr(forward.TreeModel, "__init__", taken_for_another)
     with pytest.raises(UnsupportedModelError, match=r"contexts of .* tokens is off by"):
+        Engine(llm)
+    llm.model.bfloat16()  # whose round-off is no excuse
+    with pytest.raises(UnsupportedModelError, match=r"contexts of .* tokens is off by"):
+        Engine(llm)
+
+
+@pytest.mark.real_model
+@pytest.mark.thorough
+def test_round_off_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bfloat16 the small model's own probabilities move by 0.05 where an embedding's last place does."""
+    llm = load_default_model(progress=False, dtype="bfloat16")
+    Engine(llm)
+    monkeypatch.setattr(trial, "_round_off", lambda model: 0.0)
+    with pytest.raises(UnsupportedModelError, match="a tree mask is off by"):
         Engine(llm)
 
 

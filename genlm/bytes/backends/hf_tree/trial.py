@@ -73,8 +73,23 @@ def _compare(
     # Round-off depends on the precision; a mask that is ignored moves probabilities far more, but on
     # an untrained model all are near 1/size, so the allowance is relative to the largest.
     allowed = {torch.float32: 1e-3, torch.float16: 2e-2}.get(model.model.dtype, 1e-1)
-    if not worst <= allowed * float(want.exp().max()):
+    if not worst <= allowed * float(want.exp().max()) and not worst <= _round_off(model):
         raise UnsupportedModelError(f"a trial run with {what} is off by {worst:.2g}")
+
+
+def _round_off(model: TreeModel) -> float:
+    """How far probabilities move where embeddings are changed in their last place: what a 16-bit precision
+    leaves open. In a small model that can be more than what is allowed by the precision alone."""
+    if model.model.dtype.itemsize > 2:
+        return 0.0
+    tokens = [(7 * i + 3) % model.config.vocab_size for i in range(1, 5)]
+    embed = model.model.get_input_embeddings()(torch.tensor([tokens], device=model.device))
+    signs = torch.randint(0, 2, (4, *embed.shape), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    step = torch.finfo(embed.dtype).eps
+    nudged = [embed, *((embed.float() * (1 + step * sign.to(embed.device))).to(embed) for sign in signs)]
+    with model.own_way():
+        found = [model.model(inputs_embeds=one, use_cache=False).logits.float().softmax(-1) for one in nudged]
+    return max(float((one - found[0]).abs().max()) for one in found[1:])
 
 
 def _alone(
