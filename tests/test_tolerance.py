@@ -274,7 +274,7 @@ async def test_a_surprise_makes_it_probe(surprise, recent):
 async def test_it_probes_more_the_greater_the_surprise_and_the_finer_the_tolerance(
     cost, tolerance, looked_at
 ):
-    """Five ways to spell `a` wait; the `c` after `ab` costs so many nats. The heaviest are looked at."""
+    """Five ways to spell `a` wait; the `c` after `ab` costs so many nats. The heaviest are probed."""
     first, c = [0.001, 0.0014, 0.0013, 0.0012, 0.0011, 0.994, 0.0, 0.0], math.exp(-cost)
     lm = FixedLM(
         [b"a"] * 5 + [b"ab", b"bc", b"c"],
@@ -287,6 +287,29 @@ async def test_it_probes_more_the_greater_the_surprise_and_the_finer_the_toleran
     beam = await (beam << ord("c"))
     assert sorted(lm.asked) == [*[(1,), (2,), (3,)][:looked_at], (5,)]
     assert len(beam.deferred) == 5 - looked_at
+
+
+async def test_a_surprise_probes_the_nearest_to_the_tolerance_and_not_the_heaviest():
+    """`a` waits at five times the weight of `c`, which came later, when the text was less likely: beside the
+    others of its place `c` is twice as heavy as `a` was, and one only is probed."""
+    words = [b"a", b"ab", b"c", b"cd", b"dy", b"y", b"x"]
+    a, ab, c, cd, dy, y, x = range(7)
+    rows = {
+        (): {a: 0.004, ab: 0.99, x: 0.006},
+        (ab,): {c: 0.0008, cd: 0.1, x: 0.8992},
+        (ab, c): {dy: 0.9, x: 0.1},
+    }
+    usual = {y: 0.001, x: 0.999}
+    lm = FixedLM(words, rule=lambda context: [rows.get(tuple(context), usual).get(t, 0.0) for t in range(7)])
+    beam = await start(
+        lm, BeamParams(rule=ToleranceRule(0.01, constants=ToleranceConstants(nats_per_probe=20.0)))
+    )
+    for byte in b"abcd":
+        beam = await (beam << byte)
+    assert [w.state.lm_state.context for w in beam.deferred] == [[ab, c], [a]]
+    beam = await (beam << ord("y"))
+    assert math.exp(beam.logZ) == pytest.approx(0.99 * (0.1 * 0.001 + 0.0008 * 0.9))
+    assert [w.state.lm_state.context for w in beam.deferred] == [[a]]
 
 
 async def test_those_near_the_bar_go_along_with_a_forward_that_goes_out():

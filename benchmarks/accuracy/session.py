@@ -30,7 +30,7 @@ from genlm.bytes.engine import Engine, Statistics
 from genlm.bytes.models import default_model_path, load_default_model
 from genlm.bytes.vocab import start_context
 
-__all__ = ["Session", "emptied"]
+__all__ = ["KEPT", "Session", "emptied"]
 
 WORKER = "accuracy.worker"
 ENGLISH = HERE / "texts" / "english.txt"

@@ -31,6 +31,7 @@ from bisect import insort
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import nlargest
+from itertools import islice
 from operator import itemgetter
 from typing import NamedTuple, Self
 
@@ -225,11 +226,10 @@ class DeferredQueue:
         return taken, queue
 
     def probe(self, most: int) -> tuple[list[Deferred], Self]:
-        """The heaviest of the aligned that were deferred of late, at most so many; and the queue without
-        them."""
+        """The aligned that were deferred of late and are nearest to being evaluated, at most so many; and the
+        queue without them."""
         since = self.history.length - self.constants.probe_window
-        late = [d for d in self.aligned if d.history.length >= since] if most else []
-        taken = nlargest(most, late, key=lambda d: d.weight)
+        taken = list(islice((d for d in self.aligned if d.history.length >= since), most))
         if not taken:
             return [], self
         among = set(map(id, taken))
