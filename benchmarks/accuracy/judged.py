@@ -2,7 +2,8 @@
 
 28 short texts of many kinds were written for this (`texts/judged`): nine to choose constants on, the others
 to report. Each is read byte by byte at several tolerances, and each byte's log-probability compared with that
-of a near-exact reading: as the beam has it at once, and with hindsight. Contexts and forwards are for each
+of a near-exact reading: as the beam has it at once, and with hindsight. Each is read twice: where a text
+begins by default, which is after the marker of a chat, and as a document. Contexts and forwards are for each
 token of the tokenizer's own tokenization; what a setting needs is counted as if nothing had been computed.
 """
 
@@ -46,6 +47,8 @@ DEFAULT = "0.0005"
 REFERENCE = Setting("tolerance 2e-5 and 1e-3 a byte", {"tolerance": 2e-5}, 1e-3)
 """What stands in for the truth; the finest of the settings says how far off it may be itself."""
 CHOOSE, REPORT = "choose", "report"
+STARTS = {"<|im_start|>": "", "<|endoftext|>": " as a document"}
+"""The tokens that texts are read after, and what is added to a text's name."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,9 @@ class Read:
     forwards: int = 0
 
 
-async def read(llm: Any, params: BeamParams, text: bytes, *, drafts: bool) -> Read:
-    """Read a text, byte by byte or with drafts."""
-    start = await ByteBeamState.initial(llm, params)
+async def read(llm: Any, params: BeamParams, text: bytes, first: int, *, drafts: bool) -> Read:
+    """Read a text after a token, byte by byte or with drafts."""
+    start = await ByteBeamState.initial(llm, params, initial_context=[first])
     hindsight, at_once = Hindsight(start, len(text)), np.zeros(len(text))
 
     def hear(at: int, before: ByteBeamState, after: ByteBeamState) -> None:
@@ -119,37 +122,39 @@ def run(options: Options) -> Report:
 
 async def _measure(session: Session, figures: Figures, wanted: list[str], resume: bool) -> None:
     for name, (part, text) in texts().items():
-        digest = hashlib.sha256(text).hexdigest()[:12]
-        known = name in figures and figures[name]["text"] == digest
-        if (wanted and name not in wanted) or (resume and known):
-            continue
-        truth = await _truth(session, name, digest, text)
-        row = {
-            "text": digest,
-            "part": part,
-            "bytes": len(text),
-            "tokens": await session.tokens(text),
-        }
-        for setting, words in SETTINGS.items():
-            counter = counting(session.engine)
-            found = await read(counter, words.beam_params(), text, drafts=False)
-            counts = {"contexts": counter.backend.contexts, "forwards": counter.backend.forwards}
-            row[setting] = errors(text, Read(**{**vars(found), **counts}), truth)
-        figures.put(name, row)
-        one = row[DEFAULT]
-        print(
-            name,
-            f"{one['mean at once']:.1e} {one['mean']:.1e} {one['worst']:.3f} {one['logZ']:.3f}",
-            flush=True,
-        )
-        session.engine.clear_cache()
+        for start, suffix in STARTS.items():
+            known = name + suffix in figures and figures[name + suffix]["text"] == _digest(text)
+            if (wanted and name not in wanted) or (resume and known):
+                continue
+            row = await _row(session, name + suffix, text, session.llm.tokenizer.convert_tokens_to_ids(start))
+            figures.put(name + suffix, {"part": part, **row})
+            one = row[DEFAULT]
+            means = f"{one['mean at once']:.1e} {one['mean']:.1e} {one['worst']:.3f} {one['logZ']:.3f}"
+            print(name + suffix, means, flush=True)
+            session.engine.clear_cache()
 
 
-async def _truth(session: Session, name: str, digest: str, text: bytes) -> Read:
+async def _row(session: Session, name: str, text: bytes, first: int) -> dict[str, Any]:
+    """All settings' readings of a text after a token."""
+    truth = await _truth(session, name, text, first)
+    row = {"text": _digest(text), "bytes": len(text), "tokens": await session.tokens(text)}
+    for setting, words in SETTINGS.items():
+        counter = counting(session.engine)
+        found = await read(counter, words.beam_params(), text, first, drafts=False)
+        counts = {"contexts": counter.backend.contexts, "forwards": counter.backend.forwards}
+        row[setting] = errors(text, Read(**{**vars(found), **counts}), truth)
+    return row
+
+
+def _digest(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()[:12]
+
+
+async def _truth(session: Session, name: str, text: bytes, first: int) -> Read:
     """The reference's reading: kept, since it takes most of the time."""
-    path = KEPT / f"judged-{name}-{REFERENCE.words.replace(' ', '-')}-{digest}.npz"
+    path = KEPT / f"judged-{name}-{REFERENCE.words}-{_digest(text)}.npz".replace(" ", "-")
     if not path.exists():
-        found = await read(session.engine, REFERENCE.beam_params(), text, drafts=True)
+        found = await read(session.engine, REFERENCE.beam_params(), text, first, drafts=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(path, at_once=found.at_once, hindsight=found.hindsight, unfound=found.unfound)
     with np.load(path) as kept:
@@ -158,30 +163,32 @@ async def _truth(session: Session, name: str, digest: str, text: bytes) -> Read:
 
 def report(figures: Figures) -> Report:
     """The frontier, and each text at the default, of the texts that have been read."""
-    known = {name: figures[name] for name in texts() if name in figures}
     frontier = Table(["part, setting", *COLUMNS])
-    for part in (CHOOSE, REPORT):
-        rows = [row for row in known.values() if row["part"] == part]
-        for setting, words in SETTINGS.items() if rows else ():
-            frontier.rows.append([f"{len(rows)} to {part}, {words.words}", *_mean(rows, setting)])
-    each = Table(["text, at the default", *COLUMNS])
-    each.rows += [[f"{name} ({row['part']})", *_cells(row, DEFAULT)] for name, row in known.items()]
-    judged = [row for row in known.values() if row["part"] == REPORT]
-    reached = _targets(judged) if judged else {}
+    each = [Table([f"at the default, after {start}", *COLUMNS]) for start in STARTS]
+    verdicts = dict[str, bool]()
+    for table, (start, suffix) in zip(each, STARTS.items(), strict=True):
+        known = {name: figures[name + suffix] for name in texts() if name + suffix in figures}
+        for part in (CHOOSE, REPORT):
+            rows = [row for row in known.values() if row["part"] == part]
+            for setting, words in SETTINGS.items() if rows else ():
+                title = f"{len(rows)} to {part}, after {start}, {words.words}"
+                frontier.rows.append([title, *_mean(rows, setting)])
+            if part == REPORT and rows:
+                verdicts |= {f"after {start}: {words}": met for words, met in _targets(rows).items()}
+        table.rows += [[f"{name} ({row['part']})", *_cells(row, DEFAULT)] for name, row in known.items()]
     return Report(
         title="Scores of known texts, with and without hindsight",
         machine=[f"{hardware()}; {versions(package_versions(Clock()))}"],
         table=frontier,
-        more=[each],
+        more=each,
         notes=[
-            f"SmolLM2-135M-Instruct; {len(known)} of {len(texts())} texts; against {REFERENCE.words}, with "
-            "hindsight",
+            f"SmolLM2-135M-Instruct; against {REFERENCE.words}, with hindsight",
             "|Δ log p| a byte: the means over texts of each text's mean, with the largest of these after it, "
             "and the worst byte of all; log Z less the reference's, for 100 bytes, the mean and the lowest",
             "covered: words whose true error is below the stated one (`Score.error`)",
-            *(f"{words}: {'reached' if met else 'missed'}" for words, met in reached.items()),
+            *(f"{words}: {'reached' if met else 'missed'}" for words, met in verdicts.items()),
         ],
-        missed=[words for words, met in reached.items() if not met],
+        missed=[words for words, met in verdicts.items() if not met],
     )
 
 
