@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import platform
 import signal
 import socket
 import threading
@@ -17,6 +18,7 @@ from served import GatedToy
 
 from genlm.bytes import AsyncByteLM
 from genlm.bytes.serve import Catalog, Settings, serve
+from genlm.bytes.serve.memory import give_back, trimmer
 
 BODY = {"prompt": "ab", "max_bytes": 3, "temperature": 0}
 
@@ -140,3 +142,28 @@ def test_a_stream_is_told_in_its_last_event(signals: list[int]) -> None:
     lines = [line.removeprefix("data: ") for line in ended(Once(), 0, ask, signal.SIGTERM) if line]
     assert len(lines) >= 2 and json.loads(lines[0])["choices"][0]["text"]
     assert json.loads(lines[-1])["error"]["code"] == "going_down"
+
+
+async def test_freed_memory_is_given_back_until_the_end():
+    trims: list[int] = []
+    often = asyncio.Event()
+
+    def trim(kept: int) -> None:
+        trims.append(kept)
+        if len(trims) == 3:
+            loop.call_soon_threadsafe(often.set)
+
+    loop = asyncio.get_running_loop()
+    task = asyncio.create_task(give_back(trim, 0.0))
+    await often.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert set(trims) == {0}
+    await give_back(None)  # another C library: there is nothing to do
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_glibc_gives_back():
+    trim = trimmer()
+    assert trim is not None and trim(0) in (0, 1)

@@ -20,6 +20,7 @@ from genlm.bytes.serve import about, chat, completions, infill, page, questions
 from genlm.bytes.serve.catalog import Catalog
 from genlm.bytes.serve.failures import ClientGone, Refusal, invalid, refusal_of
 from genlm.bytes.serve.gate import Gate, answered, log_failure, request_id
+from genlm.bytes.serve.memory import give_back, trimmer
 from genlm.bytes.serve.server import Server
 from genlm.bytes.serve.settings import Settings
 
@@ -47,13 +48,15 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        loading = asyncio.create_task(_load(catalog, load, failed)) if load is not None else None
+        tasks = [asyncio.create_task(give_back(trimmer()))]
+        if load is not None:
+            tasks.append(asyncio.create_task(_load(catalog, load, failed)))
         try:
             yield
         finally:
-            if loading is not None:
-                loading.cancel()
-                await asyncio.gather(loading, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await catalog.close()
 
     version = "unknown"  # run from its source
