@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 import torch
 from accuracy.counter import counting
+from accuracy.plot import Point, draw
 from accuracy.session import KEPT, Session
 from accuracy.settings import Setting
 from accuracy.texts import FOLDER
 from common.figures import Figures
 from common.machine import hardware, versions
 from common.options import Options
-from common.peers import HERE
+from common.peers import HERE, ROOT
 from common.results import Report, Table
 from common.worker import Clock
 from common.worker import versions as package_versions
@@ -46,6 +47,7 @@ SETTINGS = {
 DEFAULT = "0.0005"
 REFERENCE = Setting("tolerance 2e-5 and 1e-3 a byte", {"tolerance": 2e-5}, 1e-3)
 """What stands in for the truth; the finest of the settings says how far off it may be itself."""
+PLOT = ROOT / "docs" / "assets" / "judged.svg"
 CHOOSE, REPORT = "choose", "report"
 STARTS = {"<|im_start|>": "", "<|endoftext|>": " as a document"}
 """The tokens that texts are read after, and what is added to a text's name."""
@@ -117,6 +119,7 @@ def run(options: Options) -> Report:
     wanted = [name.strip() for name in options.rows.split(",") if name.strip()]
     with Session() as session:
         asyncio.run(_measure(session, figures, wanted, options.resume))
+    plot(figures)
     return report(figures)
 
 
@@ -190,6 +193,23 @@ def report(figures: Figures) -> Report:
         ],
         missed=[words for words, met in verdicts.items() if not met],
     )
+
+
+def plot(figures: Figures) -> None:
+    """The frontier on the texts to report: medians over texts."""
+    series = dict[str, list[Point]]()
+    for start, suffix in STARTS.items():
+        names = [name + suffix for name, (part, _) in texts().items() if part == REPORT]
+        rows = [figures[name] for name in names if name in figures]
+        for key, words in (("mean at once", "at once"), ("mean", "with hindsight")) if rows else ():
+            points = []
+            for setting in SETTINGS:
+                each = [(row[setting]["contexts"] / row["tokens"], row[setting][key]) for row in rows]
+                contexts, error = np.median(np.array(each), axis=0)
+                points.append(Point(setting, float(contexts), float(error), each))
+            series[f"after {start}, {words}"] = points
+    title = "19 judged texts: tolerances, medians over texts, and each text"
+    draw(series, title, "mean |Δ log p| a byte, nats", PLOT)
 
 
 COLUMNS = (

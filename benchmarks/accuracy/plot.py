@@ -1,4 +1,4 @@
-"""Contexts a token against the mean total variation, as an SVG."""
+"""Contexts a token against how far off a reading is, as an SVG."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ from typing import Any, NamedTuple
 
 __all__ = ["Point", "draw"]
 
-COLOURS = ("#3949ab", "#e65100")
+COLOURS = ("#3949ab", "#e65100", "#00897b", "#8e24aa")
 
 
 class Point(NamedTuple):
-    """A setting: its mean over all paragraphs, and `(contexts, total variation)` of each."""
+    """A setting: its middle over all texts, and `(contexts, error)` of each."""
 
     words: str
     contexts: float
-    tv: float
+    error: float
     each: list[tuple[float, float]]
 
 
-def draw(series: dict[str, list[Point]], title: str, path: Path) -> None:
-    """Draw series by name: a line through the settings' means, and a faint point a paragraph."""
+def draw(series: dict[str, list[Point]], title: str, error: str, path: Path) -> None:
+    """Draw series by name: a line through the settings' middles, and a faint point a text.
+
+    Args:
+        error: what the vertical axis shows.
+    """
     import matplotlib
 
     matplotlib.use("svg")
@@ -35,27 +39,27 @@ def draw(series: dict[str, list[Point]], title: str, path: Path) -> None:
     }
     with pyplot.rc_context(settings):
         figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
-        for (name, points), colour in zip(series.items(), COLOURS, strict=True):
-            line = sorted((p.contexts, p.tv) for p in points)
+        for (name, points), colour in zip(series.items(), COLOURS, strict=False):
+            line = sorted((p.contexts, p.error) for p in points)
             axes.plot(*zip(*line, strict=True), marker="o", markersize=5, color=colour, label=name)
             for point in points:
                 axes.scatter(*zip(*point.each, strict=True), s=8, color=colour, alpha=0.25, linewidths=0)
                 axes.annotate(
                     point.words,
-                    (point.contexts, point.tv),
+                    (point.contexts, point.error),
                     xytext=(6, 5),
                     textcoords="offset points",
                     fontsize=8,
                     color=colour,
                 )
-        _label(axes)
+        _label(axes, error)
         figure.suptitle(title, fontsize=10)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, metadata={"Date": None})
         pyplot.close(figure)
 
 
-def _label(axes: Any) -> None:
+def _label(axes: Any, error: str) -> None:
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
     axes.set_xscale("log")
@@ -64,6 +68,6 @@ def _label(axes: Any) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.set_xlabel("token contexts evaluated, per token of the tokenizer's own tokenization")
-    axes.set_ylabel("mean total variation of the next byte")
+    axes.set_ylabel(error)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8)

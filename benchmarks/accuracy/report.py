@@ -258,6 +258,7 @@ def plot(figures: Figures) -> None:
             found = _over(list(rows.values()))
             series[title].append(Point(SETTINGS[setting].words, found["contexts"], found["tv"], points))
     path = figures.path.with_suffix(".svg")
-    draw(series, f"{len(names)} paragraphs, SmolLM2-135M-Instruct", path)
+    title = f"{len(names)} paragraphs, SmolLM2-135M-Instruct"
+    draw(series, title, "mean total variation of the next byte", path)
     docs = ROOT / "docs" / "assets" / path.name
     shutil.copyfile(path, docs)
