@@ -13,6 +13,7 @@ without a model call; what it would have given the bytes read since is not, and 
 - Where it ended inside a token of theirs, by what tokens there are. Until the next common boundary its bytes
   `s` count `min(1, c q(s), sqrt(e) p(s)^b)`: `q` is the probability that tokens drawn evenly from the
   vocabulary spell a text beginning with `s`, and `p(s)` what the beam gave it (`c` and `b`: `constants.py`).
+  Where one that committed the same token there has been evaluated, what has come of it tells (`cousins.py`).
 - No symbol counts less than a least probability: where the beam is surprised beyond that, the deferred gain
   on it. And at a surprise some are probed whatever is expected of them (`tolerance.py`).
 
@@ -28,14 +29,15 @@ from __future__ import annotations
 
 import math
 from bisect import insort
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import nlargest
-from itertools import islice
+from itertools import compress, islice, takewhile
 from operator import itemgetter
 from typing import NamedTuple, Self
 
 from genlm.bytes.byte_lm.constants import USUAL, ToleranceConstants
+from genlm.bytes.byte_lm.cousins import Cousins, Cut
 from genlm.bytes.byte_lm.history import History
 from genlm.bytes.byte_lm.prior import Segment
 from genlm.bytes.byte_lm.trie_state import LazyTrieState
@@ -112,6 +114,7 @@ class DeferredQueue:
         common_boundary: whether tokens of heavy hypotheses end at the present place, once a beam has found
             out.
         segment: what was read since the last common boundary before it.
+        cousins: those that were evaluated where it was not a common boundary, since the last.
         constants: what estimates go by.
     """
 
@@ -120,6 +123,7 @@ class DeferredQueue:
     aligned: tuple[Deferred, ...] = ()
     common_boundary: bool = False
     segment: Segment = field(default_factory=Segment)
+    cousins: Cousins = field(default_factory=Cousins)
     constants: ToleranceConstants = USUAL
 
     def __len__(self) -> int:
@@ -173,7 +177,13 @@ class DeferredQueue:
             return replace(self, common_boundary=False, unaligned=_filled([*self.unaligned, group]))
         new += (d for group in self.unaligned for d in group)
         aligned = self._with_aligned([self._align(d, self.history, self.segment) for d in new])
-        return replace(self, common_boundary=True, unaligned=(), aligned=aligned)
+        return replace(self, common_boundary=True, unaligned=(), aligned=aligned, cousins=Cousins())
+
+    def evaluated(self, extensions: Sequence[LazyTrieState], common_boundary: bool) -> Self:
+        """Extensions that end at the present place have been evaluated: cousins of those deferred here."""
+        if common_boundary or not extensions:
+            return self
+        return replace(self, cousins=self.cousins.after(extensions, self.history.length))
 
     def push_late(self, found: Iterable[Deferred]) -> Self:
         """Defer hypotheses whose tokens ended at places passed since."""
@@ -198,13 +208,18 @@ class DeferredQueue:
         return replace(self, history=history, common_boundary=False, segment=segment)
 
     def pop_above(
-        self, log_bar: float, log_margin: float = 0.0, most: int | None = None
+        self,
+        log_bar: float,
+        log_margin: float = 0.0,
+        most: int | None = None,
+        hypotheses: Sequence[LazyTrieState] = (),
     ) -> tuple[list[Deferred], Self]:
         """Those whose estimate exceeds a bar, and the queue without them.
 
         Args:
             log_bar: natural log weight.
-            log_margin: natural log of the factor by which unaligned ones must exceed it.
+            log_margin: natural log of the factor by which unaligned ones without cousins must exceed it.
+            hypotheses: those of the beam: what has come of cousins.
             most: take at most so many, those of the largest estimates.
         """
         if most == 0:
@@ -213,10 +228,15 @@ class DeferredQueue:
         while n < len(self.aligned) and self.aligned[n].key > bar:
             n += 1
         taken, left = list(self.aligned[:n]), list[tuple[Deferred, ...]]()
+        with_cousins = log_bar + math.log(self.constants.cousin_margin)
+        gains = self._gains(hypotheses, with_cousins)
         for group, future in self._with_futures():
-            k = sum(1 for d in group if d.weight + future > log_bar + log_margin)
-            taken += group[:k]
-            left.append(group[k:])
+            over = [
+                d.weight + future > log_bar + log_margin or d.weight + _gain(d, gains) > with_cousins
+                for d in group
+            ]
+            taken += compress(group, over)
+            left.append(tuple(d for d, taken_too in zip(group, over, strict=True) if not taken_too))
         if not taken:
             return [], self
         queue = replace(self, unaligned=_filled(left), aligned=self.aligned[n:])
@@ -267,6 +287,14 @@ class DeferredQueue:
         inflation = future - self._expected_future(deferred, end, segment)
         return replace(deferred, key=deferred.weight + future - end.log_prob, inflation=inflation)
 
+    def _gains(self, hypotheses: Sequence[LazyTrieState], log_bar: float) -> dict[Cut, float]:
+        """What has come of the cousins of unaligned ones that may exceed a bar: weights only go down."""
+        if not self.cousins.weights or not hypotheses:
+            return {}
+        heavy = (d for group in self.unaligned for d in takewhile(lambda d: d.weight > log_bar, group))
+        cuts = {Cut.of(d.state, d.history.length) for d in heavy}
+        return self.cousins.gains(hypotheses, {cut for cut in cuts if cut is not None})
+
     def _with_aligned(self, new: Sequence[Deferred]) -> tuple[Deferred, ...]:
         if not new:
             return self.aligned
@@ -300,6 +328,11 @@ class DeferredQueue:
 
 def _filled(groups: Iterable[tuple[Deferred, ...]]) -> tuple[tuple[Deferred, ...], ...]:
     return tuple(group for group in groups if group)
+
+
+def _gain(deferred: Deferred, gains: Mapping[Cut, float]) -> float:
+    cut = Cut.of(deferred.state, deferred.history.length) if gains else None
+    return -math.inf if cut is None else gains.get(cut, -math.inf)
 
 
 def _prior(deferred: Deferred, end: History, segment: Segment) -> float:

@@ -76,6 +76,7 @@ class ToleranceRule(SearchRule):
         missing_factor = data.log_missing_factor
         if wanted:
             got = yield Evaluate(wanted)
+            deferred = deferred.evaluated(got, boundary)
             missing = log_sum(e for e in wanted if e not in got) - total
             # What is missing is taken to do as well as the rest.
             missing_factor -= math.log1p(-math.exp(min(missing, -1e-3)))
@@ -144,7 +145,7 @@ class ToleranceRule(SearchRule):
             total = log_sum(hypotheses) + data.log_missing_factor
             # Where no hypothesis could read the symbol, the deferred are all there is: a few at a time.
             most = left if total > -math.inf else min(left, batch)
-            wanted, deferred = deferred.pop_above(total + self.log_tolerance, margin, most)
+            wanted, deferred = deferred.pop_above(total + self.log_tolerance, margin, most, hypotheses)
             probed, deferred = deferred.probe(probes)
             wanted += probed
             batch, probes = 2 * batch, 0
