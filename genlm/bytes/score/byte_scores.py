@@ -22,9 +22,9 @@ from genlm.bytes.errors import bad_type, bad_value
 
 __all__ = ["CharScores", "Score", "stated_error"]
 
-ERROR = 10.0
-"""By what the sum of what is expected to be missing at both ends is multiplied for a stated error. Picked on
-nine texts (`benchmarks/run.py judged`): docs/exactness.md says what it covers."""
+ERROR = 20.0
+"""By what the sum of what is expected to be missing at both ends is multiplied for a stated error. Chosen on
+nine texts, read as documents (`benchmarks/run.py judged`): docs/exactness.md says what it covers."""
 
 
 def stated_error(before: float, after: float) -> float:
