@@ -54,7 +54,9 @@ def main() -> int:
         show(report)
         missed += report.missed
         if not no_keep and options.scale == 1.0:
-            command = f".venv/bin/python benchmarks/run.py {name}{options.words}"
+            # Rows that have a section of their own.
+            rows = f" --rows {options.rows}" if report.variant and options.rows else ""
+            command = f".venv/bin/python benchmarks/run.py {name}{rows}{options.words}"
             keep(report, name + report.variant, command, HERE / "RESULTS.md")
     return 1 if missed else 0
 

@@ -38,11 +38,16 @@ class Report:
     variant: str = ""
     more: list[Table] = field(default_factory=list)
 
+    @property
+    def tables(self) -> list[Table]:
+        """Those that have a row."""
+        return [table for table in (self.table, *self.more) if table.rows]
+
 
 def show(report: Report) -> None:
     """Print a report."""
     console = Console(width=None if sys.stdout.isatty() else 190)
-    for i, table in enumerate([report.table, *report.more]):
+    for i, table in enumerate(report.tables):
         console.print(_coloured(table, "" if i else report.title))
     for line in [*report.machine, *report.notes]:
         console.print(f"· {line}", highlight=False, markup=False)
@@ -70,7 +75,7 @@ def keep(report: Report, name: str, command: str, path: Path) -> None:
 
 
 def _markdown(report: Report, command: str) -> str:
-    tables = "\n\n".join(map(_markdown_table, [report.table, *report.more]))
+    tables = "\n\n".join(map(_markdown_table, report.tables))
     notes = "\n".join(f"- {line}" for line in [*report.machine, *report.notes])
     return f"`{command}`\n\n{tables}\n\n{notes}\n"
 

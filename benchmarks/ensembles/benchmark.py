@@ -52,6 +52,8 @@ def run(options: Options) -> Report:
     if "real" in wanted:
         _real(options, found, folder)
     found.title = f"Several models as one: {_length(options)} new bytes, one by one"
+    if set(wanted) == {"real"}:
+        found.title = "Several models as one, on real models"
     return found
 
 
