@@ -9,7 +9,7 @@ from toy import FixedLM
 
 from genlm.bytes import BeamParams, ByteBeamState
 from genlm.bytes.byte_lm.constants import ToleranceConstants
-from genlm.bytes.byte_lm.cousins import Cousins, Cut
+from genlm.bytes.byte_lm.cousins import WINDOW, Cousins, Cut
 from genlm.bytes.byte_lm.tolerance import ToleranceRule
 
 WORDS = [b"ab", b"a", b"b", b"cd", b"cdef", b"(", b"x"]
@@ -68,3 +68,4 @@ async def test_gains_are_what_has_come_of_a_cut():
     assert known.gains(read, {cut, Cut(4, CDEF)}) == {cut: pytest.approx(math.log(0.3))}
     assert known.gains(read[:1], {cut})[cut] < math.log(0.3)
     assert known.gains([], {cut}) == {} and Cousins().gains(read, {cut}) == {}
+    assert len(known.after([], 4 + WINDOW - 1).weights) == 2 and not known.after([], 4 + WINDOW).weights

@@ -24,7 +24,10 @@ from genlm.bytes.byte_lm.trie_state import LazyTrieState
 from genlm.bytes.contexts.tree import ContextNode
 from genlm.bytes.util import logsumexp
 
-__all__ = ["Cousins", "Cut"]
+__all__ = ["WINDOW", "Cousins", "Cut"]
+
+WINDOW = 64
+"""How many symbols ago cousins are remembered."""
 
 
 class Cut(NamedTuple):
@@ -51,8 +54,8 @@ class Cousins:
     weights: Mapping[ContextNode, tuple[Cut, float]] = field(default_factory=dict)
 
     def after(self, evaluated: Iterable[LazyTrieState], place: int) -> Cousins:
-        """With more, at one place."""
-        found = dict(self.weights)
+        """With more, at one place; without those of long ago."""
+        found = {node: known for node, known in self.weights.items() if known[0].place > place - WINDOW}
         for state in evaluated:
             node = _node(state)
             if node is not None:
