@@ -219,8 +219,8 @@ class DeferredQueue:
         Args:
             log_bar: natural log weight.
             log_margin: natural log of the factor by which unaligned ones without cousins must exceed it.
-            hypotheses: those of the beam: what has come of cousins.
             most: take at most so many, those of the largest estimates.
+            hypotheses: those of the beam: what has come of cousins.
         """
         if most == 0:
             return [], self

@@ -13,7 +13,7 @@ from collections.abc import Callable
 __all__ = ["give_back", "trimmer"]
 
 EVERY = 10.0
-"""Seconds. It takes some hundredths of one."""
+"""Seconds."""
 
 
 def trimmer() -> Callable[[int], object] | None:
