@@ -211,12 +211,54 @@ async def test_texts_written_side_by_side_offer_less() -> None:
         backend = Batching(8.0)
         beam = await ByteBeamState.initial(CachedLM(backend), BeamParams(tolerance=0.01))
         with side_by_side(1), side_by_side(count):
-            for byte in b"the cat sat on the mat.":
+            for byte in b"the cat sat on the mat. a ton of hats on the cat.":
                 await beam.logp_next()
                 beam = await (beam.prune() << byte)
         contexts.append(sum(backend.calls))
         logz.append(beam.logZ)
     assert contexts[0] > contexts[1] > contexts[2] and logz == pytest.approx([logz[0]] * 3, abs=1e-9)
+
+
+@pytest.mark.parametrize("rule", [{"tolerance": 0.01}, {"K": 5, "prune_threshold": 0.05}], ids=repr)
+async def test_no_offer_contradicts_what_was_read(rule: dict[str, Any]) -> None:
+    """Bytes read since a look rule out most of what was likely then."""
+    text, read = b"the cat is on the mat. a ton of hats on the cat. the cat sat in the hat.", 0
+    spelled = list[bytes]()
+
+    class Spelling(Batching):
+        def evaluate(self, contexts: list[Any]) -> list[torch.Tensor]:
+            for context in contexts:
+                ids = context.tokens()[1:]
+                spelled.append(b"".join(bytes(self.byte_vocab[i].byte_string) for i in ids))
+                assert text[:read].startswith(spelled[-1][:read]), (text[:read], spelled[-1])
+            return super().evaluate(contexts)
+
+    backend = Spelling(256.0)
+    beam = await ByteBeamState.initial(CachedLM(backend), BeamParams(**rule))
+    for byte in text:
+        await beam.logp_next()
+        read += 1
+        beam = await (beam.prune() << byte)
+    assert sum(1 for one in spelled if not text.startswith(one)) > 20, "some were offered in vain"
+
+
+async def test_deferred_hypotheses_that_may_wake_ride_along() -> None:
+    """They need no forward of their own when they do. Nobody who only reads is offered anything."""
+    text = b"the cat is on the mat. a ton of hats on the cat. bricks fit a cat. the cat sat in the hat."
+    woken, calls = [], []
+    for ratio, look in ((0.0, True), (256.0, True), (256.0, False)):
+        backend, alone = Batching(ratio), 0
+        beam = await ByteBeamState.initial(CachedLM(backend), BeamParams(tolerance=0.02))
+        for byte in text:
+            if look:
+                await beam.logp_next()
+            before = len(backend.calls)
+            beam = await (beam.prune() << byte)
+            alone += (len(backend.calls) > before) and look
+        woken.append(alone)
+        calls.append(sum(backend.calls))
+    assert woken[1] < woken[0], woken
+    assert calls[2] <= calls[0] < calls[1], calls
 
 
 # -- costs ----------------------------------------------------------------------------------------------

@@ -9,8 +9,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from statistics import median
 
 from common.peers import ROOT
 
@@ -34,6 +36,11 @@ class Held:
     tasks: int
     threads: int
     files: int
+
+    @classmethod
+    def median(cls, moments: Sequence[Held]) -> Held:
+        """Of each over some moments: how much is in use at one hangs on the forward that runs then."""
+        return cls(*(round(median(values)) for values in zip(*map(astuple, moments), strict=True)))
 
     @property
     def rest(self) -> int:

@@ -38,7 +38,6 @@ from genlm.bytes.byte_lm.params import BeamParams
 from genlm.bytes.byte_lm.prefill import read_context
 from genlm.bytes.byte_lm.progress import ReadingProgress
 from genlm.bytes.byte_lm.rule import SearchStep, run
-from genlm.bytes.byte_lm.speculation import offer_next
 from genlm.bytes.byte_lm.subclass import makeable
 from genlm.bytes.byte_lm.symbols import check_symbol
 from genlm.bytes.byte_lm.threshold import extensions_above
@@ -93,6 +92,7 @@ class ByteBeamState(StatefulByteLM):
         self.params = params
         self.data: BeamData = params.search_rule.begin(ordered, mode)
         self._begun = 0  # tokens of the initial context
+        self._looked = False  # and whoever has looked at it will go on byte by byte
         # Of a beam without candidates, which deferred ones may still go on: that of the beam it came from.
         self._trie = ordered[0].trie if ordered else None
 
@@ -292,7 +292,9 @@ class ByteBeamState(StatefulByteLM):
             after = self._without_deferred([])  # no candidate could, evaluated or healed in whatever way
         else:
             await self.materialize()
-            after = await run(self.step(symbol, pruned=pruned))
+            # Of a beam that was looked at, the next one will probably be, too.
+            after = await run(self.step(symbol, pruned=pruned), self._least if self._looked else None)
+            after._looked = False
             if not after.states:
                 after = after._without_deferred(await self._heal(symbol) if self.params.heal else [])
         if self.params.verbose:
@@ -327,14 +329,17 @@ class ByteBeamState(StatefulByteLM):
         any, and a thousandth of their expected share is spread over all.
 
         Args:
-            ahead: offer the model what will probably be asked for next. The result is the same.
+            ahead: what will probably be asked for next rides along where the model is run. The result is
+                the same.
 
         Raises:
             EmptyBeamError: no candidate is left, or all have read the end of the sequence.
         """
         await self.materialize()
+        self._looked = ahead
         if self.data.expansion is None:
-            self.data = await run(self.params.search_rule.expand(self.data, None))
+            step = self.params.search_rule.expand(self.data, None)
+            self.data = await run(step, self._least if ahead else None)
         assert self.data.expansion is not None
         states, deferred, dropped, *_ = self.data.expansion
         found = Mixture.of(states)
@@ -343,8 +348,6 @@ class ByteBeamState(StatefulByteLM):
         if not found.total > 0.0:
             raise EmptyBeamError(self._why_empty())
         slack = Slack.of(found.log_total, deferred, dropped, of_next=True)
-        if ahead:
-            offer_next(states, found.log_total, self.params.tolerance or self.params.prune_threshold or 0.0)
         return found.normalised(self._smoothing(slack, found.units) if len(deferred) else None, slack)
 
     def _smoothing(self, slack: Slack, units: Collection[bytes]) -> Float64[np.ndarray, " symbols"]:
@@ -466,13 +469,18 @@ class ByteBeamState(StatefulByteLM):
         """A beam of one candidate that stands where `length` symbols have been read; nothing is deferred."""
         return self._with(self.data.after([state], self.deferred.emptied(length), dropped, 0.0))
 
+    @property
+    def _least(self) -> float:
+        """The share of the beam from which an extension is evaluated."""
+        return self.params.tolerance or self.params.prune_threshold or 0.0
+
     def _without_deferred(self, states: Sequence[LazyTrieState]) -> Self:
         """Healed candidates, or none, in place of all deferred ones."""
         return self._with(self.data.without_deferred(states, log_sum(states)))
 
     def _with(self, data: BeamData) -> Self:
         after = makeable(type(self), 2)(data.hypotheses, self.params)
-        after.data, after._begun = data, self._begun
+        after.data, after._begun, after._looked = data, self._begun, self._looked
         if not data.hypotheses:
             after._trie = self._trie
         return after

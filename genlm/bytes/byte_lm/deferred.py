@@ -245,6 +245,14 @@ class DeferredQueue:
             taken, queue = ranked[:most], queue.push_late(ranked[most:])
         return taken, queue
 
+    def near(self, log_least: float) -> Iterator[tuple[LazyTrieState, float]]:
+        """Those whose estimate exceeds a natural log weight, and the estimate."""
+        bar = log_least - self.history.log_prob
+        for d in takewhile(lambda d: d.key > bar, self.aligned):
+            yield d.state, d.key + self.history.log_prob
+        estimates = ((d.state, d.weight + future) for group, future in self._with_futures() for d in group)
+        yield from ((state, estimate) for state, estimate in estimates if estimate > log_least)
+
     def probe(self, most: int) -> tuple[list[Deferred], Self]:
         """The aligned that were deferred of late and are nearest to being evaluated, at most so many; and the
         queue without them."""

@@ -159,10 +159,9 @@ class StatefulTokenizedLM:
         """How many contexts a call of the model is worth (`contexts/cost.py`)."""
         return self._cached.cost.ratio
 
-    def offer(self, token: int, priority: float) -> None:
-        """Have the context of one more token evaluated beside others, if there is room (`CachedLM.offer`)."""
-        if self.max_context_length is None or self.node.depth < self.max_context_length:
-            self._cached.offer(self.node.child(token), priority)
+    def offer(self, priority: float) -> None:
+        """Have the context evaluated beside others, if there is room (`CachedLM.offer`)."""
+        self._cached.offer(self.node, priority)
 
     @property
     def parent_node(self) -> ContextNode | None:

@@ -22,12 +22,15 @@ from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 from genlm.bytes.byte_lm.data import BeamData
 from genlm.bytes.byte_lm.deferred import DeferredQueue
 from genlm.bytes.byte_lm.error_bounds import Slack
+from genlm.bytes.byte_lm.speculation import offer_next
 from genlm.bytes.byte_lm.trie_state import LazyTrieState
 from genlm.bytes.trie.modes import TrieMode
 
 __all__ = ["Evaluate", "SearchRule", "SearchStep", "run"]
 
 T = TypeVar("T")
+
+NOTHING_DEFERRED = DeferredQueue()
 
 
 class Evaluate(NamedTuple):
@@ -36,10 +39,14 @@ class Evaluate(NamedTuple):
     Attributes:
         hypotheses: those to evaluate, each at a token's end.
         places: how many symbols of the history had been read where each begins; None: all.
+        beside: evaluated hypotheses after all symbols read: what they go on with is needed next.
+        deferred: and what is deferred there: what comes near to being evaluated may be needed soon.
     """
 
     hypotheses: Sequence[LazyTrieState]
     places: Sequence[int] | None = None
+    beside: Sequence[LazyTrieState] = ()
+    deferred: DeferredQueue = NOTHING_DEFERRED
 
 
 SearchStep = Generator[Evaluate, Sequence[LazyTrieState], T]
@@ -100,12 +107,21 @@ class SearchRule(Protocol):
         return Slack.of(data.log_weight, data.deferred, data.dropped)
 
 
-async def run(step: SearchStep[T]) -> T:
-    """Run a step, with all that it asks for evaluated."""
+async def run(step: SearchStep[T], least: float | None = None) -> T:
+    """Run a step, with all that it asks for evaluated.
+
+    Args:
+        step: the step.
+        least: the share of the beam that a token which ends must have to be evaluated. Then a forward that
+            goes out takes along what will probably be needed next (`speculation.py`). None: it does not.
+    """
     try:
         asked = next(step)
         while True:
-            await asyncio.gather(*(s.materialize() for s in asked.hypotheses if not s.materialized))
+            missing = [state for state in asked.hypotheses if not state.materialize_if_known()]
+            if missing and least is not None:
+                offer_next(asked.beside, asked.deferred, least)
+            await asyncio.gather(*(state.materialize() for state in missing))
             asked = step.send(asked.hypotheses)
     except StopIteration as stop:
         result: T = stop.value

@@ -37,7 +37,7 @@ class ThresholdRule(SearchRule):
 
     def expand(self, data: BeamData, symbol: int | bytes | None) -> SearchStep[BeamData]:
         kept = extensions_above(data.hypotheses, data.log_weight, self.log_threshold)
-        got = yield Evaluate(kept)
+        got = yield Evaluate(kept, beside=data.hypotheses)
         gone = self._others(data, kept)
         lost = min(logsumexp(gone) - data.log_weight, 0.0)  # the share of token ends that are not followed
         held = data.log_weight + math.log1p(-math.exp(lost)) if lost < 0.0 else -math.inf

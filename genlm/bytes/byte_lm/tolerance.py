@@ -75,7 +75,7 @@ class ToleranceRule(SearchRule):
         deferred = deferred.push(light, boundary)
         missing_factor = data.log_missing_factor
         if wanted:
-            got = yield Evaluate(wanted)
+            got = yield Evaluate(wanted, None, hypotheses, deferred)
             deferred = deferred.evaluated(got, boundary)
             missing = log_sum(e for e in wanted if e not in got) - total
             # What is missing is taken to do as well as the rest.
@@ -156,7 +156,8 @@ class ToleranceRule(SearchRule):
             if not wanted:  # all have probability 0: they are gone without having been evaluated
                 continue
             left = max(0, left - len(wanted))
-            asked = Evaluate([d.state for d in wanted], [d.history.length for d in wanted])
+            places = [d.history.length for d in wanted]
+            asked = Evaluate([d.state for d in wanted], places, hypotheses, deferred)
             got = {id(state) for state in (yield asked)}
             for one in wanted:
                 if id(one.state) in got:
