@@ -5,15 +5,19 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
+import torch
 from cli_runner import Run, document, fine, llm, run  # noqa: F401
+from served import asking
 
 from genlm.bytes import BeamParams, ByteLM
 from genlm.bytes.errors import InvalidTypeError, InvalidValueError
 from genlm.bytes.integrations import lm_eval as ours
+from genlm.bytes.serve import Catalog, create_app, read_config, spec_of
 
 TEXTS = ["the man and", "in an end"]
 
@@ -92,6 +96,27 @@ def test_in_the_harness(usual: ByteLM, ended: ByteLM, monkeypatch: pytest.Monkey
     assert answers.generate([("the m", {"until": [], "max_gen_toks": 4})]) == [str(wanted)]
     shorter, _ = answers._shortener.for_generation(answers._prompt("the " * 60), 8)
     assert shorter.ids is None and len(shorter.text) < 240  # the chosen beginning stays
+
+
+async def test_over_http(usual: ByteLM, ended: ByteLM, tmp_path: Path) -> None:
+    """By its bytes, and by the tokenizer's own tokens, where an echo has these."""
+    (tmp_path / "serve.toml").write_text('[models.tiny]\nstart = "</s>"\n')
+    for specs in (read_config(tmp_path / "serve.toml"), [spec_of("tiny=embedded", {}, None, "</s>")]):
+        catalog = Catalog(specs)
+        await catalog.load(lambda *_, **__: usual.llm)
+        body: Any = {"prompt": "the man", "echo": True, "logprobs": 0, "max_tokens": 0}
+        with asking(create_app(catalog)) as http:
+            scored = (await http.post("/v1/score", json={"text": "the man"})).json()["results"][0]
+            echoed = (await http.post("/v1/completions", json={**body, "unit": "token"})).json()["choices"][0]
+            ids = usual.llm.tokenizer("the man", add_special_tokens=False).input_ids
+            given = {**body, "unit": "token", "prompt": ids}
+            by_ids = (await http.post("/v1/completions", json=given)).json()["choices"][0]
+        assert scored["logprob"] == pytest.approx(ended.score("the man").logprob, abs=1e-6)
+        context = [usual.special("</s>"), *ids]
+        rows = usual.llm.model(torch.tensor([context])).logits[0].detach().double().log_softmax(-1)
+        wanted = [float(rows[i, token]) for i, token in enumerate(ids)]
+        assert echoed["logprobs"]["token_logprobs"] == pytest.approx(wanted, abs=1e-4)
+        assert by_ids["logprobs"]["token_logprobs"] == pytest.approx(wanted, abs=1e-4)
 
 
 def test_on_the_command_line(run: Run, ended: ByteLM) -> None:  # noqa: F811

@@ -66,6 +66,9 @@ def serve(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, auto.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16, auto.")] = None,
     gguf: GGUF = GGUF(),  # noqa: B008 — it is frozen
+    start: Annotated[
+        str | None, typer.Option(help="The token that texts begin after, as <|endoftext|>.")
+    ] = None,
     log_texts: Annotated[
         bool, typer.Option("--log-texts", help="Log what is asked, not only how much.")
     ] = False,
@@ -95,7 +98,8 @@ def serve(
         raise typer.BadParameter(
             "says how each of its models is run: n_ctx, n_threads, …", param_hint="--config"
         )
-    specs = _specs(models, config, K, threshold, tolerance, {"device": device, "dtype": dtype}, gguf)
+    where = {"device": device, "dtype": dtype}
+    specs = _specs(models, config, K, threshold, tolerance, where, gguf, start)
     keys = read_keys(api_key)
     local = is_loopback(host)
     hosts = ("localhost", "127.0.0.1", "::1", host) if local or allow_host else ()
@@ -134,6 +138,7 @@ def _specs(
     tolerance: float | None,
     where: dict[str, str | None],
     gguf: GGUF,
+    start: str | None,
 ) -> list[ModelSpec]:
     """What is to be served."""
     from genlm.bytes import BeamParams
@@ -144,7 +149,7 @@ def _specs(
     params = BeamParams(K=K, prune_threshold=threshold or 0.0, tolerance=tolerance)
     options = {name: value for name, value in where.items() if value is not None}
     given: list[str | None] = [*(models or ())] or [None]
-    specs = [spec_of(one, options, params) for one in given]
+    specs = [spec_of(one, options, params, start) for one in given]
     options |= gguf.options([spec.path for spec in specs])
     return [replace(spec, options=options) for spec in specs]
 

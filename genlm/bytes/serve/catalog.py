@@ -36,6 +36,7 @@ class ModelSpec:
         members: or the names of others that are one model together.
         options: for `load_model`, or for `AsyncByteLM.ensemble`.
         params: settings of the beam.
+        start: the token that texts begin after; None for the usual one.
     """
 
     name: str
@@ -43,9 +44,12 @@ class ModelSpec:
     members: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     params: BeamParams | None = None
+    start: str | int | None = None
 
 
-def spec_of(given: str | None, options: Mapping[str, Any], params: BeamParams | None) -> ModelSpec:
+def spec_of(
+    given: str | None, options: Mapping[str, Any], params: BeamParams | None, start: str | None = None
+) -> ModelSpec:
     """A model as the command line names it: `name=path`, or a path, whose last part is then its name.
 
     Examples:
@@ -57,7 +61,7 @@ def spec_of(given: str | None, options: Mapping[str, Any], params: BeamParams | 
         name, path = found.groups()
     path = None if path in (None, "", EMBEDDED) else path
     name = name or (EMBEDDED_NAME if path is None else PurePath(str(path).rstrip("/\\")).name) or str(path)
-    return ModelSpec(name, path, (), dict(options), params)
+    return ModelSpec(name, path, (), dict(options), params, start)
 
 
 def read_config(path: Path) -> list[ModelSpec]:
@@ -100,11 +104,11 @@ def _configured(name: str, given: dict[str, Any], tables: Mapping[str, Any]) -> 
         ):
             raise bad_value("ensemble", members, "must be a list of names of other models of this file")
         return ModelSpec(name, None, tuple(members), given)
-    known = ("path", "device", "dtype", "backend", *BEAM, *sorted(LlamaCppOptions.names()))
+    known = ("path", "device", "dtype", "backend", "start", *BEAM, *sorted(LlamaCppOptions.names()))
     check_names(given, known)
     params = BeamParams(**{key: given.pop(key) for key in BEAM if key in given})
-    source = given.pop("path", EMBEDDED)
-    return ModelSpec(name, None if source == EMBEDDED else str(source), (), given, params)
+    source, start = given.pop("path", EMBEDDED), given.pop("start", None)
+    return ModelSpec(name, None if source == EMBEDDED else str(source), (), given, params, start)
 
 
 class Catalog:
@@ -148,7 +152,7 @@ class Catalog:
             key = (spec.path, *sorted(spec.options.items()))
             if key not in llms:
                 llms[key] = await asyncio.to_thread(load_model, spec.path, **spec.options)
-            lm = AsyncByteLM(llms[key], spec.params)
+            lm = AsyncByteLM(llms[key], spec.params, start=spec.start)
             await lm.next(b"")  # the trie is built, and the first forward run, before somebody waits for it
             self._ready[spec.name] = lm
 

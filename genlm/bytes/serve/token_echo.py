@@ -16,7 +16,6 @@ from genlm.bytes.contexts.cached_lm import CachedLM
 from genlm.bytes.contexts.tree import ContextNode
 from genlm.bytes.engine import adopt
 from genlm.bytes.generate.records import likeliest
-from genlm.bytes.prompt import parse_context
 from genlm.bytes.prompt.prompt import begun_after
 from genlm.bytes.serve.contexts import Given, spellings
 from genlm.bytes.serve.logprobs import Entry
@@ -36,11 +35,11 @@ async def token_entries(lm: AsyncByteLM, given: Given, top: int) -> list[Entry]:
     """
     spelling = spellings(lm)
     if given.ids is None:
-        prompt = parse_context(lm.llm, lm._open_trie(), given.context)
-        ids, lead = list(prompt.closed(lm.llm, lm._open_trie()).ids or ()), prompt.lead
-        begun = len(begun_after(lm.llm, None)) if prompt.ids is None else 0
+        prompt = lm._parse(given.context)
+        ids, lead = list(prompt.closed(lm.llm, lm._open_trie(), lm._begins).ids or ()), prompt.lead
+        begun = len(begun_after(lm.llm, lm._begins)) if prompt.ids is None else 0
     else:
-        start = [] if isinstance(given.context[0], int) else begun_after(lm.llm, None)
+        start = [] if isinstance(given.context[0], int) else begun_after(lm.llm, lm._begins)
         ids, lead, begun = [*start, *given.ids], b"", len(start)
     model: CachedLM[Any] = lm.llm if isinstance(lm.llm, CachedLM) else cached(adopt(lm.llm))
     nodes = [model.node(ids[:at]) for at in range(begun, len(ids))]
