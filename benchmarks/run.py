@@ -84,7 +84,7 @@ def _arguments() -> tuple[list[str], bool, Options]:
         action="store_true",
         help="measure our side anew and compare it with the figures of 0.2.0 that an earlier run has kept",
     )
-    reading("--device", default="cpu", help="cpu or cuda (%(default)s)")
+    reading("--device", default="cpu", help="cpu, cuda or simulated (%(default)s)")
     reading("--model", default="smollm2", help="smollm2, random-large or random-small (%(default)s)")
     reading("--K", type=int, default=5, help="the beam's width (%(default)s)")
     reading(

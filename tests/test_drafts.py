@@ -192,6 +192,23 @@ async def test_an_offer_harms_nobody(what: str) -> None:
         await llm.logprobs(llm.node([0, 2]))
 
 
+async def test_of_many_offers_as_many_go_out_as_fit() -> None:
+    class Narrow(Batching):
+        def split(self, contexts: list[Any]) -> list[list[Any]]:
+            return [contexts[i : i + 4] for i in range(0, len(contexts), 4)]
+
+    backend = Narrow(math.inf)
+    llm = CachedLM(backend)
+    nodes = [llm.node([0, i]) for i in range(1, 8)]
+    for i, node in enumerate(nodes):
+        llm.offer(node, (i + 1) / 10)
+    await llm.logprobs(llm.node([0]))
+    assert backend.calls == [4] and [n.logps is not None for n in nodes] == [False] * 4 + [True] * 3
+    llm.offer(nodes[0], 0.9)
+    await llm.logprobs_many([llm.node([1, i]) for i in range(5)])
+    assert backend.calls == [4, 4, 1], "none where what is asked for does not fit itself"
+
+
 async def test_writing_with_a_look_at_every_byte_takes_fewer_calls() -> None:
     calls = []
     for ratio in (0.0, 256.0):

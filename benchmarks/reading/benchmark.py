@@ -17,6 +17,7 @@ from common.machine import hardware
 from common.options import Options
 from common.peers import HERE, ROOT, VENVS
 from common.results import Report
+from reading import simulated
 from reading.complete import Complete
 from reading.extra import Curve, Profile, ReleaseCurve
 from reading.own import Forward, Generate, Longer, Memory, Together
@@ -54,6 +55,8 @@ def rows(scale: float) -> list[Row]:
 
 def run(options: Options) -> Report:
     """Measure the rows that were asked for; report all that are known."""
+    if options.device == "simulated":
+        return simulated.run(options)
     every = rows(options.scale)
     figures = Figures(_path(options))
     with Session(options) as session:

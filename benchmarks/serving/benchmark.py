@@ -47,7 +47,7 @@ def run(options: Options) -> Report:
         known = [(prompt, Alone.asked(lm, prompt)) for prompt in (prompts.one() for _ in range(texts))]
         with Served("--max-queue", str(QUEUE - AT_ONCE)) as server:
             times = asyncio.run(_alternated(server, prompts, options.rounds or ROUNDS))
-            before_load, seen = server.held(), list[Held]()
+            before_load, seen = server.at_rest(), list[Held]()
             load = Load(
                 server.host,
                 server.port,
@@ -60,7 +60,7 @@ def run(options: Options) -> Report:
 
             asyncio.run(load.run({share: lambda: seen.append(server.held()) for share in MOMENTS}))
             after = _settled(server, before + load.sent)
-            held = {"before": before_load, **_quarters(seen), "after": server.held()}
+            held = {"before": before_load, **_quarters(seen), "after": server.at_rest()}
         verdicts = _compared(lm, load, dict(known))
     return _report(options, load, held, verdicts, times, after - before)
 

@@ -121,6 +121,14 @@ class Served:
         pairs = (line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
         return {name: float(value) for name, value in pairs}
 
+    def at_rest(self) -> Held:
+        """What it holds once the latest connections are closed: the moment with the fewest files of a second."""
+        moments = list[Held]()
+        for _ in range(5):
+            time.sleep(0.2)
+            moments.append(self.held())
+        return min(moments, key=lambda held: held.files)
+
     def held(self) -> Held:
         """What it holds now."""
         metrics = self.metrics()

@@ -233,15 +233,19 @@ class CachedLM(Generic[_B]):
                 self._offers[node] = max(priority, self._offers.get(node, 0.0))
 
     def _with_offers(self, missing: list[ContextNode]) -> list[ContextNode]:
-        """The contexts of a call, and the best offers, if all fit into one."""
+        """The contexts of a call, and the best offers, as many as fit into one with them."""
         with self._lock:
             offers, self._offers = self._offers, {}
         tree, asked = missing[0].tree, set(missing)
         room = int(min(self.cost.ratio, MOST_OFFERS)) if offers else 0
         able = [n for n in offers if n.tree is tree and n.logps is None and n not in asked and self._may(n)]
         best = nlargest(room, able, key=offers.__getitem__)
-        together = sorted([*missing, *best], key=lambda node: node.depth)
-        return together if best and len(list(self.backend.split(together))) == 1 else missing
+        while best:
+            together = sorted([*missing, *best], key=lambda node: node.depth)
+            if len(list(self.backend.split(together))) == 1:
+                return together
+            best = best[: len(best) // 2]
+        return missing
 
     def _may(self, node: ContextNode) -> bool:
         try:
