@@ -122,7 +122,7 @@ class Served:
         return {name: float(value) for name, value in pairs}
 
     def at_rest(self) -> Held:
-        """What it holds once the latest connections are closed: the moment with the fewest files of a second."""
+        """What it holds once the latest connections are closed: of a second, the moment with the fewest."""
         moments = list[Held]()
         for _ in range(5):
             time.sleep(0.2)
