@@ -122,7 +122,7 @@ async def _case(
         if not writes:
             beam = await beam.prefill(text)
         for _ in range(steps if writes else 0):
-            symbol = (await beam.logp_next()).argmax()
+            symbol = (await beam.logp_next()).materialize().argmax()
             if symbol > 255:
                 break
             made.append(symbol)
