@@ -27,6 +27,10 @@ RATIOS = (
     ("three prompts that share nothing; one (no target)", "prompts", ("one",), None),
     ("10 particles under a regular expression; one", "10", ("1",), 4.0),
 )
+TITLES = {
+    "real": "Several models as one, on real models",
+    "control": "Several models as one, beside genlm-control on release 0.2.0",
+}
 FASTER = 8.0
 SEEDS = {1: [1, 2, 3], 10: [1]}
 """What one particle costs depends on what it writes: the median of three."""
@@ -52,8 +56,8 @@ def run(options: Options) -> Report:
     if "real" in wanted:
         _real(options, found, folder)
     found.title = f"Several models as one: {_length(options)} new bytes, one by one"
-    if set(wanted) == {"real"}:
-        found.title = "Several models as one, on real models"
+    if len(wanted) == 1:
+        found.title = TITLES.get(wanted[0], found.title)
     return found
 
 
