@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import torch
 from accuracy.counter import MOST_BYTES, Counter
-from common.machine import machine, package_versions
+from common.machine import machine
 from common.options import Options
 from common.peers import HERE
 from common.results import Report, Table
-from common.worker import Clock
+from common.worker import Clock, package_versions
 
 from genlm.bytes import BeamParams, ByteBeamState
 from genlm.bytes.contexts.cached_lm import CachedLM
