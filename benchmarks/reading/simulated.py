@@ -18,7 +18,8 @@ from common.machine import machine
 from common.options import Options
 from common.peers import HERE
 from common.results import Report, Table
-from common.worker import Clock, package_versions
+from common.worker import Clock
+from common.worker import versions as package_versions
 
 from genlm.bytes import BeamParams, ByteBeamState
 from genlm.bytes.contexts.cached_lm import CachedLM
@@ -91,9 +92,7 @@ def run(options: Options) -> Report:
                 [f"{what}: read {len(text):,} bytes", *read.cells, f"{plain[0]:.2f} s"],
                 [f"{what}: write {steps} after them", *written.cells, f"{plain[1]:.2f} s"],
             ]
-    costs = "; ".join(
-        f"{name}: {c.forward * 1e3:g} and {c.context * 1e3:g} ms" for name, c in DEVICES.items()
-    )
+    costs = [f"{name}: {1e3 * c.forward:g} and {1e3 * c.context:g} ms" for name, c in DEVICES.items()]
     return Report(
         title="Reading and writing bytes on simulated devices",
         machine=machine(package_versions(Clock())),
