@@ -84,7 +84,7 @@ def offer_next(hypotheses: Sequence[LazyTrieState], deferred: DeferredQueue, lea
         ratio = able[0].lm_state.cost_ratio / _TEXTS.get()
         log_total = logsumexp([state.weight for state in able])
         _offer_tokens(able, log_total, least, ratio)
-        if least > 0.0:
+        if least > 0.0 and log_total > -math.inf:
             _offer_deferred(deferred, log_total + math.log(least), ratio)
 
 
@@ -140,6 +140,6 @@ def _read_on(here: list[_Standing]) -> dict[int, list[_Standing]]:
         labels, masses = state.masses.children(node, state.mode)
         nodes, whole = state.trie.trie.arrays.byte_children(node)[1], one.mass
         for label, child, mass in zip(labels, nodes, masses, strict=True):
-            if share * mass > 0.0:
+            if share * mass > 0.0 and whole > 0.0:
                 found[int(label)].append(_Standing(state, int(child), float(share * mass / whole)))
     return found
