@@ -42,7 +42,8 @@ MOST = 64
 """Byte strings that are looked at."""
 
 SPARES = 0.5
-"""The probability that what was offered and is needed spares a forward: that nothing else is missing then."""
+"""The probability that what was offered and is needed spares a forward: that nothing else is missing then. By
+forwards and contexts at 14 to 1, over five texts and one model: a third to a half make no difference."""
 
 _TEXTS: ContextVar[int] = ContextVar("texts written side by side", default=1)
 
