@@ -16,7 +16,16 @@ from toy import EOS_STRING, TOY, ToyLM, vocabularies
 from genlm.bytes import BeamParams, ByteBeamState
 from genlm.bytes.backends.async_lm import cached
 from genlm.bytes.errors import ImpossibleByteError
-from genlm.bytes.trie import EOS, TrieMode
+from genlm.bytes.trie import EOS, TrieMode, blocks
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_blocks():
+    """Toys have few tokens: here nodes are large from three on, everywhere else from `LARGE` on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "LARGE", 2)
+        yield
+
 
 ALL = 10**9
 texts = st.lists(st.sampled_from(b"abc"), max_size=6).map(bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from random import Random
 
 import numpy as np
@@ -10,10 +11,16 @@ import torch
 from genlm.backend.tokenization import Token
 from hypothesis import given
 from hypothesis import strategies as st
+from toy import ToyLM
 
-from genlm.bytes.trie import NodeMasses, TokenByteTrie, TrieMode
+from genlm.bytes import ByteBeamState
+from genlm.bytes.byte_lm.trie_state import LazyTrieState
+from genlm.bytes.trie import AsyncTokenByteTrie, NodeMasses, TokenByteTrie, TrieMode
+from genlm.bytes.trie.blocks import LARGE, Blocks
 
 SPELLINGS = st.lists(st.binary(max_size=3).map(lambda s: bytes(b % 4 for b in s)), min_size=2, max_size=25)
+LARGE_FROM = st.sampled_from([LARGE, 0, 1, 2, 4])
+"""Tokens below a node from which on it has blocks: none, in tries as small as these, at the library's own."""
 LOOKS = ("token", "ending", "node", "children", "eos", "log_masses")
 
 
@@ -39,8 +46,9 @@ def look(masses, how, at, mode, ended):
         )
     ),
     st.integers(0, 10**6),
+    LARGE_FROM,
 )
-def test_in_any_order(spellings, looks, seed):
+def test_in_any_order(spellings, looks, seed, large):
     """As the same look at masses computed whole; ids have holes, and some have no log-probability."""
     rng = np.random.default_rng(seed)
     ids = rng.permutation(2 * len(spellings))[: len(spellings)].tolist()
@@ -48,6 +56,7 @@ def test_in_any_order(spellings, looks, seed):
     trie = TokenByteTrie(
         [Token(i, s) for i, s in zip(ids, spellings, strict=True)], eos_byte_strings=eos, device="cpu"
     )
+    trie.blocks = Blocks.of(trie.arrays, trie.eos_leaves, large)
     logps = torch.log_softmax(torch.tensor(rng.normal(size=max(ids) - seed % 2) * 3), -1).float()
     lazy = NodeMasses.from_logprobs(trie, logps)
     padded = np.append(logps.double().numpy(), [-np.inf] * 2)
@@ -90,12 +99,13 @@ class Defined:
         return sum(p for s, p in self.tokens if s in self.trie.eos_byte_strings)
 
 
-@given(SPELLINGS, st.integers(0, 10**6), st.booleans(), st.booleans())
-def test_what_each_look_means(spellings, seed, all_count, one_look_at_a_time):
+@given(SPELLINGS, st.integers(0, 10**6), st.booleans(), st.booleans(), LARGE_FROM)
+def test_what_each_look_means(spellings, seed, all_count, one_look_at_a_time, large):
     random = Random(seed)
     eos = [s for s in dict.fromkeys(spellings) if s][:1]
     tokens = [Token(i, s) for i, s in enumerate(spellings)]
     trie = TokenByteTrie(tokens, eos_byte_strings=eos, device="cpu")
+    trie.blocks = Blocks.of(trie.arrays, trie.eos_leaves, large)
     logps = torch.log_softmax(torch.tensor([random.gauss(0, 2) for _ in tokens]).double(), -1)
     allowed = np.array([all_count or random.random() < 0.7 for _ in tokens])
     probs = np.exp(logps.numpy())[trie.token_ids]
@@ -126,3 +136,22 @@ def test_what_each_look_means(spellings, seed, all_count, one_look_at_a_time):
         eos_mass = want.eos() if mode is TrieMode.WITH_EOS else 0.0
         assert everything[trie.eos_node] == pytest.approx(eos_mass, abs=1e-12)
         assert everything[0] == pytest.approx(sum(p for _, p in want.tokens), abs=1e-12)
+
+
+def test_masses_of_a_context_are_shared_and_given_up_with_its_row():
+    """Two candidates that stand at one context sum once; of another trie, or without the row, anew."""
+    lm = ToyLM([b"a", b"b", b"ab"], seed=1)
+    beam = asyncio.run(ByteBeamState.initial(lm))
+    first, second = (LazyTrieState.initial(lm, beam.trie) for _ in range(2))
+    others = AsyncTokenByteTrie(TokenByteTrie(lm.byte_vocab, device="cpu"))
+    other = LazyTrieState.initial(lm, others)
+    for state in (first, second, other):
+        asyncio.run(state.materialize())
+    assert first.masses is second.masses is not other.masses
+    assert other.masses.trie is others.trie
+    model = first.lm_state.model_cache
+    model.clear_cache()
+    assert first.lm_state.node.masses is None
+    again = LazyTrieState.initial(lm, beam.trie)
+    asyncio.run(again.materialize())
+    assert again.masses is not first.masses

@@ -29,6 +29,7 @@ from genlm.bytes.trie.masses import NodeMasses
 from genlm.bytes.trie.modes import EOS, EOT, Mode, TrieMode, as_mode
 from genlm.bytes.trie.service import AsyncTokenByteTrie
 from genlm.bytes.util import LazyByteProbs, escape
+from genlm.bytes.util.rows import Row
 
 if TYPE_CHECKING:
     from genlm.bytes.canonical import CanonicalContext
@@ -135,8 +136,7 @@ class LazyTrieState:
             logps = await next_row(self.lm_state)
             if not isinstance(self.lm_state, StatefulTokenizedLM):  # which has looked at them itself
                 logps = checked_row(self.lm_state, logps, values=False)
-            kept = not of_its_own(self.lm_state)  # a backend's rows have memory of their own
-            self._masses = NodeMasses.from_logprobs(self.trie.trie, logps, self._allowed(), kept=kept)
+            self._masses = self._masses_of(logps)
         return self
 
     def materialize_if_known(self) -> bool:
@@ -144,8 +144,20 @@ class LazyTrieState:
         if self._masses is None and isinstance(self.lm_state, StatefulTokenizedLM):
             logps = self.lm_state.logp_known()
             if logps is not None:
-                self._masses = NodeMasses.from_logprobs(self.trie.trie, logps, self._allowed(), kept=True)
+                self._masses = self._masses_of(logps)
         return self._masses is not None
+
+    def _masses_of(self, logps: Row) -> NodeMasses:
+        """The masses of a row; those of a row that is remembered are shared by all that stand there."""
+        trie, kept = self.trie.trie, not of_its_own(self.lm_state)  # a backend's rows are never overwritten
+        node = self.lm_state.node if kept and self.canonical is None else None
+        shared = node.masses if node is not None and node.logps is logps else None
+        if shared is not None and shared.trie is trie:
+            return shared
+        masses = NodeMasses.from_logprobs(trie, logps, self._allowed(), kept=kept)
+        if node is not None and node.logps is logps:
+            node.masses = masses
+        return masses
 
     @property
     def batches(self) -> bool:

@@ -39,7 +39,7 @@ class LogProbCache:
         if context.logps is not None and context in self.contexts:
             del self.contexts[context]
             self.nbytes -= context.logps.nbytes
-            context.logps = None
+            context.logps = context.masses = None
 
     def touch(self, context: ContextNode) -> None:
         """Note that a context's row is used."""
@@ -49,6 +49,6 @@ class LogProbCache:
     def clear(self) -> None:
         """Give up all."""
         for context in self.contexts:
-            context.logps = None
+            context.logps = context.masses = None
         self.contexts.clear()
         self.nbytes = 0

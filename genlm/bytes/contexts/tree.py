@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from threading import Lock
 from weakref import WeakValueDictionary
 
+from genlm.bytes.trie.masses import NodeMasses
 from genlm.bytes.util.rows import Row
 
 __all__ = ["ContextNode", "ContextTree"]
@@ -30,12 +31,24 @@ class ContextNode:
         token: the last token's id; -1 for the root.
         slot: where its keys and values are kept, or None.
         logps: natural log-probabilities of the next token, or None.
+        masses: their sums by prefix, as far as somebody has asked; given up with them.
         log_normalizer: what the model's logits are above `logps`; 0 where a backend has no logits.
         used: when a forward last needed it, or one without a slot of its own descended from it. Before
             anything is evicted it is brought up to what its descendants have.
     """
 
-    __slots__ = ("__weakref__", "depth", "log_normalizer", "logps", "parent", "slot", "token", "tree", "used")
+    __slots__ = (
+        "__weakref__",
+        "depth",
+        "log_normalizer",
+        "logps",
+        "masses",
+        "parent",
+        "slot",
+        "token",
+        "tree",
+        "used",
+    )
 
     def __init__(self, tree: ContextTree, parent: ContextNode | None, token: int) -> None:
         self.tree = tree
@@ -44,6 +57,7 @@ class ContextNode:
         self.depth: int = 0 if parent is None else parent.depth + 1
         self.slot: int | None = None
         self.logps: Row | None = None
+        self.masses: NodeMasses | None = None
         self.log_normalizer = 0.0
         self.used = 0
 

@@ -5,9 +5,9 @@ children on it. Every node is an interval of the tokens in sorted order, and its
 interval when it is first asked for; nothing is ever computed for the 10⁵ nodes that nobody visits. All
 sums are float64.
 
-Nor are log-probabilities put into sorted order and made probabilities before someone looks. The largest
-interval looked at so far is kept: reading known bytes looks at the first byte's, and then at intervals
-inside it; the distribution of the next byte at the root looks at them all.
+Nor are log-probabilities put into sorted order and made probabilities before someone looks, nor kept as
+such: of a large node the sums of its blocks are (`blocks.py`), of a small one the probabilities. Reading
+known bytes takes one pass over what begins with the first; the distribution of the next byte one over all.
 
 A mass has two readings (`TrieMode`), decided by how the end-of-sequence tokens count. Those that end
 *at* a node were read with the byte that led there; those that go on *below* it will be read by later
@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, UInt8
 
 from genlm.bytes.trie.arrays import ROOT
+from genlm.bytes.trie.blocks import block_sums, probabilities
 from genlm.bytes.trie.modes import TrieMode
 from genlm.bytes.util.rows import Row, as_numpy
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from genlm.bytes.trie.token_trie import TokenByteTrie
 
 __all__ = ["NodeMasses"]
+
+_From = tuple[int, Float64[np.ndarray, " values"]]
+"""Where an interval begins, and its values."""
 
 
 class NodeMasses:
@@ -43,7 +47,7 @@ class NodeMasses:
         allowed: the tokens that count, in sorted order; the others have probability zero. None: all count.
     """
 
-    __slots__ = ("_allowed", "_first", "_logps", "_sums", "_weights", "trie")
+    __slots__ = ("_allowed", "_blocks", "_children", "_logps", "_sums", "_weights", "trie")
 
     def __init__(
         self,
@@ -53,14 +57,16 @@ class NodeMasses:
         allowed: Bool[np.ndarray, " tokens"] | None = None,
     ) -> None:
         self.trie = trie
+        self._blocks = trie.blocks
         self._logps = logps
         self._allowed = allowed
-        # Probabilities of the sorted tokens from `_first` on: all, or the largest interval asked for.
-        self._weights = np.zeros(0) if weights is None else weights
-        if weights is not None and allowed is not None:
-            self._weights = np.where(allowed, weights, 0.0)
-        self._first = 0
-        self._sums: dict[tuple[int, TrieMode], Float64[np.ndarray, " children"]] = {}
+        # Each pair is one value: candidates in several threads may share the masses of a context. The first
+        # sorted token, and the probabilities from there: all, or those of the small node last asked for.
+        given = np.zeros(0) if weights is None else weights if allowed is None else weights * allowed
+        self._weights: _From = (0, given)
+        # The first block, and the masses from there: the large node last asked for.
+        self._sums: _From = (0, np.zeros(0))
+        self._children: dict[tuple[int, TrieMode], Float64[np.ndarray, " children"]] = {}
 
     @classmethod
     def from_logprobs(
@@ -108,36 +114,50 @@ class NodeMasses:
             leaves[trie.eos_leaves[0]] = eos_mass
         return cls(trie, leaves, allowed=allowed)
 
-    def _under(
-        self, mode: TrieMode, first: int = 0, stop: int | None = None
-    ) -> Float64[np.ndarray, " interval"]:
+    def _tokens(self, first: int, stop: int, mode: TrieMode) -> Float64[np.ndarray, " interval"]:
         """Probabilities of the tokens from `first` to `stop` in sorted order, as `mode` counts them."""
-        stop = len(self.trie.token_ids) if stop is None else stop
-        weights = self._interval(first, stop)
+        weights = _inside(self._weights, first, stop)
+        if weights is None:
+            weights = self._pass(first, stop).copy()
+            if stop > first + 1:  # a token's end is met on the way to others: what is kept is worth more
+                self._weights = first, weights
         if mode is TrieMode.WITH_EOS:
-            inside = [leaf - first for leaf in self.trie.eos_leaves if first <= leaf < stop]
+            inside = [leaf - first for leaf in self._blocks.eos if first <= leaf < stop]
             if inside:
                 weights = weights.copy()
                 weights[inside] = 0.0
         return weights
 
-    def _interval(self, first: int, stop: int) -> Float64[np.ndarray, " interval"]:
-        if self._first <= first and stop <= self._first + len(self._weights):
-            return self._weights[first - self._first : stop - self._first]
-        assert self._logps is not None  # otherwise all are here
-        weights: Float64[np.ndarray, " interval"]
-        weights = np.exp(self._logps[self.trie.token_ids[first:stop]].astype(np.float64))
-        if self._allowed is not None:
-            weights[~self._allowed[first:stop]] = 0.0
-        if len(weights) > len(self._weights):
-            self._first, self._weights = first, weights
-            if len(weights) == len(self.trie.token_ids):
-                self._logps = self._allowed = None
-        return weights
+    def _pass(self, first: int, stop: int) -> Float64[np.ndarray, " interval"]:
+        """Probabilities of some tokens, in memory that the next pass overwrites."""
+        if self._logps is None:
+            return self._weights[1][first:stop]
+        allowed = None if self._allowed is None else self._allowed[first:stop]
+        return probabilities(self._logps, self.trie.token_ids[first:stop], allowed)
+
+    def _block_sums(self, first: int, stop: int, mode: TrieMode) -> Float64[np.ndarray, " blocks"]:
+        """Masses of the blocks of the tokens from `first` to `stop`, where blocks begin and end."""
+        blocks = self._blocks
+        begin, end = int(blocks.at[first]), int(blocks.at[stop])
+        sums = _inside(self._sums, begin, end)
+        if sums is None:
+            sums = block_sums(self._pass(first, stop), blocks, begin, end)
+            self._sums = begin, sums
+        if mode is TrieMode.WITH_EOS:
+            inside = [at - begin for at in blocks.eos_at if begin <= at < end]
+            if inside:
+                sums = sums.copy()
+                sums[inside] = 0.0
+        return sums
+
+    def _sum(self, first: int, stop: int, mode: TrieMode) -> float:
+        """Probability of a node's tokens."""
+        large = stop - first > self._blocks.large
+        return float((self._block_sums if large else self._tokens)(first, stop, mode).sum())
 
     def token(self, leaf: int, ended: TrieMode) -> float:
         """Probability of the token at a sorted position."""
-        return float(self._under(ended, leaf, leaf + 1)[0])
+        return float(self._tokens(leaf, leaf + 1, ended)[0])
 
     def ending(self, node: int, ended: TrieMode) -> float:
         """Probability of the tokens that end at `node`. Empty tokens, at the root, spell nothing: 0."""
@@ -145,40 +165,46 @@ class NodeMasses:
         if node == ROOT or not arrays.ends[node]:
             return 0.0
         first = int(arrays.lo[node])
-        return float(self._under(ended, first, first + int(arrays.ends[node])).sum())
+        return float(self._tokens(first, first + int(arrays.ends[node]), ended).sum())
 
     def eos(self) -> float:
         """Probability of the tokens that spell an end of sequence."""
-        return float(sum(self._interval(int(leaf), int(leaf) + 1)[0] for leaf in self.trie.eos_leaves))
+        return sum(self.token(leaf, TrieMode.WITHOUT_EOS) for leaf in self._blocks.eos)
 
     def node(self, node: int, mode: TrieMode, ended: TrieMode) -> float:
         """Probability of all tokens that begin with the prefix of `node`, those ending there included."""
         arrays = self.trie.arrays
         if mode is ended:
-            return float(self._under(mode, int(arrays.lo[node]), int(arrays.hi[node])).sum())
+            return self._sum(int(arrays.lo[node]), int(arrays.hi[node]), mode)
         return self.ending(node, ended) + float(self.children(node, mode)[1].sum())
 
     def children(
         self, node: int, mode: TrieMode
     ) -> tuple[UInt8[np.ndarray, " children"], Float64[np.ndarray, " children"]]:
         """The bytes that can be read at `node`, and the mass of the node that each leads to."""
-        arrays = self.trie.arrays
+        arrays, blocks = self.trie.arrays, self._blocks
         labels, nodes = arrays.byte_children(node)
-        sums = self._sums.get((node, mode))
+        sums = self._children.get((node, mode))
         if sums is None:
             if len(nodes):
                 # Children are adjacent: each interval stops where the next begins.
-                first, stop = int(arrays.lo[nodes[0]]), int(arrays.hi[nodes[-1]])
-                sums = np.add.reduceat(self._under(mode, first, stop), arrays.lo[nodes] - first)
+                first, stop, begins = int(arrays.lo[nodes[0]]), int(arrays.hi[nodes[-1]]), arrays.lo[nodes]
+                if int(arrays.hi[node] - arrays.lo[node]) > blocks.large:
+                    at = blocks.at[begins]
+                    sums = np.add.reduceat(self._block_sums(first, stop, mode), at - at[0])
+                else:
+                    sums = np.add.reduceat(self._tokens(first, stop, mode), begins - first)
             else:
                 sums = np.zeros(0)
-            self._sums[node, mode] = sums
+            self._children[node, mode] = sums
         return labels, sums
 
     def log_masses(self, mode: TrieMode) -> Float64[np.ndarray, " columns"]:
         """The log mass of every documented node: the whole array, for those who want it."""
         arrays = self.trie.arrays
-        text = self._under(mode)
+        text = self._pass(0, len(self.trie.token_ids)).copy()
+        if mode is TrieMode.WITH_EOS:
+            text[self.trie.eos_leaves] = 0.0
         eos = self.eos() if mode is TrieMode.WITH_EOS else 0.0
         # One more entry lets an interval stop at the end; pairs (lo, hi) use every second sum.
         bounds = np.stack([arrays.lo, arrays.hi], axis=1).ravel()
@@ -187,3 +213,9 @@ class NodeMasses:
         with np.errstate(divide="ignore"):
             logs: Float64[np.ndarray, " columns"] = np.log(np.concatenate([sums, [eos], text]))
         return logs
+
+
+def _inside(kept: _From, first: int, stop: int) -> Float64[np.ndarray, " interval"] | None:
+    """The values from `first` to `stop`, where they are there."""
+    start, values = kept
+    return values[first - start : stop - start] if start <= first and stop <= start + len(values) else None

@@ -19,8 +19,8 @@ from jaxtyping import Float, Float32, Int
 from genlm.bytes.errors import bad_asserted, bad_type, bad_value
 from genlm.bytes.token_class import token_class
 from genlm.bytes.trie.arrays import ROOT, TrieArrays
+from genlm.bytes.trie.blocks import Blocks
 from genlm.bytes.trie.modes import EOS, Mode, TrieMode, TrieOp, as_mode
-from genlm.bytes.trie.sums import Branches, below_cpu
 from genlm.bytes.trie.views import Children, Prefixes, WordToLeaf
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from genlm.backend.tokenization import Token
     from graphviz import Digraph
 
+    from genlm.bytes.trie.sums import Branches
     from genlm.bytes.trie.torch_sums import Levels
 
     Weights = torch.Tensor | np.ndarray | Sequence[Any]
@@ -130,13 +131,18 @@ class TokenByteTrie:
 
         return "cuda" if torch.cuda.is_available() else "cpu"
 
+    @cached_property
+    def blocks(self) -> Blocks:
+        """The sorted tokens in blocks, for the masses of one distribution (`NodeMasses`)."""
+        return Blocks.of(self.arrays, self.eos_leaves)
+
     @property
     def nbytes(self) -> int:
         """Memory held by the arrays of this trie, in bytes; the vocabulary itself is the caller's."""
         own = self.token_ids.nbytes + self.eos_leaves.nbytes
         branches = vars(self).get("_branches")
         sums = sum(a.nbytes for a in vars(branches).values()) if branches is not None else 0
-        return self.arrays.nbytes + own + sums
+        return self.arrays.nbytes + own + sums + (self.blocks.nbytes if "blocks" in vars(self) else 0)
 
     def validate(self) -> None:
         """Check the structure's invariants. Done once at construction of each new shape."""
@@ -290,6 +296,8 @@ class TokenByteTrie:
         with_eos = as_mode(mode, TrieMode.WITHOUT_EOS) is TrieMode.WITH_EOS
         eos = self.eos_leaves if with_eos else self.eos_leaves[:0]
         if self.device == "cpu":
+            from genlm.bytes.trie.sums import below_cpu
+
             rows = np.ascontiguousarray(weights.cpu().numpy())
             return torch.from_numpy(below_cpu(self.arrays, self._branches, rows, eos, op))
         from genlm.bytes.trie.torch_sums import below_torch
@@ -303,6 +311,8 @@ class TokenByteTrie:
 
     @cached_property
     def _branches(self) -> Branches:
+        from genlm.bytes.trie.sums import Branches
+
         return Branches.of(self.arrays)
 
     @cached_property
