@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from tiny import LONGEST, WINDOW
 
 from genlm.bytes import BeamParams, ByteBeamState
+from genlm.bytes.backends.hf_tree import logprobs
 from genlm.bytes.backends.hf_tree.engine import default_bounds
 from genlm.bytes.backends.hf_tree.forward import TreeModel
 from genlm.bytes.backends.hf_tree.kv_cache import KVCache
@@ -502,3 +503,16 @@ class TestReadingKnownBytes:
         before = engine.statistics().forwards
         await start.prefill(self.TEXTS[0])
         assert engine.statistics().forwards - before < len(self.TEXTS[0]) / 2
+
+
+@pytest.mark.parametrize("staged", [1, 40, 10**6])
+def test_rows_come_through_memory_that_is_used_again(monkeypatch, staged):
+    """A row at a time, three, all: each is itself, has memory of its own, and outlives the next forward's."""
+    monkeypatch.setattr(logprobs, "STAGED", staged)
+    staging = logprobs._Staging()
+    first, second = torch.randn(7, 3), torch.randn(2, 3)
+    kept = staging.rows(first)
+    staging.rows(second)
+    assert torch.equal(torch.stack(kept), first)
+    assert len({row.untyped_storage().data_ptr() for row in kept}) == 7
+    assert not staging.rows(torch.empty(0, 3))

@@ -30,6 +30,7 @@ from jaxtyping import Bool, Float, Float32, Int
 from genlm.bytes.backends.hf_tree.attention import attentions, reference
 from genlm.bytes.backends.hf_tree.float32_head import Float32Head
 from genlm.bytes.backends.hf_tree.kv_cache import KVCache
+from genlm.bytes.backends.hf_tree.logprobs import normalized, token_logps
 from genlm.bytes.backends.hf_tree.positions import forget_longer, longest_of, stretched, switch_of
 from genlm.bytes.backends.hf_tree.small_matmul import TransposedMatmul, faster_transposed
 from genlm.bytes.backends.hf_tree.tree_mask import ancestors, depths, is_chain
@@ -38,7 +39,7 @@ from genlm.bytes.backends.hf_tree.wrapped import accepted, eagerly, is_compiled
 from genlm.bytes.contexts.tree import ContextNode
 from genlm.bytes.errors import UnsupportedModelError
 
-__all__ = ["TreeModel", "normalized", "token_logps"]
+__all__ = ["TreeModel"]
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
@@ -88,9 +89,7 @@ class TreeModel:
         """The next token's natural log-probabilities at some of `new` (see `forward`), in the host's memory.
 
         There beams read them, a few hundred bytes of each row; and there is more room than beside the keys
-        and values, of which a context has a fraction. From another device all rows come in one copy,
-        which is also the only point at which a forward waits for it. Each row has memory of its own: one
-        that is kept must not keep all of them.
+        and values, of which a context has a fraction.
         """
         return normalized([new[i] for i in wanted], self.forward(new, wanted))
 
@@ -196,37 +195,6 @@ class TreeModel:
             except UnsupportedModelError:
                 if way == ways[-1]:
                     raise
-
-
-def normalized(
-    nodes: Sequence[ContextNode], logits: Float[torch.Tensor, "nodes v"]
-) -> list[Float32[torch.Tensor, " v"]]:
-    """The log-softmaxes of logits at some nodes, which are told what it takes off (`log_normalizer`)."""
-    if logits.device.type == "cpu":
-        # A row fits into the processor's cache: 300 of 49k take 13 ms one by one, 40 ms at once.
-        found = [torch.log_softmax(row, dim=-1, dtype=torch.float32) for row in logits]
-        taken_off = [float(a.max()) - float(b.max()) for a, b in zip(logits, found, strict=True)]
-    else:
-        rows = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
-        taken_off = (logits.amax(-1).float() - rows.amax(-1)).tolist()
-        rows = rows.cpu()
-        found = [row.clone() for row in rows] if len(rows) > 1 else list(rows)
-    for node, normalizer in zip(nodes, taken_off, strict=True):
-        node.log_normalizer = normalizer
-    return found
-
-
-def token_logps(
-    logits: Float[torch.Tensor, "nodes v"], asked: Sequence[tuple[int, int]]
-) -> Float32[torch.Tensor, " asked"]:
-    """Log-probabilities of single tokens, `(row, token)`, as `normalized` has them; only they are moved."""
-    if not asked:
-        return torch.empty(0)
-    if logits.device.type == "cpu":  # one by one, as there
-        rows = {i: torch.log_softmax(logits[i], dim=-1, dtype=torch.float32) for i in {i for i, _ in asked}}
-        return torch.stack([rows[i][token] for i, token in asked])
-    at = torch.tensor(asked, device=logits.device)
-    return torch.log_softmax(logits, dim=-1, dtype=torch.float32)[at[:, 0], at[:, 1]].cpu()
 
 
 def _layer_kinds(config: Any) -> list[str]:

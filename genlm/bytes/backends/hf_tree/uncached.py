@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from jaxtyping import Float, Float32
 
-from genlm.bytes.backends.hf_tree.forward import normalized
 from genlm.bytes.backends.hf_tree.kv_cache import KVCache
+from genlm.bytes.backends.hf_tree.logprobs import normalized
 from genlm.bytes.backends.hf_tree.positions import longest_of
 from genlm.bytes.backends.hf_tree.wrapped import accepted
 from genlm.bytes.contexts.tree import ContextNode
