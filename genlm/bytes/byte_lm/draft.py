@@ -16,8 +16,9 @@ import math
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from operator import attrgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from genlm.bytes.byte_lm.acceptance import Acceptance
 from genlm.bytes.byte_lm.lm_state import StatefulTokenizedLM, next_row
@@ -30,6 +31,7 @@ from genlm.bytes.contexts.tree import ContextNode
 if TYPE_CHECKING:
     from genlm.bytes.byte_lm.beam import ByteBeamState
     from genlm.bytes.canonical import CanonicalContext
+    from genlm.bytes.contexts.cached_lm import CachedLM
 
 __all__ = ["Drafter", "MissingContext"]
 
@@ -107,7 +109,7 @@ class Drafter:
         self._text = spelled(symbols)
         self._offset = offsets(symbols)
         self.horizon = len(symbols)
-        self._ratio = min(beam.states[0].lm_state.cost_ratio, LARGEST) if self.useful else 0.0
+        self._model: CachedLM[Any] | None = beam.states[0].lm_state.model_cache if self.useful else None
         self.acceptance = Acceptance()
         self._bar, self._spares = 2 * HIGHEST_BAR, 1.0
         self._tokens: list[int] = []  # the tokenizer's own path …
@@ -116,6 +118,16 @@ class Drafter:
         self._places: dict[ContextNode, int] = {}  # … by context
         self._beside: dict[int, dict[tuple[int, ...], float]] = defaultdict(dict)
         self._reach: dict[ContextNode | None, int] = {}
+
+    @property
+    def _ratio(self) -> float:
+        """How many contexts a forward is worth to this text: texts that are read at once share them."""
+        model = self._model
+        return 0.0 if model is None else min(model.cost.ratio, LARGEST) / max(1, model.readers)
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Within it, the text is being read."""
+        return nullcontext() if self._model is None else self._model.reading()
 
     def offset(self, index: int) -> int:
         """Where the symbol of an index begins, in bytes; below 0 before this text."""

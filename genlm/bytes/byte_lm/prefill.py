@@ -107,18 +107,19 @@ async def _read(
     def hear(at: int, before: _Beam, after: _Beam) -> None:
         listener(done + at, before, after)
 
-    if drafter.useful and symbols:
-        await drafter.whole_path(reading.states[0])
-    while at < len(symbols):
-        before = reading.prune()
-        after = await before.advance(symbols[at], pruned=at + 1 < len(symbols))
-        if not len(after):
-            raise _impossible(reading, symbols[at], text, done + drafter.offset(at))
-        hear(at, before, after)
-        reading, at = after, at + 1
-        if drafter.useful:
-            reading, at = await _read_known(reading, symbols, at, drafter, hear)
-        report(done + drafter.offset(at))
+    with drafter.reading():
+        if drafter.useful and symbols:
+            await drafter.whole_path(reading.states[0])
+        while at < len(symbols):
+            before = reading.prune()
+            after = await before.advance(symbols[at], pruned=at + 1 < len(symbols))
+            if not len(after):
+                raise _impossible(reading, symbols[at], text, done + drafter.offset(at))
+            hear(at, before, after)
+            reading, at = after, at + 1
+            if drafter.useful:
+                reading, at = await _read_known(reading, symbols, at, drafter, hear)
+            report(done + drafter.offset(at))
     check_readable(whole, beam.trie, mode)
     return await reading.with_mode(TrieMode.WITH_EOS).recovered()
 

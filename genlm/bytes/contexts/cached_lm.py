@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from heapq import nlargest
 from inspect import iscoroutinefunction
 from threading import Lock
@@ -49,6 +50,9 @@ class CachedLM(Generic[_B]):
     Args:
         backend: evaluates contexts.
         max_bytes: the most memory for log-probabilities; None takes an eighth of what is free.
+
+    Attributes:
+        readers: known texts that are being read. They share calls.
     """
 
     def __init__(self, backend: _B, max_bytes: int | None = None) -> None:
@@ -67,6 +71,7 @@ class CachedLM(Generic[_B]):
         self._meter = CostMeter()
         self._offers: dict[ContextNode, float] = {}
         self._calls = self._contexts = 0
+        self.readers = 0
 
     # -- the AsyncLM interface ------------------------------------------------------------------------
 
@@ -131,6 +136,17 @@ class CachedLM(Generic[_B]):
         if given is None:
             given = UNKNOWN if self.deterministic else self._meter.cost
         return given
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Within it, one of `readers` more."""
+        with self._lock:
+            self.readers += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.readers -= 1
 
     # -- contexts as nodes ----------------------------------------------------------------------------
 
