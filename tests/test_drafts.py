@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from genlm.bytes.backends.async_lm import cached
 from genlm.bytes.byte_lm.speculation import side_by_side
 from genlm.bytes.contexts.cached_lm import CachedLM
 from genlm.bytes.contexts.cost import UNKNOWN, Cost, CostMeter, is_worth
+from genlm.bytes.errors import ImpossibleByteError
 
 RATIOS = (0.0, 0.3, 2.0, 14.0, 256.0, math.inf)
 ratios = st.sampled_from(RATIOS) | st.floats(0, 1e6)
@@ -109,6 +111,40 @@ async def test_n_grams_at_every_ratio(rule: dict[str, Any]) -> None:
     assert logz == pytest.approx([logz[0]] * len(RATIOS), abs=1e-9)
     assert rounds[-1] <= rounds[3] <= rounds[0], "where contexts are cheap, there are fewer calls"
     assert 3 * rounds[-1] <= rounds[0] and contexts[0] <= contexts[-1], (rounds, contexts)
+
+
+async def test_texts_that_are_read_at_once_share_forwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is worth fourteen contexts to one text is worth one to each of fourteen."""
+    words = ["the cat", "a hat", "on", "the mat", "sat in", "a ton of", "bricks"]
+    texts = [" ".join(words[i:] + words[:i] + words[i::2]).encode() + b"." for i in range(7)]
+
+    async def contexts() -> tuple[int, list[float]]:
+        backend = Batching(14.0)
+        lm = CachedLM(backend)
+        start = await ByteBeamState.initial(lm, BeamParams(tolerance=0.01))
+        read = await asyncio.gather(*(start.prefill(text) for text in texts))
+        assert lm.readers == 0
+        return sum(backend.calls), [beam.logZ for beam in read]
+
+    together, found = await contexts()
+    monkeypatch.setattr(CachedLM, "reading", lambda self: contextlib.nullcontext())
+    each_for_itself, same = await contexts()
+    assert found == pytest.approx(same, abs=1e-9)
+    assert together < 0.9 * each_for_itself, (together, each_for_itself)
+
+
+async def test_readers_that_fail_are_readers_no_more() -> None:
+    lm = CachedLM(Batching(14.0))
+    start = await ByteBeamState.initial(lm, BeamParams(tolerance=0.01))
+    with pytest.raises(ImpossibleByteError):
+        await start.prefill(b"the cat \xff")
+    reading = asyncio.ensure_future(start.prefill(b"the cat is on the mat." * 20))
+    while not lm.readers:  # noqa: ASYNC110 — nothing tells of it
+        await asyncio.sleep(0)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert lm.readers == 0
 
 
 async def test_reading_a_thousand_bytes_takes_few_rounds() -> None:

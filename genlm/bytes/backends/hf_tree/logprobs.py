@@ -36,7 +36,7 @@ class _Staging(threading.local):
             locked = rows.device.type == "cuda"
             self._memory = torch.empty(at_once * size, dtype=rows.dtype, pin_memory=locked)
         found = list[torch.Tensor]()
-        for part in rows.split(at_once):
+        for part in torch.split(rows, at_once):
             staged = self._memory[: part.numel()].view(part.shape)
             staged.copy_(part)
             found += [row.clone() for row in staged]
