@@ -39,8 +39,9 @@ def load(clock: Clock, folder: str, device: str) -> dict[str, Any]:
     opts = {"hf_opts": {"device_map": device, "torch_dtype": "float32"}}
     llm = state["llm"] = load_model_by_name(folder, backend="hf", llm_opts=opts)
     if OURS:
-        state["lm"] = ByteLM(llm)
-        words(Clock(), ["An apple a day."])
+        for canonical in (False, True):
+            state["lm", canonical] = ByteLM(llm, BeamParams(canonical=canonical))
+            words(Clock(), ["An apple a day."], canonical)
         tokens(Clock(), ["An apple a day."], 32)
     else:
         shifts(Clock(), ["An apple"], 5, 0.05)
@@ -50,9 +51,11 @@ def load(clock: Clock, folder: str, device: str) -> dict[str, Any]:
 
 if OURS:
 
-    def counted(clock: Clock, work: Callable[[Any], Any]) -> tuple[Any, dict[str, int]]:
+    def counted(
+        clock: Clock, work: Callable[[Any], Any], canonical: bool = False
+    ) -> tuple[Any, dict[str, int]]:
         """What some work on the model gives, with nothing cached, and the contexts and forwards it took."""
-        lm = state["lm"]
+        lm = state["lm", canonical]
         lm.forget()
         engine = adopt(lm.llm)
         before = engine.statistics()
@@ -63,9 +66,9 @@ if OURS:
         return found, {"contexts": contexts, "forwards": forwards}
 
     @case
-    def words(clock: Clock, sentences: list[str]) -> dict[str, Any]:
-        """Word surprisals with their boundaries, and the sums over tokens beside them; default accuracy."""
-        rows, cost = counted(clock, lambda lm: lm.word_surprisal(sentences))
+    def words(clock: Clock, sentences: list[str], canonical: bool) -> dict[str, Any]:
+        """Word surprisals with their boundaries; default accuracy."""
+        rows, cost = counted(clock, lambda lm: lm.word_surprisal(sentences), canonical)
         return {"bits": sum(row.surprisal for row in rows), "words": len(rows), **cost}
 
     @case
