@@ -150,14 +150,14 @@ class LazyTrieState:
     def _masses_of(self, logps: Row) -> NodeMasses:
         """The masses of a row; those of a row that is remembered are shared by all that stand there."""
         trie, kept = self.trie.trie, not of_its_own(self.lm_state)  # a backend's rows are never overwritten
-        node = self.lm_state.node if kept and self.canonical is None else None
-        shared = node.masses if node is not None and node.logps is logps else None
-        if shared is not None and shared.trie is trie:
-            return shared
-        masses = NodeMasses.from_logprobs(trie, logps, self._allowed(), kept=kept)
-        if node is not None and node.logps is logps:
-            node.masses = masses
-        return masses
+        node = self.lm_state.node if kept else None
+        if node is None or node.logps is not logps:
+            return NodeMasses.from_logprobs(trie, logps, self._allowed(), kept=kept)
+        shared = node.masses
+        if shared is None or shared[0] != self.canonical or shared[1].trie is not trie:
+            masses = NodeMasses.from_logprobs(trie, logps, self._allowed(), kept=True)
+            shared = node.masses = self.canonical, masses
+        return shared[1]
 
     @property
     def batches(self) -> bool:

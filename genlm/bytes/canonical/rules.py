@@ -43,6 +43,7 @@ __all__ = ["CanonicalRules", "CanonicalState", "canonical_rules"]
 
 _kept: weakref.WeakKeyDictionary[TrieArrays, _Kept] = weakref.WeakKeyDictionary()
 _PAIR_ROWS_KEPT = 4096  # packed bits: 6 kB each for 49,152 tokens
+_MASKS_KEPT = 128  # a byte for each token; a text is read over the same places several times
 _NONE = -1
 
 
@@ -132,6 +133,7 @@ class CanonicalRules:
         self._added = np.zeros(len(ids), bool)
         self._added[list(reading.added)] = True
         self._packed = lru_cache(_PAIR_ROWS_KEPT)(self._pack)
+        self._masks = lru_cache(_MASKS_KEPT)(self._mask)
         self._bos = getattr(getattr(llm, "tokenizer", None), "bos_token_id", None)
         self.start = CanonicalState(_NONE, reading.rules.start, tuple(text.start for text in texts))
         self._later = self.start._replace(cuts=reading.later)
@@ -139,8 +141,11 @@ class CanonicalRules:
     def allowed(self, state: CanonicalState) -> Bool[np.ndarray, " tokens"]:
         """The tokens that leave the sequence open, in the trie's order (that of `trie.token_ids`).
 
-        Added tokens are allowed where the text may end. The array is the caller's own.
+        Added tokens are allowed where the text may end. The array is shared, and cannot be written to.
         """
+        return self._masks(state)
+
+    def _mask(self, state: CanonicalState) -> Bool[np.ndarray, " tokens"]:
         cuts = self._cuts.rows(state.cuts)
         mask = self._may_touch(state.previous)
         mask &= cuts.may_open
@@ -149,6 +154,7 @@ class CanonicalRules:
         for text, at in zip(self._texts, state.texts, strict=True):
             mask &= text.rows(at).may_open
         mask[self._added] = self._cuts.automaton.ends(state.cuts)
+        mask.flags.writeable = False
         return mask
 
     def after(self, state: CanonicalState, token_id: int) -> CanonicalState | None:

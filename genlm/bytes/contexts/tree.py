@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from threading import Lock
+from typing import Any
 from weakref import WeakValueDictionary
 
 from genlm.bytes.trie.masses import NodeMasses
@@ -31,7 +32,8 @@ class ContextNode:
         token: the last token's id; -1 for the root.
         slot: where its keys and values are kept, or None.
         logps: natural log-probabilities of the next token, or None.
-        masses: their sums by prefix, as far as somebody has asked; given up with them.
+        masses: which of the tokens count (see `LazyTrieState`), and their sums by prefix, as far as somebody
+            has asked; given up with `logps`.
         log_normalizer: what the model's logits are above `logps`; 0 where a backend has no logits.
         used: when a forward last needed it, or one without a slot of its own descended from it. Before
             anything is evicted it is brought up to what its descendants have.
@@ -57,7 +59,7 @@ class ContextNode:
         self.depth: int = 0 if parent is None else parent.depth + 1
         self.slot: int | None = None
         self.logps: Row | None = None
-        self.masses: NodeMasses | None = None
+        self.masses: tuple[Any, NodeMasses] | None = None
         self.log_normalizer = 0.0
         self.used = 0
 
