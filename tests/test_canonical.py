@@ -530,3 +530,14 @@ class TestRealTokenizers:
         specials = [AddedToken(t, normalized=False, special=True) for t in ("<unk>", "<s>", "</s>")]
         tokenizer.add_special_tokens(specials)
         check_real(Case(tokenizer), model.encode)
+
+
+def test_what_is_allowed_is_shared_and_cannot_be_written_to():
+    trie = TokenByteTrie([Token(0, b"a"), Token(1, b"b"), Token(2, b"ab")], device="cpu")
+    tokenizer = Tokenizer(BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    rules = canonical_rules(SimpleNamespace(tokenizer=tokenizer), trie)
+    found = rules.allowed(rules.start)
+    assert found is rules.allowed(rules.start)
+    with pytest.raises(ValueError, match="read-only"):
+        found[0] = False

@@ -578,3 +578,17 @@ class TestEmbedded:
         copy = shutil.copy(default_gguf_path(progress=False), tmp_path / "name with spaces é.gguf")
         with ByteLM.from_pretrained(copy, n_ctx=256, n_threads=1) as lm:
             assert lm.score("a b").logprob < 0
+
+
+def test_the_rest_of_the_package_never_has_the_log() -> None:
+    """What is freed while it is imported would be told of on stderr: by chance, when garbage is collected."""
+    program = """
+from genlm.bytes.backends.llama_cpp.library import library
+low, called = library(), []
+low.llama_log_set = listen = lambda *given: called.append(given)
+import llama_cpp
+assert llama_cpp.Llama.__module__ == "llama_cpp.llama"
+assert low.llama_log_set is llama_cpp.llama_log_set is listen and not called, called
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == "", done.stderr

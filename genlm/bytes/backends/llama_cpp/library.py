@@ -54,7 +54,7 @@ def library() -> Any:
             f"llama-cpp-python is installed and cannot be loaded ({why}). Build it again: {WAY_OUT}."
         ) from None
     _CALLBACKS.append(found.llama_log_callback(_hear))
-    _listen(found)
+    found.llama_log_set(_CALLBACKS[-1], None)
     found.llama_backend_init()
     return found
 
@@ -72,17 +72,18 @@ def _without_the_rest() -> None:
 
     def whole(name: str) -> Any:
         vars(package).pop("__getattr__", None)
-        loader.exec_module(package)
-        _listen(package.llama_cpp)  # it has put its own log in place of ours
+        low: Any = import_module("llama_cpp.llama_cpp")
+        listen = low.llama_log_set
+        low.llama_log_set = lambda *_: None  # it would put its own log in place of ours, which prints
+        try:
+            loader.exec_module(package)
+        finally:
+            low.llama_log_set = listen
+        package.llama_log_set = listen
         return getattr(package, name)
 
     package.__getattr__ = whole
     sys.modules["llama_cpp"] = package
-
-
-def _listen(lib: Any) -> None:
-    for callback in _CALLBACKS:
-        lib.llama_log_set(callback, None)
 
 
 def _hear(level: int, text: bytes, _: Any) -> None:
