@@ -127,7 +127,7 @@ class Drafter:
     def _ratio(self) -> float:
         """How many contexts a forward is worth to this text: texts that are read at once share them."""
         model = self._model
-        return 0.0 if model is None else min(model.cost.ratio, LARGEST) / max(1, model.readers)
+        return 0.0 if model is None else min(model.cost.ratio / max(1, model.readers), LARGEST)
 
     def reading(self) -> AbstractContextManager[None]:
         """Within it, the text is being read."""
