@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy import ToyLM
 
-from genlm.bytes import ByteBeamState
+from genlm.bytes import BeamParams, ByteBeamState
 from genlm.bytes.byte_lm.trie_state import LazyTrieState
 from genlm.bytes.trie import AsyncTokenByteTrie, NodeMasses, TokenByteTrie, TrieMode
 from genlm.bytes.trie.blocks import LARGE, Blocks
@@ -155,3 +155,19 @@ def test_masses_of_a_context_are_shared_and_given_up_with_its_row():
     again = LazyTrieState.initial(lm, beam.trie)
     asyncio.run(again.materialize())
     assert again.masses is not first.masses
+
+
+@pytest.mark.parametrize("shape", [lambda row: row.bfloat16(), lambda row: row[:-1]], ids=["narrow", "short"])
+def test_masses_of_a_copy_are_not_kept(shape):
+    """Memory for rows is bounded: what a context keeps beside its own row is small."""
+
+    class Shaped(ToyLM):
+        async def next_token_logprobs(self, token_ids):
+            return shape(await super().next_token_logprobs(token_ids))
+
+    lm = Shaped([b"a", b"b", b"ab"], seed=1)
+    beam = asyncio.run(ByteBeamState.initial(lm, BeamParams(check_model=False)))
+    state = LazyTrieState.initial(lm, beam.trie)
+    asyncio.run(state.materialize())
+    assert state.masses.node(0, TrieMode.WITHOUT_EOS, TrieMode.WITHOUT_EOS) > 0.5
+    assert state.lm_state.node.logps is not None and state.lm_state.node.masses is None

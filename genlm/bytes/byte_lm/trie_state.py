@@ -154,10 +154,12 @@ class LazyTrieState:
         if node is None or node.logps is not logps:
             return NodeMasses.from_logprobs(trie, logps, self._allowed(), kept=kept)
         shared = node.masses
-        if shared is None or shared[0] != self.canonical or shared[1].trie is not trie:
-            masses = NodeMasses.from_logprobs(trie, logps, self._allowed(), kept=True)
-            shared = node.masses = self.canonical, masses
-        return shared[1]
+        if shared is not None and shared[0] == self.canonical and shared[1].trie is trie:
+            return shared[1]
+        masses = NodeMasses.from_logprobs(trie, logps, self._allowed(), kept=True)
+        if masses.reads(logps):
+            node.masses = self.canonical, masses
+        return masses
 
     @property
     def batches(self) -> bool:

@@ -94,6 +94,10 @@ class NodeMasses:
             row = np.pad(row, (0, trie.largest_id + 1 - len(row)), constant_values=-np.inf)
         return cls(trie, logps=row if kept else np.array(row), allowed=allowed)
 
+    def reads(self, logps: Row) -> bool:
+        """Whether these are masses of a row in its own memory, and not in a copy, which nobody counts."""
+        return self._logps is not None and np.may_share_memory(self._logps, as_numpy(logps))
+
     @classmethod
     def from_log_masses(
         cls,
