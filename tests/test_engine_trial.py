@@ -174,12 +174,12 @@ def test_round_off_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Engine(load_default_model(progress=False, dtype="bfloat16")).backend.runner
     moved = trial._round_off(model)
     assert 0.005 < moved < 0.2
-    even = torch.zeros(1, 1000)
+    even = torch.zeros(1000)
 
     def tried(off: float) -> None:
         probabilities = even.softmax(-1)
-        probabilities[0, 7] += off
-        trial._compare(model, "a tree", probabilities.log(), even)
+        probabilities[7] += off
+        trial._compare(model, "a tree", [probabilities.log()], [even])
 
     tried(0.9 * moved)
     with pytest.raises(UnsupportedModelError, match="a tree is off by"):
