@@ -154,11 +154,6 @@ class StatefulTokenizedLM:
         """The model, with what it has said."""
         return self._cached
 
-    @property
-    def cost_ratio(self) -> float:
-        """How many contexts a call of the model is worth (`contexts/cost.py`)."""
-        return self._cached.cost.ratio
-
     def offer(self, priority: float) -> None:
         """Have the context evaluated beside others, if there is room (`CachedLM.offer`)."""
         self._cached.offer(self.node, priority)

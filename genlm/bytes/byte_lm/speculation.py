@@ -82,7 +82,7 @@ def offer_next(hypotheses: Sequence[LazyTrieState], deferred: DeferredQueue, lea
     """
     able = [s for s in hypotheses if isinstance(s.lm_state, StatefulTokenizedLM) and not s.terminated]
     if able and able[0].batches:
-        ratio = able[0].lm_state.cost_ratio / _TEXTS.get()
+        ratio = able[0].lm_state.model_cache.cost.ratio / _TEXTS.get()
         log_total = logsumexp([state.weight for state in able])
         _offer_tokens(able, log_total, least, ratio)
         if least > 0.0 and log_total > -math.inf:
