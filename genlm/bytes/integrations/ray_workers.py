@@ -185,9 +185,9 @@ class ColumnScorer(_Worker):
         import pyarrow
 
         names = set(batch.column_names)
-        absent = [name for name in self.columns.values() if name not in names]
-        if absent:
-            raise bad_value("column", absent[0], f"is not among the dataset's: {', '.join(sorted(names))}")
+        unknown = [name for name in self.columns.values() if name not in names]
+        if unknown:
+            raise bad_value("column", unknown[0], f"is not among the dataset's: {', '.join(sorted(names))}")
         parts = batch.select(list(self.columns.values())).rename_columns(list(self.columns))
         records = [_record(i, row) for i, row in enumerate(parts.to_pylist())]
         found, error = self.scored(records) if records else ([], None)

