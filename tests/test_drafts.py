@@ -17,8 +17,9 @@ from ngram import NGramBackend
 from test_reading_in_parts import held, rules
 from toy import TOY, BatchingToy, vocabularies
 
-from genlm.bytes import BeamParams, ByteBeamState
+from genlm.bytes import AsyncByteLM, BeamParams, ByteBeamState
 from genlm.bytes.backends.async_lm import cached
+from genlm.bytes.byte_lm import rule
 from genlm.bytes.byte_lm.speculation import side_by_side
 from genlm.bytes.contexts.cached_lm import CachedLM
 from genlm.bytes.contexts.cost import UNKNOWN, Cost, CostMeter, is_worth
@@ -312,6 +313,23 @@ async def test_deferred_hypotheses_that_may_wake_ride_along() -> None:
         calls.append(sum(backend.calls))
     assert woken[1] < woken[0], woken
     assert calls[2] <= calls[0] < calls[1], calls
+
+
+async def test_known_texts_are_looked_at_without_offers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A distribution in the middle of a known text, at the end of a word say, is followed by nothing."""
+    texts, offered = ["the cat is on the mat.", "bricks fit a cat. a hat the the he"], list[int]()
+    monkeypatch.setattr(rule, "offer_next", lambda beside, deferred, least: offered.append(len(beside)))
+    backend = Batching(0.1)
+    async with AsyncByteLM(CachedLM(backend), BeamParams(tolerance=0.001)) as lm:
+        await lm.score(texts)
+        read = len(backend.calls)
+        await lm.word_surprisal(texts, entropy=True)
+        assert len(backend.calls) > read and not offered, "looks evaluate what reading leaves"
+        beam = await lm.beam("the c")
+        for byte in b"at a mat":
+            await beam.logp_next()
+            beam = await (beam.prune() << byte)
+        assert offered, "of texts that are written, there are"
 
 
 # -- costs ----------------------------------------------------------------------------------------------

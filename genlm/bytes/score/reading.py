@@ -24,7 +24,7 @@ from jaxtyping import Float64
 from genlm.bytes.byte_lm import ByteBeamState
 from genlm.bytes.byte_lm.symbols import check_readable, offsets, split_symbols
 from genlm.bytes.errors import EmptyBeamError, ImpossibleByteError, bad_value
-from genlm.bytes.score.ends import end_probability, ends_tree
+from genlm.bytes.score.ends import end_probability, ends_tree, look
 from genlm.bytes.score.hindsight import Hindsight
 from genlm.bytes.score.window import Window, Windows, read_sliding
 from genlm.bytes.trie import TrieMode
@@ -158,4 +158,4 @@ def check_policy(on_impossible: str) -> None:
 
 async def distributions(beams: Collection[Any]) -> list[Float64[np.ndarray, " 258"]]:
     """What comes next after each of some beams, asked for together."""
-    return [found.ps for found in await asyncio.gather(*(beam.logp_next() for beam in beams))]
+    return [found.ps for found in await asyncio.gather(*map(look, beams))]
