@@ -134,3 +134,5 @@ def own(clock: Clock, prompt: str, size: int) -> dict[str, Any]:
 
 if __name__ == "__main__":
     serve()
+    if "own" in state:  # it frees its model by a library that is gone when Python ends
+        state["own"].close()
