@@ -65,8 +65,8 @@ MOST = 16
 LARGEST = 1024.0
 """The ratio beyond which drafts grow no more: rows take memory, however fast they come. What is measured ends
 at 256 (`contexts/cost.py`), so this is for backends that state a cost. Where contexts are free, 1,000 bytes
-of prose take 7 forwards (256: 11) for a fifth more contexts, and the texts to choose on 61 (256: 66) for half
-as many more."""
+of one text take 7 forwards (256: 11) for a fifth more contexts, and the texts to choose on 61 (256: 66) for
+half as many more."""
 
 AFRESH = 64
 """Bytes that are tokenized afresh where a draft begins inside a token of the path."""
