@@ -22,9 +22,11 @@ from tokenizers.models import BPE
 from toy import BatchingToy, ToyLM
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from genlm.bytes import BeamParams, ByteBeamState, TokenByteTrie
+from genlm.bytes import AsyncByteLM, BeamParams, ByteBeamState, TokenByteTrie
+from genlm.bytes.byte_lm.prefill import read_context
 from genlm.bytes.canonical import CanonicalContext, canonical_rules
 from genlm.bytes.errors import ImpossibleByteError, InvalidTypeError, InvalidValueError, UnsupportedModelError
+from genlm.bytes.score import scorer
 from genlm.bytes.trie import EOS, TrieMode
 
 LETTERS = ["a", "b", "s", "'", " ", "\n", "1", "é"]
@@ -263,6 +265,58 @@ async def test_reading_ahead_changes_nothing(model, text, settings):
             )
             found.append((read, waiting))
     assert found[0] == found[1]
+
+
+@given(
+    st.one_of(models(), models(BatchingToy)),
+    texts,
+    st.sets(st.integers(0, 5)),
+    st.sampled_from([{"exact": True}, {"tolerance": 1e-12}, {"K": 200}]),
+)
+@examples(60)
+async def test_foresight_changes_nothing_where_figures_are_wanted(model, text, wanted, settings):
+    """What cannot be canonical by the next place is left out before it, and nothing else; and the place where
+    a text becomes impossible is the same."""
+    lm, brute = model
+    params = BeamParams(**settings, canonical=True, heal=False, eos_byte_strings=[END.encode()])
+    start = await ByteBeamState.initial(lm, params)
+    found = [{0: start.logZ}, {0: start.logZ}]
+    for read, places in zip(found, (None, wanted), strict=True):
+
+        def hear(at, before, after, read=read, places=places):
+            if places is None or at in places:
+                read[at] = before.logZ
+            read["read"] = at + 1
+
+        options = {"mode": TrieMode.WITH_EOS, "listener": hear, "wanted": places}
+        try:
+            read["all"] = (await read_context(start, text, **options)).logZ
+        except ImpossibleByteError as error:
+            read["offset"] = error.offset
+    usual, foreseen = found
+    for place, logZ in foreseen.items():
+        assert logZ == pytest.approx(usual[place], abs=1e-9)
+    assert foreseen.keys() == {key for key in usual if not isinstance(key, int) or key in {0, *wanted}}
+    if "all" in foreseen:
+        assert close(foreseen["all"], brute.prefix(text))
+
+
+async def test_foresight_spares_contexts():
+    """Inside a word much is open that cannot be canonical at its end."""
+    texts, calls, sums = ["ab aab abs", "aab abs's ab"], list[int](), list[list[float]]()
+    for usual in (False, True):
+        lm, _ = build(
+            [("a", "b"), ("Ġ", "ab"), ("a", "a"), ("aa", "b"), ("Ġ", "aa")], "gpt2", BatchingToy, seed=5
+        )
+        async with AsyncByteLM(lm, BeamParams(tolerance=1e-9, canonical=True)) as model:
+            with pytest.MonkeyPatch.context() as patch:
+                if usual:
+                    patch.setattr(scorer, "region_places", lambda *_: None)
+                rows = await model.word_surprisal(texts)
+        calls.append(len(set(lm.asked)))
+        sums.append([row.surprisal for row in rows])
+    assert sums[0] == pytest.approx(sums[1], abs=1e-6)
+    assert calls[0] < calls[1], calls
 
 
 async def test_who_waits_keeps_the_rules():

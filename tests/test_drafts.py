@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from budget import examples
@@ -24,6 +25,7 @@ from genlm.bytes.byte_lm.speculation import side_by_side
 from genlm.bytes.contexts.cached_lm import CachedLM
 from genlm.bytes.contexts.cost import UNKNOWN, Cost, CostMeter, is_worth
 from genlm.bytes.errors import ImpossibleByteError
+from genlm.bytes.util import LazyByteProbs
 
 RATIOS = (0.0, 0.3, 2.0, 14.0, 256.0, math.inf)
 ratios = st.sampled_from(RATIOS) | st.floats(0, 1e6)
@@ -325,11 +327,25 @@ async def test_known_texts_are_looked_at_without_offers(monkeypatch: pytest.Monk
         read = len(backend.calls)
         await lm.word_surprisal(texts, entropy=True)
         assert len(backend.calls) > read and not offered, "looks evaluate what reading leaves"
+        other = AsyncByteLM(CachedLM(Batching(0.2)), BeamParams(tolerance=0.001))
+        await AsyncByteLM.ensemble([lm, other]).word_surprisal(texts)
+        assert not offered, "nor of several models"
         beam = await lm.beam("the c")
         for byte in b"at a mat":
             await beam.logp_next()
             beam = await (beam.prune() << byte)
         assert offered, "of texts that are written, there are"
+
+
+async def test_a_subclass_answers_for_itself() -> None:
+    """What a client has made of `logp_next` is what a known text is looked at with."""
+
+    class Even(ByteBeamState):
+        async def logp_next(self) -> LazyByteProbs:
+            return LazyByteProbs(np.full(258, -math.log(258)))
+
+    beam = await Even.initial(CachedLM(Batching(0.1)), BeamParams(tolerance=0.001))
+    assert (await beam.peek()).ps[0] == (await beam.logp_next()).ps[0] == -math.log(258)
 
 
 # -- costs ----------------------------------------------------------------------------------------------

@@ -293,7 +293,10 @@ class ByteBeamState(StatefulByteLM):
         else:
             await self.materialize()
             # Of a beam that was looked at, the next one will probably be, too.
-            after = await run(self.step(symbol, pruned=pruned), self._least if self._looked else None)
+            least = self._least if self._looked else None
+            after = await run(self.step(symbol, pruned=pruned), least)
+            if not after.states and self.data.coming:  # the rules allow it, and the model does not
+                after = await run(self.with_coming(()).step(symbol, pruned=pruned), least)
             after._looked = False
             if not after.states:
                 after = after._without_deferred(await self._heal(symbol) if self.params.heal else [])
@@ -318,7 +321,7 @@ class ByteBeamState(StatefulByteLM):
         await asyncio.gather(*(state.materialize() for state in kept))
         return kept
 
-    async def logp_next(self, *, ahead: bool = True) -> LazyByteProbs:
+    async def logp_next(self) -> LazyByteProbs:
         """Natural log-probabilities of the next byte and of the end of the sequence, `[258]`.
 
         They sum to 1 over bytes and EOS (and atomic units, where the trie has any). What tokens that
@@ -328,12 +331,21 @@ class ByteBeamState(StatefulByteLM):
         Where candidates are deferred, no byte that a token contains has probability 0: they may go on with
         any, and a thousandth of their expected share is spread over all.
 
-        Args:
-            ahead: what will probably be asked for next rides along where the model is run. The result is
-                the same.
-
         Raises:
             EmptyBeamError: no candidate is left, or all have read the end of the sequence.
+        """
+        return await self._next(ahead=True)
+
+    async def peek(self) -> LazyByteProbs:
+        if type(self).logp_next is not ByteBeamState.logp_next:  # a subclass's own
+            return await self.logp_next()
+        return await self._next(ahead=False)
+
+    async def _next(self, ahead: bool) -> LazyByteProbs:
+        """What comes next.
+
+        Args:
+            ahead: what will probably be asked for next rides along where the model is run.
         """
         await self.materialize()
         self._looked = ahead
@@ -457,6 +469,10 @@ class ByteBeamState(StatefulByteLM):
         """A beam of other candidates under the same settings."""
         return self._with(self.data.after(states))
 
+    def with_coming(self, symbols: tuple[int | bytes, ...]) -> Self:
+        """The beam with symbols that are known to come next (`foresight.py`)."""
+        return self._with(replace(self.data, coming=symbols))
+
     def with_hindsight(self, passing: Sequence[LazyTrieState], origins: Sequence[LazyTrieState]) -> Self:
         """The beam with candidates that were found later (`BeamData.with_hindsight`)."""
         return self._with(self.data.with_hindsight(passing, origins))
@@ -479,8 +495,12 @@ class ByteBeamState(StatefulByteLM):
         return self._with(self.data.without_deferred(states, log_sum(states)))
 
     def _with(self, data: BeamData) -> Self:
-        after = makeable(type(self), 2)(data.hypotheses, self.params)
-        after.data, after._begun, after._looked = data, self._begun, self._looked
-        if not data.hypotheses:
-            after._trie = self._trie
+        kind = makeable(type(self), 2)
+        if kind is ByteBeamState:  # at every byte, many times: without sorting, or a rule's beginning
+            after = kind.__new__(kind)
+            after.__dict__.update(self.__dict__)
+        else:
+            after = kind(data.hypotheses, self.params)
+            after._begun, after._looked = self._begun, self._looked
+        after.data, after._trie = data, data.hypotheses[0].trie if data.hypotheses else self._trie
         return after

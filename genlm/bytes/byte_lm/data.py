@@ -63,6 +63,8 @@ class BeamData:
             a known text learns from it what earlier symbols had too little of (`score/hindsight.py`).
         foreseen: extensions of these hypotheses that are evaluated however light they are, since later
             symbols have needed them; as `extend_all` gives them.
+        coming: symbols that are known to come next, where only hypotheses count that can read them all
+            (`foresight.py`). It holds for one step.
     """
 
     hypotheses: list[LazyTrieState]
@@ -73,6 +75,7 @@ class BeamData:
     expansion: Expansion | None = None
     late: tuple[Late, ...] = ()
     foreseen: tuple[LazyTrieState, ...] = ()
+    coming: tuple[int | bytes, ...] = ()
 
     @property
     def history(self) -> History:
@@ -95,14 +98,16 @@ class BeamData:
         deferred: DeferredQueue | None = None,
         dropped: DroppedMass | None = None,
         log_missing_factor: float | None = None,
+        late: tuple[Late, ...] = (),
     ) -> BeamData:
-        """Other hypotheses, none of them late; what is not given stays as it is."""
+        """Other hypotheses, of which some were late; what else is not given stays as it is."""
         return BeamData(
             sorted(hypotheses, key=lambda state: -state.weight),
             hypotheses[0].mode if hypotheses else self.mode,
             self.deferred if deferred is None else deferred,
             self.dropped if dropped is None else dropped,
             self.log_missing_factor if log_missing_factor is None else log_missing_factor,
+            late=late,
         )
 
     def kept(self, log_least_share: float, most: int | None) -> tuple[BeamData, float]:

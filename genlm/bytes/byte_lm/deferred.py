@@ -172,6 +172,8 @@ class DeferredQueue:
             common_boundary: whether tokens of heavy hypotheses end here too. Then all are aligned.
         """
         new = [Deferred(extension, self.history) for extension in extensions]
+        if not new and not common_boundary and not self.common_boundary:
+            return self
         if not common_boundary:
             group = tuple(sorted(new, key=lambda d: -d.weight))
             return replace(self, common_boundary=False, unaligned=_filled([*self.unaligned, group]))
@@ -201,11 +203,16 @@ class DeferredQueue:
 
     def read(self, symbol: int | bytes, mode: TrieMode, log_prob: float) -> Self:
         """All have one more symbol to catch up with, to which the beam gave `log_prob`."""
+        history = self.history_after(symbol, mode, log_prob)
+        segment = (Segment() if self.common_boundary else self.segment).after(symbol)
+        # At every byte, many times: `replace` takes three times as long.
+        return type(self)(history, self.unaligned, self.aligned, False, segment, self.cousins, self.constants)
+
+    def history_after(self, symbol: int | bytes, mode: TrieMode, log_prob: float) -> History:
+        """The history with one more symbol; see `read`."""
         least = math.log(self.constants.min_symbol_prob)
         ended = self.segment if self.common_boundary else None
-        history = self.history.after(symbol, mode, max(log_prob, least), ended)
-        segment = (self.segment if ended is None else Segment()).after(symbol)
-        return replace(self, history=history, common_boundary=False, segment=segment)
+        return self.history.after(symbol, mode, max(log_prob, least), ended)
 
     def pop_above(
         self,

@@ -44,6 +44,10 @@ class History:
         assert (found[0].prev if found else self) is start, "the history does not begin at `start`"
         return found
 
+    def symbols_after(self, start: History) -> list[int | bytes]:
+        """The symbols read after `start`, in order."""
+        return [link.symbol for link in self.suffix_after(start)]
+
     def latest(self, count: int) -> list[History]:
         """So many of the latest links, in the order they were read."""
         found, link = list[History](), self

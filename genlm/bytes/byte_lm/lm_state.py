@@ -244,6 +244,11 @@ class StatefulByteLM(ABC):
     async def logp_next(self) -> LazyByteProbs:
         """Natural log-probabilities of the next byte and of the end."""
 
+    async def peek(self) -> LazyByteProbs:
+        """`logp_next`, where nothing is read on from here: of a known text, of one of many branches. The
+        same, and nothing that might be asked for next is evaluated beside it."""
+        return await self.logp_next()
+
     async def log_potentials(self) -> LazyByteProbs:
         """The same, not normalised where a string's weight is a product of factors that need not be
         (`genlm.bytes.ensemble`)."""

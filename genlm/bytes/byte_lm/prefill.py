@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from genlm.bytes.byte_lm.draft import Drafter, MissingContext
@@ -57,6 +57,7 @@ async def read_context(
     *,
     mode: TrieMode = TrieMode.WITHOUT_EOS,
     listener: Listener | None = None,
+    wanted: Collection[int] | None = None,
 ) -> _Beam:
     """`ByteBeamState.prefill`.
 
@@ -66,6 +67,8 @@ async def read_context(
         listener: hears of each symbol that is read with the beam. Where a symbol cannot be read it has heard
             of all those before it. Without one, a symbol that no token is read by is refused before the model
             is asked for anything.
+        wanted: the indices of the symbols before which it wants to know what the beam weighs; None for all.
+            The beams between may lack what is not canonical by the next of them (`foresight.py`).
     """
     if method not in METHODS:
         raise bad_value("method", method, f"must be one of {', '.join(map(repr, METHODS))}")
@@ -77,7 +80,7 @@ async def read_context(
     if listener is None:
         check_readable(symbols, beam.trie, mode)
     with reading_progress(progress, length(symbols)) as report:
-        return await _read(beam, symbols, method, report, mode, listener or _unheard)
+        return await _read(beam, symbols, method, report, mode, listener or _unheard, wanted)
 
 
 def _unheard(at: int, before: Any, after: Any) -> None:
@@ -91,6 +94,7 @@ async def _read(
     report: Callable[[int], None],
     mode: TrieMode,
     listener: Listener,
+    wanted: Collection[int] | None,
 ) -> _Beam:
     reading, done = beam.with_mode(mode), 0
     await reading.materialize()
@@ -103,6 +107,11 @@ async def _read(
         report(done)
     symbols, at = text[done:], 0
     drafter = Drafter(reading, symbols)
+    foresee: Callable[[_Beam, int], _Beam] = _nothing_foreseen
+    if wanted is not None and reading.params.canonical:
+        from genlm.bytes.byte_lm.foresight import Foresight  # which few need
+
+        foresee = Foresight(reading, symbols, {at - done for at in wanted}).before
 
     def hear(at: int, before: _Beam, after: _Beam) -> None:
         listener(done + at, before, after)
@@ -112,20 +121,29 @@ async def _read(
             await drafter.whole_path(reading.states[0])
         while at < len(symbols):
             before = reading.prune()
-            after = await before.advance(symbols[at], pruned=at + 1 < len(symbols))
+            after = await foresee(before, at).advance(symbols[at], pruned=at + 1 < len(symbols))
             if not len(after):
                 raise _impossible(reading, symbols[at], text, done + drafter.offset(at))
             hear(at, before, after)
             reading, at = after, at + 1
             if drafter.useful:
-                reading, at = await _read_known(reading, symbols, at, drafter, hear)
+                reading, at = await _read_known(reading, symbols, at, drafter, foresee, hear)
             report(done + drafter.offset(at))
     check_readable(whole, beam.trie, mode)
     return await reading.with_mode(TrieMode.WITH_EOS).recovered()
 
 
+def _nothing_foreseen(beam: _Beam, at: int) -> _Beam:
+    return beam
+
+
 async def _read_known(
-    beam: _Beam, symbols: list[int | bytes], at: int, drafter: Drafter, listener: Listener
+    beam: _Beam,
+    symbols: list[int | bytes],
+    at: int,
+    drafter: Drafter,
+    foresee: Callable[[_Beam, int], _Beam],
+    listener: Listener,
 ) -> tuple[_Beam, int]:
     """Read on from offset `at` while every context needed is known; ask for those that were lacking.
 
@@ -138,7 +156,8 @@ async def _read_known(
     lacking: list[MissingContext] = []
     while at < len(symbols) and at < exact_at + drafter.horizon:
         before = beam.prune()
-        after, missing, used = _read_if_known(before, symbols[at], at + 1 < len(symbols), drafter)
+        ahead = foresee(before, at)
+        after, missing, used = _read_if_known(ahead, symbols[at], at + 1 < len(symbols), drafter)
         lacking += [
             MissingContext(state, at, at, state.weight - beam.logZ)
             if place is None

@@ -49,8 +49,9 @@ class ThresholdRule(SearchRule):
         total = log_sum(read)
         kept = extensions_above(data.hypotheses, total, self.log_threshold)
         able, unable = list[LazyTrieState](), list[LazyTrieState]()  # the latter have probability 0
+        coming = data.coming or (symbol,)
         for extension in kept:
-            (able if extension.may_read([symbol]) else unable).append(extension)
+            (able if extension.may_read(coming) else unable).append(extension)
         if pruned and self.K is not None and self.log_threshold == -math.inf:
             kept = [*unable, *(yield from self._extend_in_reach(able, read, symbol, self.K))]
         else:

@@ -50,6 +50,9 @@ class ToleranceRule(SearchRule):
         return BeamData(list(hypotheses), mode, DeferredQueue(constants=self.constants))
 
     def expand(self, data: BeamData, symbol: int | bytes | None) -> SearchStep[BeamData]:
+        return replace(data, expansion=(yield from self._expand(data, symbol)))
+
+    def _expand(self, data: BeamData, symbol: int | bytes | None) -> SearchStep[Expansion]:
         numbers, deferred = self.constants, data.deferred
         hypotheses: Sequence[LazyTrieState] = data.hypotheses
         total, margin, late = data.log_total, math.log(numbers.unaligned_margin), tuple[Late, ...]()
@@ -58,7 +61,8 @@ class ToleranceRule(SearchRule):
             total, margin = log_sum(hypotheses) + data.log_missing_factor, 0.0
         extensions = [extension for state in hypotheses for extension in state.extend_all()]
         if symbol is not None:  # what the rules of canonical tokenizations rule out has probability 0
-            extensions = [extension for extension in extensions if extension.may_read([symbol])]
+            coming = data.coming or (symbol,)
+            extensions = [extension for extension in extensions if extension.may_read(coming)]
         extensions.sort(key=lambda extension: -extension.weight)
         weights = [extension.weight for extension in extensions]
         boundary = bool(weights) and weights[0] - total > math.log(numbers.common_boundary_share)
@@ -81,23 +85,23 @@ class ToleranceRule(SearchRule):
             # What is missing is taken to do as well as the rest.
             missing_factor -= math.log1p(-math.exp(min(missing, -1e-3)))
             hypotheses = [*hypotheses, *got]
-        return replace(data, expansion=Expansion(hypotheses, deferred, data.dropped, missing_factor, late))
+        return Expansion(hypotheses, deferred, data.dropped, missing_factor, late)
 
     def read(self, data: BeamData, symbol: int | bytes, *, pruned: bool = False) -> SearchStep[BeamData]:
-        if data.expansion is None:
-            data = yield from self.expand(data, symbol)
-        assert data.expansion is not None
-        hypotheses, deferred, dropped, missing_factor, looked = data.expansion
+        expansion = data.expansion or (yield from self._expand(data, symbol))
+        hypotheses, deferred, dropped, missing_factor, looked = expansion
         read = read_on(hypotheses, symbol)
         log_prob = log_sum(read) + missing_factor - data.log_total
         found = data.after(read, deferred.read(symbol, data.mode, log_prob), dropped.aged(), missing_factor)
         margin = math.log(self.constants.unaligned_margin)
-        probes = self._probes(log_prob)
-        more, left, late = yield from self._evaluate_deferred(found, read, found.deferred, margin, probes)
+        probes, coming = self._probes(log_prob), data.coming[1:]
+        more, left, late = yield from self._evaluate_deferred(
+            found, read, found.deferred, margin, probes, coming
+        )
         log_prob = log_sum(more) + missing_factor - data.log_total
         # Nothing has been deferred at the present place yet: what caught up was at places before it.
-        history = deferred.read(symbol, data.mode, log_prob).history
-        return replace(found.after(more, replace(left, history=history)), late=(*looked, *late))
+        left = replace(left, history=deferred.history_after(symbol, data.mode, log_prob))
+        return found.after(more, left, late=(*looked, *late))
 
     def recover(self, data: BeamData) -> SearchStep[BeamData]:
         if data.log_weight > -math.inf or not len(data.deferred):
@@ -124,6 +128,7 @@ class ToleranceRule(SearchRule):
         deferred: DeferredQueue,
         margin: float = 0.0,
         probes: int = 0,
+        coming: tuple[int | bytes, ...] = (),
     ) -> SearchStep[tuple[Sequence[LazyTrieState], DeferredQueue, tuple[Late, ...]]]:
         """Evaluate what was deferred and is above the tolerance now: all of it, or `max_late_contexts`.
 
@@ -136,6 +141,7 @@ class ToleranceRule(SearchRule):
             deferred: what is deferred.
             margin: natural log of the factor for unaligned ones (`DeferredQueue.pop_above`).
             probes: how many to evaluate, however little is expected of them.
+            coming: symbols that they must be able to read as well (`BeamData.coming`).
 
         Returns:
             All hypotheses, what is left deferred, and those that were evaluated, as they came here.
@@ -152,7 +158,7 @@ class ToleranceRule(SearchRule):
             if not wanted:
                 return hypotheses, deferred, tuple(late)
             now = deferred.history
-            wanted = [d for d in wanted if d.state.may_read([s.symbol for s in now.suffix_after(d.history)])]
+            wanted = [d for d in wanted if d.state.may_read((*now.symbols_after(d.history), *coming))]
             if not wanted:  # all have probability 0: they are gone without having been evaluated
                 continue
             left = max(0, left - len(wanted))

@@ -43,7 +43,8 @@ __all__ = ["CanonicalRules", "CanonicalState", "canonical_rules"]
 
 _kept: weakref.WeakKeyDictionary[TrieArrays, _Kept] = weakref.WeakKeyDictionary()
 _PAIR_ROWS_KEPT = 4096  # packed bits: 6 kB each for 49,152 tokens
-_MASKS_KEPT = 128  # a byte for each token; a text is read over the same places several times
+_MASK_BYTES = 64 << 20  # a byte for each token; texts are read over the same places several times
+_STEPS_KEPT = 1 << 16
 _NONE = -1
 
 
@@ -133,7 +134,8 @@ class CanonicalRules:
         self._added = np.zeros(len(ids), bool)
         self._added[list(reading.added)] = True
         self._packed = lru_cache(_PAIR_ROWS_KEPT)(self._pack)
-        self._masks = lru_cache(_MASKS_KEPT)(self._mask)
+        self._masks = lru_cache(_MASK_BYTES // len(ids))(self._mask)
+        self._steps = lru_cache(_STEPS_KEPT)(self._step)
         self._bos = getattr(getattr(llm, "tokenizer", None), "bos_token_id", None)
         self.start = CanonicalState(_NONE, reading.rules.start, tuple(text.start for text in texts))
         self._later = self.start._replace(cuts=reading.later)
@@ -163,6 +165,9 @@ class CanonicalRules:
         Raises:
             ValueError: the token is not in the vocabulary.
         """
+        return self._steps(state, token_id)
+
+    def _step(self, state: CanonicalState, token_id: int) -> CanonicalState | None:
         place = self._place.get(token_id)
         if place is None:
             raise bad_value("token_id", token_id, "must be a token of the trie")

@@ -24,12 +24,16 @@ Reader = Callable[[Any, list[int], TrieMode, Listener], Awaitable[Any]]
 """How a beam reads: beam, symbols, how ends are read, who hears of each symbol; the beam after them."""
 
 
-async def distribution(member: Member) -> LazyByteProbs | None:
-    """What a member says comes next; None if nothing can."""
+async def distribution(member: Member, ahead: bool = True) -> LazyByteProbs | None:
+    """What a member says comes next; None if nothing can.
+
+    Args:
+        ahead: somebody may read on from here; see `StatefulByteLM.peek`.
+    """
     if member is None:
         return None
     try:
-        return await member.logp_next()
+        return await (member.logp_next() if ahead else member.peek())
     except EmptyBeamError:
         return None
 
@@ -65,7 +69,7 @@ async def trace(
     for byte in text:
         state = state.prune()
         found.append((state, total))
-        row = await distribution(state)
+        row = await distribution(state, ahead=False)
         if row is None or row[byte] == -math.inf:
             return found
         total += row[byte]

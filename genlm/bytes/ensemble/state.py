@@ -87,6 +87,9 @@ class EnsembleState(StatefulByteLM):
         """
         return (await self._look()).distribution
 
+    async def peek(self) -> LazyByteProbs:
+        return (await self._look(ahead=False)).distribution
+
     async def log_potentials(self) -> LazyByteProbs:
         """The same before it is normalised: see `operations.py`."""
         found = await self._look()
@@ -125,19 +128,19 @@ class EnsembleState(StatefulByteLM):
         weights = self.operation.weights
         return np.full(len(self.members), 1.0 / len(self.members)) if weights is None else weights
 
-    async def _look(self) -> _Next:
+    async def _look(self, ahead: bool = True) -> _Next:
         if self._next is None:
-            self._next = await self._ask()
+            self._next = await self._ask(ahead)
         return self._next
 
-    async def _ask(self) -> _Next:
+    async def _ask(self, ahead: bool) -> _Next:
         distinct = {id(one): one for one in self.members if one is not None}
         models = [_model(one) for one in distinct.values()]
 
         async def said(i: int) -> LazyByteProbs | None:
             member = self.members[i]
             with side_by_side(models.count(_model(member))):  # those of one model are written side by side
-                return await distribution(member)
+                return await distribution(member, ahead)
 
         found = await self._each(said)
         if any(one is not None and one.units for one in found):

@@ -56,10 +56,7 @@ async def look(beam: Any) -> Float64[np.ndarray, " 258"] | None:
     better what is needed.
     """
     try:
-        if isinstance(beam, ByteBeamState):
-            found = await beam.logp_next(ahead=False)
-        else:
-            found = await beam.logp_next()
+        found = await beam.peek()
     except EmptyBeamError:
         return None
     probs = np.exp(np.asarray(found.ps, np.float64))

@@ -22,9 +22,8 @@ from genlm.bytes.byte_lm.symbols import split_symbols
 from genlm.bytes.errors import EmptyBeamError
 from genlm.bytes.trie import EOS
 from genlm.bytes.trie.service import AsyncTokenByteTrie
-from genlm.bytes.util import LazyByteProbs
 
-__all__ = ["SPACES", "Ends", "end_probability", "ends_tree", "look"]
+__all__ = ["SPACES", "Ends", "end_probability", "ends_tree"]
 
 SPACES = "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B)))
 SPACES += "\u2028\u2029\u202f\u205f\u3000"
@@ -77,7 +76,7 @@ async def _mass(beam: Any, ends: Ends, least: float, light: float) -> float:
         least: a probability so small that nothing of less is read.
     """
     try:
-        found = await look(beam)
+        found = await beam.peek()
     except EmptyBeamError:
         return 0.0
     p = {symbol: math.exp(found[symbol]) for symbol in ends}
@@ -90,14 +89,6 @@ async def _mass(beam: Any, ends: Ends, least: float, light: float) -> float:
 
     heavy = [(symbol, rest) for symbol, rest in ends.items() if rest is not None and p[symbol] > least]
     return total + sum(await asyncio.gather(*(follow(symbol, rest) for symbol, rest in heavy)))
-
-
-async def look(beam: Any) -> LazyByteProbs:
-    """What comes next after a place of a known text, where nothing will be read on from this beam: so nothing
-    is offered beside it (`speculation.py`)."""
-    asked = beam.logp_next(ahead=False) if isinstance(beam, ByteBeamState) else beam.logp_next()
-    found: LazyByteProbs = await asked
-    return found
 
 
 async def _read(beam: ByteBeamState, ends: Ends) -> float:

@@ -24,7 +24,7 @@ from jaxtyping import Float64
 from genlm.bytes.byte_lm import ByteBeamState
 from genlm.bytes.byte_lm.symbols import check_readable, offsets, split_symbols
 from genlm.bytes.errors import EmptyBeamError, ImpossibleByteError, bad_value
-from genlm.bytes.score.ends import end_probability, ends_tree, look
+from genlm.bytes.score.ends import end_probability, ends_tree
 from genlm.bytes.score.hindsight import Hindsight
 from genlm.bytes.score.window import Window, Windows, read_sliding
 from genlm.bytes.trie import TrieMode
@@ -57,11 +57,15 @@ async def read(
     window: Window | Windows | None,
     wanted: Collection[int] = (),
     on_impossible: str = "error",
+    places: Collection[int] | None = None,
 ) -> Reading:
     """Read a text.
 
     Args:
         wanted: byte offsets before which the beam is kept.
+        places: byte offsets between which sums of log-probabilities are wanted, those of `wanted` among them;
+            None for all. Where only canonical tokenizations count, what cannot become one by the next of
+            these is left out of the bytes before it.
     """
     if not isinstance(start, ByteBeamState):
         windows = window if isinstance(window, Windows) else None
@@ -81,7 +85,8 @@ async def read(
 
     last: Any = None
     try:
-        last = await read_sliding(start, symbols, window, TrieMode.WITH_EOS, note)
+        at_places = None if places is None else {place_of[at] for at in places if at in place_of}
+        last = await read_sliding(start, symbols, window, TrieMode.WITH_EOS, note, at_places)
     except ImpossibleByteError as error:
         place = offset[reached[0]]
         if on_impossible != "inf":
@@ -129,7 +134,7 @@ async def _read_by_distributions(
 
 async def _possible(state: Any) -> Float64[np.ndarray, " 258"]:
     try:
-        return np.asarray((await state.logp_next()).ps, np.float64)
+        return np.asarray((await state.peek()).ps, np.float64)
     except EmptyBeamError:
         return np.full(258, -np.inf)
 
@@ -158,4 +163,4 @@ def check_policy(on_impossible: str) -> None:
 
 async def distributions(beams: Collection[Any]) -> list[Float64[np.ndarray, " 258"]]:
     """What comes next after each of some beams, asked for together."""
-    return [found.ps for found in await asyncio.gather(*map(look, beams))]
+    return [found.ps for found in await asyncio.gather(*(beam.peek() for beam in beams))]

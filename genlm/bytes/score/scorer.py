@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 import math
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ from genlm.bytes.score.table import WordSurprisal, WordSurprisals
 from genlm.bytes.score.tokens import TokenLogprobs, no_tokens
 from genlm.bytes.score.uncertainty import Uncertain
 from genlm.bytes.score.window import Window, Windows, fits, read_sliding
-from genlm.bytes.score.words import Rule, log_sum, region_logprobs
+from genlm.bytes.score.words import Rule, log_sum, region_logprobs, region_places
 from genlm.bytes.trie import TrieMode
 from genlm.bytes.trie.modes import EOT
 from genlm.bytes.util.gather import gather
@@ -193,7 +193,7 @@ class Scorer:
         wanted = {offset[region.end] for region in regions if rule.wants_end(region)}
         if asked is not None:
             wanted |= {offset[region.start] for region in regions}
-        reading = await self._read(text, context, wanted)
+        reading = await self._read(text, context, wanted, region_places(view.text, regions, rule, offset))
         most = None if context.window is None else context.window.most
         ended, tokens = await asyncio.gather(
             self._ended(view, regions, rule, reading),
@@ -313,8 +313,15 @@ class Scorer:
                 after = await read_sliding(start, symbols, window, TrieMode.WITHOUT_EOS)
             return _Context(start, prompt.text, after, window)
 
-    async def _read(self, text: bytes, context: _Context, wanted: Iterable[int] = ()) -> Reading:
-        return await read(context.after, text, context.window, frozenset(wanted), self._on_impossible)
+    async def _read(
+        self,
+        text: bytes,
+        context: _Context,
+        wanted: Iterable[int] = (),
+        places: Collection[int] | None = None,
+    ) -> Reading:
+        window, kept = context.window, frozenset(wanted)
+        return await read(context.after, text, window, kept, self._on_impossible, places)
 
     async def _each(self, coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         async def in_turn(coroutine: Coroutine[Any, Any, T]) -> T:

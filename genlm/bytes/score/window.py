@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -114,8 +114,9 @@ async def read_sliding(
     window: Window | None,
     mode: TrieMode,
     listener: Listener | None = None,
+    wanted: Collection[int] | None = None,
 ) -> ByteBeamState:
-    """The beam after a text of any length.
+    """The beam after a text of any length. `listener` and `wanted`: see `read_context`.
 
     Raises:
         ImpossibleByteError: a byte that no hypothesis can read.
@@ -128,9 +129,9 @@ async def read_sliding(
             if window.most - _deepest(beam) < window.most // 4:
                 beam = await slide(beam.prune(), window)
             count = _room(beam, symbols[at:], window)
-        beam = await read_context(
-            beam, symbols[at : at + count], mode=mode, listener=_later(listener, at) if listener else None
-        )
+        here = None if wanted is None else {place - at for place in wanted if at <= place < at + count}
+        hear = _later(listener, at) if listener else None
+        beam = await read_context(beam, symbols[at : at + count], mode=mode, listener=hear, wanted=here)
         at += count
     return beam
 

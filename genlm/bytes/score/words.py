@@ -34,7 +34,7 @@ from genlm.bytes.score.ends import SPACES
 from genlm.bytes.score.reading import Reading
 from genlm.bytes.score.regions import Region, punctuation_marks
 
-__all__ = ["BOUNDARIES", "Rule", "log_sum", "region_logprobs"]
+__all__ = ["BOUNDARIES", "Rule", "log_sum", "region_logprobs", "region_places"]
 
 BOUNDARIES = ("trailing", "leading", "none")
 
@@ -125,6 +125,17 @@ class Rule:
             word = text[region.start : region.end]
             raise bad_value(f"word at {region.start}", word, rule, 'Use boundary="none".')
         return rest[0]
+
+
+def region_places(text: str, regions: Sequence[Region], rule: Rule, offset: Sequence[int]) -> set[int]:
+    """The byte offsets between which `region_logprobs` sums."""
+    found, least = set[int](), 0
+    for region in regions:
+        found |= {offset[rule.start(text, region, least)], offset[region.start], offset[region.end]}
+        if rule.wants_end(region):
+            found.add(offset[region.end + len(rule.own_end(text, region))])
+        least = region.end
+    return found
 
 
 def region_logprobs(
