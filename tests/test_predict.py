@@ -12,7 +12,7 @@ from brute import Brute
 from budget import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from toy import EOS_STRING, FixedLM, ToyLM
+from toy import EOS_STRING, BatchingToy, FixedLM, ToyLM
 
 from genlm.bytes import AsyncByteLM, BeamParams, ByteLM
 from genlm.bytes.api.predicting import MOST_CONTEXTS
@@ -32,6 +32,30 @@ def model(words, seed, params=EXACT):
 
 def total(found):
     return sum(word.probability for word in found) + found.remainder
+
+
+@examples(15)
+@given(merges=merges, seed=seeds, budget=st.integers(2, 40))
+async def test_a_budget_buys_the_same_whatever_is_known(merges, seed, budget):
+    """Asked again, or beside others, a search that stops early gives the same figures, every digit."""
+    words, texts = [*SINGLE, *merges, EOS_STRING], ["b  a", "ab b", "a, ab"]
+
+    async def ask(lm, text):
+        return (
+            (await lm.predict_words(text, 8, budget=budget, min_prob=1e-3)).to_dict(),
+            (await lm.expand(text, 1e-3, 4, "char", budget=budget)).to_dict(),
+            (await lm.word_surprisal(text, entropy=True, rank=True, budget=budget)).records(),
+        )
+
+    def fresh():
+        toy = BatchingToy(words, seed=seed)
+        return AsyncByteLM(toy, BeamParams(tolerance=1e-3), eos=[EOS_STRING])
+
+    lm = fresh()
+    first = [await ask(lm, text) for text in texts]
+    assert [await ask(lm, text) for text in texts] == first
+    other = fresh()
+    assert await asyncio.gather(*(ask(other, text) for text in reversed(texts))) == first[::-1]
 
 
 class TestWords:

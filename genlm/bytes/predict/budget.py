@@ -9,7 +9,7 @@ from typing import Any, Self
 from genlm.bytes.errors import bad_type, bad_value
 from genlm.bytes.util.numbers import whole_number
 
-__all__ = ["CONTEXTS", "Budget"]
+__all__ = ["CONTEXTS", "Budget", "contexts_of"]
 
 CONTEXTS = 256
 """Contexts that `predict_words` looks at unless it is told otherwise. A probe of prose typed letter by letter
@@ -18,6 +18,9 @@ saw 3 to 25 a keystroke."""
 
 class Budget:
     """Counts the contexts that are looked at, each once, whether the model has seen them before or not.
+
+    What is looked at must not hang on that either, nor on which forward ends first. So a search goes by
+    rounds: there is `room` for some places, all of them are looked at, and only then each is counted.
 
     Args:
         contexts: how many; None for no limit.
@@ -28,7 +31,6 @@ class Budget:
         self._most = math.inf if contexts is None else contexts
         self._until = math.inf if milliseconds is None else monotonic() + milliseconds / 1000
         self._seen = set[Any]()
-        self._begun = 0
 
     @classmethod
     def of(cls, contexts: Any, milliseconds: Any) -> Self:
@@ -53,19 +55,24 @@ class Budget:
 
     @property
     def spent(self) -> bool:
-        return len(self._seen) >= self._most or monotonic() >= self._until
+        return not self.room(1)
 
-    def take(self) -> bool:
-        """Whether there is room to look at one more beam; `count` says what it came to."""
-        room = len(self._seen) + self._begun < self._most and monotonic() < self._until
-        self._begun += room
-        return room
+    def room(self, count: int) -> int:
+        """Of so many places to look at, how many may be: each takes a context or none, and some take more."""
+        left = self._most - len(self._seen) if monotonic() < self._until else 0
+        return int(max(min(count, left), 0))
 
     def count(self, beam: Any) -> None:
-        """A beam, or ensemble, for which there was room has been looked at."""
-        self._begun -= 1
-        for part in getattr(beam, "members", [beam]):
-            data = getattr(part, "data", None)
-            if data is not None:
-                states = data.hypotheses if data.expansion is None else data.expansion.hypotheses
-                self._seen.update(getattr(s.lm_state, "node", s.lm_state) for s in states if s.materialized)
+        """A beam, or ensemble, has been looked at."""
+        self._seen |= contexts_of(beam)
+
+
+def contexts_of(beam: Any) -> set[Any]:
+    """The contexts that a beam, or an ensemble, has had evaluated as far as it is known."""
+    found = set[Any]()
+    for part in getattr(beam, "members", [beam]):
+        data = getattr(part, "data", None)
+        if data is not None:
+            states = data.hypotheses if data.expansion is None else data.expansion.hypotheses
+            found.update(getattr(s.lm_state, "node", s.lm_state) for s in states if s.materialized)
+    return found

@@ -7,21 +7,24 @@ may follow: to places one byte further, to the word that has ended, or to what i
 
 and no word that has not been found is likelier than the heaviest such place.
 
-What costs is the model: a forward for each place where a token ends. Places above a bar are looked at all at
-once, each as soon as it is reached, so that all that is known to be needed goes out in one forward; then the
-bar is lowered. Which places are looked at hangs on the bars alone, not on which forward ends first. So the
-number of forwards is about that of the tokens in a word for each bar, however many words there are.
+What costs is the model: a forward for each place where a token ends. Places above a bar are looked at in
+rounds: in each all that are reached, and what follows them without a context, so that all that is known to be
+needed goes out in one forward. Then the bar is lowered. So the number of forwards is about that of the tokens
+in a word for each bar, however many words there are; and which places are looked at hangs on the bars and the
+budget alone, not on which forward ends first, or what the model has seen before.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from heapq import nlargest
 from typing import Any
 
 from genlm.bytes.byte_lm import ByteBeamState
-from genlm.bytes.predict.budget import Budget
+from genlm.bytes.predict.budget import Budget, contexts_of
 from genlm.bytes.predict.places import Place, look
 from genlm.bytes.predict.word_rules import WordRule
 from genlm.bytes.util import utf8
@@ -35,6 +38,23 @@ STEP = 3.0
 
 NOTHING = 1e-12
 """What all places together may weigh and be nothing: round-off."""
+
+
+@dataclass(slots=True)
+class _Looked:
+    """What looking at a place has shown.
+
+    Attributes:
+        beam: the beam there.
+        ended: words that have ended and their probabilities; "" is no word.
+        places: where it leads to.
+        free: whether no context had to be evaluated.
+    """
+
+    beam: Any
+    ended: list[tuple[str, float]]
+    places: list[Place]
+    free: bool
 
 
 class WordSearch:
@@ -73,9 +93,17 @@ class WordSearch:
 
     async def down_to(self, least: float) -> None:
         """Look at all places of at least such a probability, and what they lead to."""
-        heavy = sorted((p for p in self.places if p.mass >= least), key=lambda place: -place.mass)
+        heavy = [place for place in self.places if place.mass >= least]
         self.places = [place for place in self.places if place.mass < least]
-        await gather(self._follow(place, least) for place in heavy)
+        while heavy:
+            heavy.sort(key=lambda place: -place.mass)
+            room = self.budget.room(len(heavy))
+            self.places += heavy[room:]
+            runs = await gather(self._follow(place, least) for place in heavy[:room])
+            heavy = []
+            for looked, after in runs:
+                heavy += after
+                self._book(looked, least)
 
     async def likeliest(self, n: int, min_prob: float = 0.0) -> bool:
         """Search until the `n` likeliest words are certain, as far as they have `min_prob`, or until the
@@ -146,27 +174,42 @@ class WordSearch:
 
     # -- looking --------------------------------------------------------------------------------------
 
-    async def _follow(self, place: Place, least: float) -> None:
-        if not self.budget.take():
-            self.places.append(place)
-            return
-        heavy = list[Place]()
-        for after in await self._look(place):
-            (heavy if after.mass >= least else self.places).append(after)
-        heavy.sort(key=lambda after: -after.mass)
-        await gather(self._follow(after, least) for after in heavy)
+    async def _follow(self, place: Place, least: float) -> tuple[list[_Looked], list[Place]]:
+        """Look at a place, and on where no context had to be evaluated.
 
-    async def _look(self, place: Place) -> list[Place]:
+        Returns:
+            What was seen, and the heavy places that come after what had to.
+        """
+        looked = await self._look(place)
+        heavy = sorted((after for after in looked.places if after.mass >= least), key=lambda p: -p.mass)
+        if not looked.free:
+            return [looked], heavy
+        further = await gather(self._follow(after, least) for after in heavy)
+        return [looked, *(one for seen, _ in further for one in seen)], [p for _, ps in further for p in ps]
+
+    def _book(self, looked: Sequence[_Looked], least: float) -> None:
+        for one in looked:
+            self.budget.count(one.beam)
+            self.places += (place for place in one.places if place.mass < least)
+            for word, mass in one.ended:
+                if word:
+                    self.found[word] += mass
+                else:
+                    self.no_word += mass
+
+    async def _look(self, place: Place) -> _Looked:
         """Share out the probability of a place."""
+        known = contexts_of(place.beam)
         beam = await place.reached()
         probs = await look(beam)
-        self.budget.count(beam)
+        found = _Looked(beam, [], [], contexts_of(beam) <= known)
         if probs is None:
-            self.no_word += place.mass
-            return []
-        masses, found = place.mass * probs, list[Place]()
+            found.ended.append(("", place.mass))
+            return found
+        masses = place.mass * probs
         so_far = place.text + _characters(place.begun)
-        self._end(so_far, self._close(so_far), float(masses[EOS]))
+        if masses[EOS] > 0.0:
+            found.ended.append((so_far[: self._close(so_far)], float(masses[EOS])))
         after = utf8.transitions()[utf8.advance(utf8.START, place.begun)].tolist()
         afresh = utf8.transitions()[utf8.START].tolist()
         for byte in masses[:256].nonzero()[0].tolist():
@@ -177,19 +220,11 @@ class WordSearch:
                 text, begun = text + _characters(begun), b""
             end = self._ended(text) if text != place.text else None
             if end is None:
-                found.append(Place(float(masses[byte]), text, begun, beam, byte, self._tolerance))
+                found.places.append(Place(float(masses[byte]), text, begun, beam, byte, self._tolerance))
             else:
-                self._end(text, end, float(masses[byte]))
-        self.no_word += max(place.mass - float(masses.sum()), 0.0)  # atomic units
+                found.ended.append((text[:end], float(masses[byte])))
+        found.ended.append(("", max(place.mass - float(masses.sum()), 0.0)))  # atomic units
         return found
-
-    def _end(self, text: str, length: int, mass: float) -> None:
-        if mass <= 0.0:
-            return
-        if length:
-            self.found[text[:length]] += mass
-        else:
-            self.no_word += mass
 
     def _lead(self, text: str) -> int:
         return int(self._spaced and text.startswith(" "))

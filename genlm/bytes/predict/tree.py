@@ -8,11 +8,11 @@ is the rest of its parent, at the upper end.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from genlm.bytes.errors import bad_type, bad_value
-from genlm.bytes.predict.budget import Budget
+from genlm.bytes.predict.budget import Budget, contexts_of
 from genlm.bytes.predict.places import Place, look
 from genlm.bytes.util import utf8
 from genlm.bytes.util.gather import gather
@@ -104,54 +104,85 @@ async def expand(beam: Any, text: bytes, min_prob: float, depth: int, unit: str,
     """
     grown = _Tree(min_prob, unit == "char", budget)
     begun = utf8.unfinished(text) if grown.chars else b""
-    children, _ = await grown.below(Place(1.0, "", begun, beam.prune()), depth)
-    return _placed(b"", 1.0, children, 0.0)
+    root = _Grown(b"", 1.0)
+    await grown.grow(root, Place(1.0, "", begun, beam.prune()), depth)
+    return _placed(root, 0.0)
 
 
-_Grown = tuple[bytes, float, list[Any], bool]
-"""A symbol, its probability, what follows it likewise, and whether it is the end."""
+@dataclass(slots=True)
+class _Grown:
+    """A node while the tree grows.
+
+    Attributes:
+        symbol: what it stands for; nothing at the root and at the end.
+        mass: its probability.
+        below: what follows it.
+        end: whether it is the end.
+    """
+
+    symbol: bytes
+    mass: float
+    below: list[_Grown] = field(default_factory=list)
+    end: bool = False
+
+
+_Step = tuple[_Grown, Place, int]
+"""A node, the place from which its symbols are to be found, and how deep it may grow."""
 
 
 class _Tree:
     def __init__(self, least: float, chars: bool, budget: Budget) -> None:
         self.least, self.chars, self.budget = least, chars, budget
 
-    async def below(self, place: Place, depth: int) -> tuple[list[_Grown], float]:
-        """The symbols that may follow; and the probability of those that may not be told apart."""
-        if not depth or not self.budget.take():
-            return [], place.mass
+    async def grow(self, root: _Grown, place: Place, depth: int) -> None:
+        """Look at all places of the least probability, in rounds as a search of words has them."""
+        steps = [(root, place, depth)]
+        while steps:
+            steps.sort(key=lambda step: -step[1].mass)
+            room = self.budget.room(len(steps))
+            runs = await gather(self._follow(*step) for step in steps[:room])
+            steps = []
+            for looked, after in runs:
+                steps += after
+                for beam in looked:
+                    self.budget.count(beam)
+
+    async def _follow(self, node: _Grown, place: Place, depth: int) -> tuple[list[Any], list[_Step]]:
+        """What follows a node: the beams looked at, and what comes after those that took a context."""
+        known = contexts_of(place.beam)
         beam = await place.reached()
         probs = await look(beam)
-        self.budget.count(beam)
         if probs is None:
-            return [], place.mass
-        masses = place.mass * probs
-        heavy = [byte for byte in (masses[:256] >= self.least).nonzero()[0].tolist()]
-        found = await gather(
-            self._after(Place(float(masses[byte]), "", place.begun + bytes([byte]), beam, byte), depth)
-            for byte in heavy
-        )
-        grown = [one for some in found for one in some]
+            return [beam], []
+        masses, steps = place.mass * probs, list[_Step]()
+        for byte in (masses[:256] >= self.least).nonzero()[0].tolist():
+            after = Place(float(masses[byte]), "", place.begun + bytes([byte]), beam, byte)
+            steps += self._after(node, after, depth)
         if masses[EOS] >= self.least and not place.begun:
-            grown.append((b"", float(masses[EOS]), [], True))
-        return grown, 0.0
+            node.below.append(_Grown(b"", float(masses[EOS]), end=True))
+        if not contexts_of(beam) <= known:
+            return [beam], steps
+        further = await gather(self._follow(*step) for step in steps)
+        return [beam, *(b for beams, _ in further for b in beams)], [s for _, ss in further for s in ss]
 
-    async def _after(self, place: Place, depth: int) -> list[_Grown]:
+    def _after(self, node: _Grown, place: Place, depth: int) -> list[_Step]:
         """One more byte: a symbol, or the beginning of several; none where it begins no character."""
         state = utf8.advance(utf8.START, place.begun) if self.chars else utf8.START
         if state == utf8.BROKEN:
             return []
         if state != utf8.START:
-            return (await self.below(place, depth))[0]
-        symbol = place.begun
-        below, _ = await self.below(Place(place.mass, "", b"", place.beam, place.byte), depth - 1)
-        return [(symbol, place.mass, below, False)]
+            return [(node, place, depth)]
+        child = _Grown(place.begun, place.mass)
+        node.below.append(child)
+        below = Place(place.mass, "", b"", place.beam, place.byte)
+        return [(child, below, depth - 1)] if depth > 1 else []
 
 
-def _placed(symbol: bytes, mass: float, below: list[_Grown], low: float, end: bool = False) -> Expansion:
+def _placed(node: _Grown, low: float) -> Expansion:
     children, at = list[Expansion](), low
-    for one, p, rest, ended in below:
-        children.append(_placed(one, p, rest, at, ended))
-        at += p
-    left = max(mass - math.fsum(child.probability for child in children), 0.0)
-    return Expansion(symbol, low, mass, tuple(children), left if children else mass, end)
+    for below in sorted(node.below, key=lambda one: (one.end, one.symbol)):
+        children.append(_placed(below, at))
+        at += below.mass
+    left = max(node.mass - math.fsum(child.probability for child in children), 0.0)
+    rest = left if children else node.mass
+    return Expansion(node.symbol, low, node.mass, tuple(children), rest, node.end)
