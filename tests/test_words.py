@@ -17,7 +17,7 @@ from toy import EOS_STRING, TOY, FixedLM, ToyLM, vocabularies
 
 from genlm.bytes import AsyncByteLM, BeamParams, ByteBeamState, ByteLM
 from genlm.bytes.byte_lm.token_path import longest_tokens
-from genlm.bytes.errors import InvalidValueError
+from genlm.bytes.errors import ImpossibleByteError, InvalidValueError
 from genlm.bytes.score.boundaries import continues
 from genlm.bytes.score.ends import SPACES, end_probability, ends_tree
 from genlm.bytes.score.regions import find_regions
@@ -145,7 +145,26 @@ class TestEnds:
         beam = (await beam.prefill(b"ab")).prune()
         ends = ends_tree(["a", "bb"], beam.trie)
         alone = await end_probability(beam, ends)
-        assert await end_probability(beam, ends, read) == pytest.approx(max(alone, read))
+        assert (await end_probability(beam, ends, read)).p == pytest.approx(max(alone.p, read))
+
+    @given(
+        seed=st.integers(0, 2**20),
+        text=st.text("abc", min_size=1, max_size=8),
+        tolerance=st.sampled_from([0.2, 0.05]),
+    )
+    @examples(20)
+    def test_a_figure_that_is_off_says_so(self, seed, text, tolerance):
+        """By what is left out where the word is read, or where its end is looked for."""
+        llm = ToyLM([*TOY, EOS_STRING], seed=seed)
+        near = ByteLM(llm, BeamParams(tolerance=tolerance, heal=False), eos=[EOS_STRING])
+        exact = ByteLM(llm, BeamParams(exact=True, heal=False), eos=[EOS_STRING])
+        try:
+            rows, truth = near.word_surprisal(text, sep="c"), exact.word_surprisal(text, sep="c")
+        except (ImpossibleByteError, InvalidValueError):
+            return
+        for row, true in zip(rows, truth, strict=True):
+            assert true.error == 0.0
+            assert row.error > 0.0 or row.surprisal == pytest.approx(true.surprisal, abs=1e-9)
 
     def test_nothing_can_end_here(self):
         """After `a` comes `a` and nothing else."""

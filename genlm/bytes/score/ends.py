@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from genlm.bytes.byte_lm import ByteBeamState
 from genlm.bytes.byte_lm.params import BeamParams
@@ -23,7 +23,7 @@ from genlm.bytes.errors import EmptyBeamError
 from genlm.bytes.trie import EOS
 from genlm.bytes.trie.service import AsyncTokenByteTrie
 
-__all__ = ["SPACES", "Ends", "end_probability", "ends_tree"]
+__all__ = ["SPACES", "EndProbability", "Ends", "end_probability", "ends_tree"]
 
 SPACES = "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B)))
 SPACES += "\u2028\u2029\u202f\u205f\u3000"
@@ -50,18 +50,36 @@ def ends_tree(strings: Iterable[str], trie: AsyncTokenByteTrie) -> Ends:
     return tree
 
 
-async def end_probability(beam: Any, ends: Ends, read: float = 0.0) -> float:
+class EndProbability(NamedTuple):
+    """The probability that an end comes next.
+
+    Attributes:
+        p: the probability; above 1 where what was read is.
+        off: by how much it is expected to be off, at most: of the distributions that it is made of, what is
+            left out of each (`LazyByteProbs.slack`); nan where it is not known.
+    """
+
+    p: float
+    off: float = 0.0
+
+    @property
+    def error(self) -> float:
+        """The same of its natural log."""
+        return self.off / self.p if self.p > 0.0 else 0.0
+
+
+async def end_probability(beam: Any, ends: Ends, read: float = 0.0) -> EndProbability:
     """The probability that an end comes next.
 
     Args:
         read: the probability of the end that stands there, where the text goes on and it has been read. What
             pruning has left of the beam may show none, though reading, which heals, has found one.
-
-    Returns:
-        The probability; above 1 where `read` is.
     """
-    p = max(min(await _mass(beam, ends, 0.0, _light(beam.params)), 1.0), read)  # of 1, by rounding, more
-    return p if p > 0.0 or not isinstance(beam, ByteBeamState) else await _read(beam, ends)
+    mass, off = await _mass(beam, ends, 0.0, _light(beam.params))
+    p = max(min(mass, 1.0), read)  # of 1, by rounding, more
+    if p > 0.0 or not isinstance(beam, ByteBeamState):
+        return EndProbability(p, off)
+    return EndProbability(await _read(beam, ends))
 
 
 def _light(params: BeamParams) -> float:
@@ -69,7 +87,7 @@ def _light(params: BeamParams) -> float:
     return min(own, LIGHT)
 
 
-async def _mass(beam: Any, ends: Ends, least: float, light: float) -> float:
+async def _mass(beam: Any, ends: Ends, least: float, light: float) -> EndProbability:
     """By distributions: what hypotheses that can end here give.
 
     Args:
@@ -78,17 +96,20 @@ async def _mass(beam: Any, ends: Ends, least: float, light: float) -> float:
     try:
         found = await beam.peek()
     except EmptyBeamError:
-        return 0.0
+        return EndProbability(0.0)
+    off = math.nan if found.slack is None else found.slack.expected
     p = {symbol: math.exp(found[symbol]) for symbol in ends}
     total = sum(p[symbol] for symbol, rest in ends.items() if rest is None)
     least = max(least, light * total)
 
-    async def follow(symbol: int | bytes, rest: Ends) -> float:
+    async def follow(symbol: int | bytes, rest: Ends) -> EndProbability:
         after = (await beam.advance(symbol)).prune()
-        return p[symbol] * await _mass(after, rest, least / p[symbol], light)
+        then = await _mass(after, rest, least / p[symbol], light)
+        return EndProbability(p[symbol] * then.p, p[symbol] * then.off)
 
     heavy = [(symbol, rest) for symbol, rest in ends.items() if rest is not None and p[symbol] > least]
-    return total + sum(await asyncio.gather(*(follow(symbol, rest) for symbol, rest in heavy)))
+    further = await asyncio.gather(*(follow(symbol, rest) for symbol, rest in heavy))
+    return EndProbability(total + sum(one.p for one in further), off + sum(one.off for one in further))
 
 
 async def _read(beam: ByteBeamState, ends: Ends) -> float:

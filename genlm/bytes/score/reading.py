@@ -151,7 +151,7 @@ async def end_logprob(reading: Reading) -> float:
     if not reading.last.params.eos_byte_strings:
         raise bad_value("end", True, "no token ends a sequence of this model", "Give the model's `eos`.")
     last = reading.last.prune()
-    p = await end_probability(last, ends_tree((), last.trie))
+    p = (await end_probability(last, ends_tree((), last.trie))).p
     return math.log(min(p, 1.0)) if p > 0.0 else -math.inf
 
 

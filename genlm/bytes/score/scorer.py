@@ -25,7 +25,7 @@ from genlm.bytes.errors import bad_type, bad_value, called, check_names
 from genlm.bytes.prompt.prompt import Prompt, as_bytes
 from genlm.bytes.prompt.read import read_text
 from genlm.bytes.score.byte_scores import CharScores, Score
-from genlm.bytes.score.ends import end_probability, ends_tree
+from genlm.bytes.score.ends import EndProbability, end_probability, ends_tree
 from genlm.bytes.score.naive import naive_sums, reaches, token_scores
 from genlm.bytes.score.reading import Reading, check_policy, distributions, end_logprob, read
 from genlm.bytes.score.regions import Region, find_regions
@@ -209,16 +209,19 @@ class Scorer:
             cost, by_tokens = logp / scale + 0.0, naive / scale + 0.0
             word = view.text[region.start : region.end]
             place = (number, i, region.kind, word, region.start, region.end)
-            error = score[offset[region.start] : offset[region.end]].error / -scale
+            error = score[offset[region.start] : offset[region.end]].error
+            if rule.wants_end(region) and offset[region.end] in ended:
+                error += ended[offset[region.end]].error
+            error /= -scale
             found.append(WordSurprisal(*place, cost, by_tokens, by_tokens - cost, above, error, **more[i]))
         return found, score
 
     async def _ended(
         self, view: CharScores, regions: list[Region], rule: Rule, reading: Reading
-    ) -> dict[int, float]:
+    ) -> dict[int, EndProbability]:
         """The probability that an end comes next, by byte offset, after each region whose end counts."""
 
-        async def one(region: Region) -> tuple[int, float]:
+        async def one(region: Region) -> tuple[int, EndProbability]:
             end, own = view.offsets[region.end], rule.own_end(view.text, region)
             beam = reading.beams[end]
             tree = ends_tree(rule.ends_of(view.text, region), beam.trie)

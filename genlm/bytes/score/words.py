@@ -30,7 +30,7 @@ from jaxtyping import Float64
 from genlm.bytes.errors import bad_type, bad_value
 from genlm.bytes.prompt.prompt import as_bytes
 from genlm.bytes.score.boundaries import continues
-from genlm.bytes.score.ends import SPACES
+from genlm.bytes.score.ends import SPACES, EndProbability
 from genlm.bytes.score.reading import Reading
 from genlm.bytes.score.regions import Region, punctuation_marks
 
@@ -144,7 +144,7 @@ def region_logprobs(
     rule: Rule,
     offset: Sequence[int],
     reading: Reading,
-    ended: Mapping[int, float],
+    ended: Mapping[int, EndProbability],
 ) -> list[tuple[float, int]]:
     """The natural log-probability of each region; and how many figures in this sum are above 0.
 
@@ -158,7 +158,7 @@ def region_logprobs(
         ours = reading.logprobs[offset[start] : offset[region.end]]
         logp, above = log_sum(ours), int((ours > 0.0).sum())
         if rule.wants_end(region) and logp > -math.inf:
-            p = ended.get(offset[region.end], math.nan)  # none is known inside an atomic unit
+            p = ended[offset[region.end]].p if offset[region.end] in ended else math.nan  # inside a unit
             logp += math.log(p) if p != 0.0 else -math.inf
             above += p > 1.0
         found.append((logp, above))
