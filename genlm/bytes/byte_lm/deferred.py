@@ -162,7 +162,7 @@ class DeferredQueue:
         """The queue without some hypotheses, by the identity of their `state`."""
         left = (tuple(d for d in group if id(d.state) not in states) for group in self.unaligned)
         aligned = tuple(d for d in self.aligned if id(d.state) not in states)
-        return replace(self, unaligned=_filled(left), aligned=aligned)
+        return self._holding(left, aligned)
 
     def push(self, extensions: Iterable[LazyTrieState], common_boundary: bool) -> Self:
         """Defer extensions that end at the present place.
@@ -176,7 +176,8 @@ class DeferredQueue:
             return self
         if not common_boundary:
             group = tuple(sorted(new, key=lambda d: -d.weight))
-            return replace(self, common_boundary=False, unaligned=_filled([*self.unaligned, group]))
+            found = self._holding([*self.unaligned, group], self.aligned)
+            return found if not found.common_boundary else replace(found, common_boundary=False)
         new += (d for group in self.unaligned for d in group)
         aligned = self._with_aligned([self._align(d, self.history, self.segment) for d in new])
         return replace(self, common_boundary=True, unaligned=(), aligned=aligned, cousins=Cousins())
@@ -199,14 +200,13 @@ class DeferredQueue:
         groups = {group[0].history: group for group in self.unaligned}
         for history, members in late.items():
             groups[history] = tuple(sorted((*groups.get(history, ()), *members), key=lambda d: -d.weight))
-        return replace(self, unaligned=tuple(groups.values()), aligned=self._with_aligned(aligned))
+        return self._holding(groups.values(), self._with_aligned(aligned))
 
     def read(self, symbol: int | bytes, mode: TrieMode, log_prob: float) -> Self:
         """All have one more symbol to catch up with, to which the beam gave `log_prob`."""
         history = self.history_after(symbol, mode, log_prob)
         segment = (Segment() if self.common_boundary else self.segment).after(symbol)
-        # At every byte, many times: `replace` takes three times as long.
-        return type(self)(history, self.unaligned, self.aligned, False, segment, self.cousins, self.constants)
+        return self._holding(self.unaligned, self.aligned, history, segment)
 
     def history_after(self, symbol: int | bytes, mode: TrieMode, log_prob: float) -> History:
         """The history with one more symbol; see `read`."""
@@ -246,7 +246,7 @@ class DeferredQueue:
             left.append(tuple(d for d, taken_too in zip(group, over, strict=True) if not taken_too))
         if not taken:
             return [], self
-        queue = replace(self, unaligned=_filled(left), aligned=self.aligned[n:])
+        queue = self._holding(left, self.aligned[n:])
         if most is not None and len(taken) > most:
             ranked = sorted(taken, key=lambda d: -self._estimate(d))
             taken, queue = ranked[:most], queue.push_late(ranked[most:])
@@ -268,7 +268,7 @@ class DeferredQueue:
         if not taken:
             return [], self
         among = set(map(id, taken))
-        return taken, replace(self, aligned=tuple(d for d in self.aligned if id(d) not in among))
+        return taken, self._holding(self.unaligned, tuple(d for d in self.aligned if id(d) not in among))
 
     def prune(self, log_least: float) -> tuple[Self, Self]:
         """Drop those whose estimate is below `log_least`, and the lightest beyond `max_deferred` of a kind.
@@ -281,10 +281,29 @@ class DeferredQueue:
             n -= 1
         each = [(d, d.weight + future) for group, future in self._with_futures() for d in group]
         keep = {id(d) for d, estimate in nlargest(most, each, key=itemgetter(1)) if estimate >= log_least}
-        lost = _filled(tuple(d for d in group if id(d) not in keep) for group in self.unaligned)
-        kept = _filled(tuple(d for d in group if id(d) in keep) for group in self.unaligned)
-        gone = replace(self, unaligned=lost, aligned=self.aligned[n:])
-        return gone, replace(self, unaligned=kept, aligned=self.aligned[:n]) if len(gone) else self
+        lost = (tuple(d for d in group if id(d) not in keep) for group in self.unaligned)
+        kept = (tuple(d for d in group if id(d) in keep) for group in self.unaligned)
+        gone = self._holding(lost, self.aligned[n:])
+        return gone, self._holding(kept, self.aligned[:n]) if len(gone) else self
+
+    def _holding(
+        self,
+        unaligned: Iterable[tuple[Deferred, ...]],
+        aligned: tuple[Deferred, ...],
+        history: History | None = None,
+        segment: Segment | None = None,
+    ) -> Self:
+        """Others deferred; where a history is given, after one more symbol. At every byte, many times:
+        `replace` takes three times as long."""
+        return type(self)(
+            self.history if history is None else history,
+            tuple(filter(None, unaligned)),
+            aligned,
+            history is None and self.common_boundary,
+            self.segment if segment is None else segment,
+            self.cousins,
+            self.constants,
+        )
 
     # -- estimates ------------------------------------------------------------------------------------
 
@@ -300,7 +319,8 @@ class DeferredQueue:
     def _align(self, deferred: Deferred, end: History, segment: Segment) -> Deferred:
         future = self._future_log_estimate(deferred, end, segment)
         inflation = future - self._expected_future(deferred, end, segment)
-        return replace(deferred, key=deferred.weight + future - end.log_prob, inflation=inflation)
+        key = deferred.weight + future - end.log_prob
+        return Deferred(deferred.state, deferred.history, key, inflation)
 
     def _gains(self, hypotheses: Sequence[LazyTrieState], log_bar: float) -> dict[Cut, float]:
         """What has come of the cousins of unaligned ones that may exceed a bar: weights only go down."""
@@ -339,10 +359,6 @@ class DeferredQueue:
         """The same without inflation."""
         start = deferred.history
         return 0.0 if start is end else min(_prior(deferred, end, segment), end.log_prob - start.log_prob)
-
-
-def _filled(groups: Iterable[tuple[Deferred, ...]]) -> tuple[tuple[Deferred, ...], ...]:
-    return tuple(group for group in groups if group)
 
 
 def _gain(deferred: Deferred, gains: Mapping[Cut, float]) -> float:
