@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ import openai
 import pytest
 import torch
 from served import app_of, asking, events, openai_client
+from toy import FixedLM, ToyLM
 
 from genlm.bytes import AsyncByteLM
+from genlm.bytes.serve import Catalog, Settings, create_app
 
 PROMPT = "and the"
 MESSAGES: Any = [{"role": "user", "content": "the and"}]
@@ -353,6 +356,39 @@ class TestQuestions:
         assert [w["word"] for w in words[0]["words"]] == ["the", "and", "in"]
         assert [w["surprisal"] for w in words[0]["words"]] == pytest.approx([row.surprisal for row in own])
         assert spans[0]["words"][0]["word"] == "he"
+
+    @pytest.mark.parametrize("op", [None, "sum", "prod", "min", "harmonic", "mixture"])
+    @pytest.mark.parametrize("text", ["ab", "abx", ""])
+    @pytest.mark.parametrize("asked", [{}, {"unit": "char", "end": True}, {"words": True}])
+    async def test_what_is_no_number_is_null(self, op, text, asked):
+        """Of a text that cannot be written, and of ensembles that are no mean, some figures are not known."""
+        members = [AsyncByteLM(ToyLM([b"a", b"b", b"ab", b"<e>"], seed, eos=3)) for seed in (1, 2)]
+        lm = members[0] if op is None else AsyncByteLM.ensemble(members, op)
+        app = create_app(Catalog(ready={"toy": lm}), Settings())
+        with asking(app) as http:
+            said = await http.post("/v1/score", json={"text": text, **asked})
+        assert said.status_code == 200, said.text
+        (found,) = said.json()["results"]
+        own: Any = await lm.score(text, on_impossible="inf", end="end" in asked)
+        names = ("logprob", "bits", "bits_per_byte", "bits_per_char", "end", "slack", "missing", "error")
+        for name in names:
+            value = getattr(own, name)
+            known = value is not None and math.isfinite(value)
+            assert found[name] == (pytest.approx(value, abs=1e-9) if known else None), name
+        if op in ("prod", "min", "harmonic") and text != "abx":
+            assert [found[name] for name in ("slack", "missing", "error")] == [None] * 3
+
+    async def test_a_token_of_probability_zero_is_no_error_of_the_server(self):
+        """The client's own cut of a prompt may be one that the model never makes; others spell the text."""
+        rule = [0.0, 0.25, 0.5, 0.25]
+        lm = AsyncByteLM(FixedLM([b"a", b"b", b"ba", b"<e>"], eos=3, bos=3, rule=lambda _: rule))
+        asked = {"prompt": [1, 0], "echo": True, "max_tokens": 0, "logprobs": 4}
+        app = create_app(Catalog(ready={"toy": lm}), Settings())
+        with asking(app) as http:
+            said = await http.post("/v1/completions", json={**asked, "unit": "token"})
+        assert said.status_code == 200, said.text
+        figures = said.json()["choices"][0]["logprobs"]
+        assert figures["token_logprobs"] == [pytest.approx(math.log(0.25)), -9999.0]
 
     async def test_next(self, app, lm):
         with asking(app) as http:

@@ -93,10 +93,10 @@ class Score:
         """By how many nats the log-probability of the whole is expected to be too low: `slack` as a length.
 
         It adds up over a text, as the log-probability does, where a share comes near 1; divide it by the
-        number of bytes to compare texts of different lengths. Nothing is certified: see
-        `ByteBeamState.bounds`.
+        number of bytes to compare texts of different lengths. Nan where it is not known. Nothing is
+        certified: see `ByteBeamState.bounds`.
         """
-        return -math.log1p(-self.slack) if self.slack < 1.0 else math.inf
+        return math.inf if self.slack >= 1.0 else -math.log1p(-self.slack)
 
     @property
     def error(self) -> float:

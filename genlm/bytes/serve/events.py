@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
@@ -22,10 +23,31 @@ HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 def to_json(document: Any) -> bytes:
-    """A document on the wire: NaN and infinities are no JSON, and an error of ours."""
-    return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(
-        "utf-8", "backslashreplace"
-    )
+    """A document on the wire. JSON has neither NaN nor infinities: what is not known or infinite is null.
+
+    Any figure of the library may be one of them, and an answer with a gap is worth more than none at all.
+
+    Examples:
+        >>> to_json({"logprob": float("-inf"), "of": [0.5, float("nan")]})
+        b'{"logprob":null,"of":[0.5,null]}'
+    """
+    try:
+        text = _dumps(document)
+    except ValueError:  # looked for only where there is one: most documents have none, and may be long
+        text = _dumps(_with_nulls(document))
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _dumps(document: Any) -> str:
+    return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _with_nulls(document: Any) -> Any:
+    if isinstance(document, dict):
+        return {key: _with_nulls(value) for key, value in document.items()}
+    if isinstance(document, list | tuple):
+        return [_with_nulls(value) for value in document]
+    return None if isinstance(document, float) and not math.isfinite(document) else document
 
 
 async def stream_of(

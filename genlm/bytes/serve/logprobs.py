@@ -40,13 +40,17 @@ class Entry:
 
     Attributes:
         text: its bytes.
-        logprob: natural; None where it is not known.
+        logprob: natural; None where it is not known. What is given as minus infinity is `IMPOSSIBLE`, as NaN
+            None: clients add these up, and JSON has neither.
         top: the likeliest alternatives.
     """
 
     text: bytes
     logprob: float | None
     top: tuple[tuple[bytes, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "logprob", _finite(self.logprob))
 
 
 def token_text(token: bytes) -> str:
@@ -74,13 +78,13 @@ def drawn_entries(drawn: Drawn, text: bytes) -> list[Entry]:
         return []
     each = zip(pieces, logps, tops, strict=True)
     return [
-        Entry(piece, _finite(logp), tuple((a.bytes, a.logprob) for a in top)) for piece, logp, top in each
+        Entry(piece, logp, tuple((a.bytes, a.logprob) for a in top)) for piece, logp, top in each
     ]
 
 
 def end_entry(completion: Completion) -> Entry:
     """The end as an entry: clients count on one for what ended a completion."""
-    return Entry(b"", None if completion.end_logprob is None else _finite(completion.end_logprob))
+    return Entry(b"", completion.end_logprob)
 
 
 def prompt_entries(completion: Completion, length: int, pieces: Sequence[bytes] | None) -> list[Entry]:
@@ -108,7 +112,7 @@ def _summed(piece: bytes, logps: list[float], best: list[Any] | None) -> Entry:
     if not logps or any(math.isnan(logp) for logp in logps):
         unknown = any(logp == -math.inf for logp in logps)
         return Entry(piece, IMPOSSIBLE if unknown else None)
-    total = _finite(math.fsum(logps) if -math.inf not in logps else -math.inf)
+    total = IMPOSSIBLE if -math.inf in logps else math.fsum(logps)
     if best is None:
         return Entry(piece, total)
     before = 0.0
@@ -171,5 +175,7 @@ def _offsets(entries: Sequence[Entry], offset: int) -> list[int]:
     return found
 
 
-def _finite(logp: float) -> float:
+def _finite(logp: float | None) -> float | None:
+    if logp is None or math.isnan(logp):
+        return None
     return float(logp) if logp > -math.inf else IMPOSSIBLE

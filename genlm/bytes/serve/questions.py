@@ -1,7 +1,7 @@
 """Questions that only bytes answer: `/v1/score`, `/v1/next`, `/v1/predict`.
 
 Figures are those of `AsyncByteLM.score`, `word_surprisal`, `next`, `expand` and `predict_words`. What JSON
-has no number for, minus infinity and what is not known, is null.
+has no number for, minus infinity and what is not known, is null (`to_json`).
 """
 
 from __future__ import annotations
@@ -95,12 +95,7 @@ async def _scored(lm: AsyncByteLM, body: ScoreBody, texts: list[str], context: A
     )
     found = [{**_score(one, body.unit), "words": list[Any]()} for one in rows.scores]
     for row in rows.records():
-        figures = {
-            key: _number(value) if isinstance(value, float) else value
-            for key, value in row.items()
-            if key != "text"
-        }
-        found[row["text"]]["words"].append(figures)
+        found[row["text"]]["words"].append({key: value for key, value in row.items() if key != "text"})
     return found
 
 
@@ -108,16 +103,18 @@ def _score(score: Score, unit: str) -> dict[str, Any]:
     logprobs = score.logprobs if unit == "byte" else score.chars.logprobs
     pieces: Any = list(score.text) if unit == "byte" else list(score.chars.text)
     return {
-        "logprob": _number(score.logprob),
-        "bits": _number(score.bits),
-        "bits_per_byte": _number(score.bits_per_byte),
-        "bits_per_char": _number(score.bits_per_char),
-        "end": None if score.end is None else _number(score.end),
+        "logprob": score.logprob,
+        "bits": score.bits,
+        "bits_per_byte": score.bits_per_byte,
+        "bits_per_char": score.bits_per_char,
+        "end": score.end,
         "slack": score.slack,
+        "missing": score.missing,
+        "error": score.error,
         "above_one": score.above_one,
         "unit": unit,
         "pieces": pieces,
-        "logprobs": [_number(logp) for logp in logprobs.tolist()],
+        "logprobs": logprobs.tolist(),
     }
 
 
@@ -192,7 +189,7 @@ def _candidates(beam: ByteBeamState, most: int) -> dict[str, Any]:
         return [token_text(token) for token in tokens]
 
     return {
-        "logprob": _number(view.logp),
+        "logprob": view.logp,
         "shared": spelled(view.shared),
         "rows": [
             {
@@ -205,7 +202,7 @@ def _candidates(beam: ByteBeamState, most: int) -> dict[str, Any]:
         ],
         "others": {"count": view.others[0], "share": view.others[1]},
         "deferred": view.deferred,
-        "missing": _number(view.missing),
+        "missing": view.missing,
     }
 
 
@@ -245,7 +242,3 @@ async def predict(body: PredictBody, request: Request) -> Response:
             "complete": found.complete,
         }
     )
-
-
-def _number(x: float) -> float | None:
-    return x if math.isfinite(x) else None
