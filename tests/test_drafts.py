@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ngram import NGramBackend
 from test_reading_in_parts import held, rules
-from toy import TOY, BatchingToy, vocabularies
+from toy import TOY, BatchingToy, ToyLM, vocabularies
 
 from genlm.bytes import AsyncByteLM, BeamParams, ByteBeamState
 from genlm.bytes.backends.async_lm import cached
@@ -24,7 +24,7 @@ from genlm.bytes.byte_lm import rule
 from genlm.bytes.byte_lm.speculation import side_by_side
 from genlm.bytes.contexts.cached_lm import CachedLM
 from genlm.bytes.contexts.cost import UNKNOWN, Cost, CostMeter, is_worth
-from genlm.bytes.errors import ImpossibleByteError
+from genlm.bytes.errors import ImpossibleByteError, ModelOutputError
 from genlm.bytes.util import LazyByteProbs
 
 RATIOS = (0.0, 0.3, 2.0, 14.0, 256.0, math.inf)
@@ -229,6 +229,55 @@ async def test_an_offer_harms_nobody(what: str) -> None:
     assert backend.calls == ([-3, 1] if what == "fails" else [1])
     with pytest.raises(RuntimeError, match="not with that one"):
         await llm.logprobs(llm.node([0, 2]))
+
+
+NONSENSE = {"nan": lambda row: row * math.nan, "logits": lambda row: row + 7.0}
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE)
+async def test_nonsense_after_an_offered_context_harms_nobody(nonsense: str) -> None:
+    """A text that does not need it is written as by a model that is offered nothing; one that needs it
+    has what the model says when it is asked. Nonsense of a moment is not remembered."""
+    said, ever = NONSENSE[nonsense], False
+
+    class Astray(BatchingToy):
+        bad: Any = None
+
+        async def next_token_logprobs(self, token_ids: Sequence[int], lora_name: None = None) -> torch.Tensor:
+            row = await super().next_token_logprobs(token_ids)
+            return (
+                said(row)
+                if tuple(token_ids) == self.bad and (ever or self.asked.count(self.bad) == 1)
+                else row
+            )
+
+    async def written(llm: Any) -> float:
+        beam = await ByteBeamState.initial(llm, BeamParams(tolerance=1e-2))
+        for byte in b"abcab":
+            await beam.logp_next()
+            beam = await (beam.prune() << byte)
+        await beam.logp_next()
+        return beam.logZ
+
+    words, offered, came_true = [b"a", b"b", b"c", b"ab", b"bc", b"ca", b"ba", b"abc"], 0, 0
+    for seed in (0, 3):
+        alone, beside = ToyLM(words, seed), Astray(words, seed)
+        want = await written(alone)
+        assert await written(beside) == pytest.approx(want, abs=1e-9)
+        for context in dict.fromkeys(beside.asked):
+            for ever in (False, True):
+                llm = Astray(words, seed)
+                llm.bad = context
+                if context not in alone.asked:
+                    assert await written(llm) == pytest.approx(want, abs=1e-9)
+                    offered += 1
+                elif not ever:
+                    try:
+                        assert await written(llm) == pytest.approx(want, abs=1e-9)
+                        came_true += 1  # it was offered first, and is asked for again
+                    except ModelOutputError:
+                        assert llm.asked.count(context) == 1  # it was asked for
+    assert offered > 9 and came_true > 1, (offered, came_true)
 
 
 async def test_of_many_offers_as_many_go_out_as_fit() -> None:

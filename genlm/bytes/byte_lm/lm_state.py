@@ -186,7 +186,8 @@ class StatefulTokenizedLM:
 
     async def _row_next(self) -> Row:
         self.n_calls += 1
-        return self._checked(await self._cached.logprobs(self.node))
+        row = self.logp_known()
+        return self._checked(await self._cached.logprobs(self.node)) if row is None else row
 
     async def logp_of(self, token: int) -> float:
         """`logp_next()[token]`, for callers that need no other: backends that can move only this number.
@@ -200,9 +201,16 @@ class StatefulTokenizedLM:
         return await self._cached.score(self.node, token)
 
     def logp_known(self) -> Row | None:
-        """`logp_next` if that needs no run of the model; else None."""
+        """`logp_next` if that needs no run of the model; else None.
+
+        A row that was evaluated ahead of time has been looked at by nobody. Where it is nonsense it is not
+        known: it may never be needed, and if it is, the model is asked, and may give a better one.
+        """
         row = self._cached.known(self.node)
-        return None if row is None else self._checked(row)
+        try:
+            return None if row is None else self._checked(row)
+        except ModelOutputError:
+            return None
 
     def _checked(self, row: Row) -> Row:
         if not self.check_model or self._cached.backend.normalizes:
