@@ -404,3 +404,71 @@ async def test_a_backend_may_answer_for_one_context_alone() -> None:
     assert isinstance(bad, KeyError) and isinstance(good, torch.Tensor)
     with pytest.raises(KeyError, match="half"):
         await llm.next_token_logprobs([1])
+
+
+class Split(NGramBackend):
+    """A backend that splits in a way of one's own, once."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__(TOY, ["abc"])
+        self.how = how
+
+    def split(self, contexts: list[ContextNode]) -> Any:
+        how, self.how = self.how, ""
+        if how == "raises":
+            raise MemoryError("once")
+        yield contexts[:1]
+        if how == "raises later":
+            raise MemoryError("once")
+        if how == "gives another's":
+            yield [contexts[0].tree.root]
+        if how != "leaves out" and contexts[1:]:
+            yield contexts[1:]
+
+
+class SplitOnLoop(Split):
+    batches = True  # one that has no batches is asked for one context at a time
+
+    async def evaluate(self, contexts: list[ContextNode]) -> Any:  # type: ignore[override]
+        return super().evaluate(contexts)
+
+
+@pytest.mark.parametrize("kind", [Split, SplitOnLoop])
+@pytest.mark.parametrize(
+    "how, said",
+    [
+        ("raises", "once"),
+        ("raises later", "once"),
+        ("leaves out", "`split` of Split(OnLoop)? left out 2 of 3 contexts: each"),
+        ("gives another's", "`split` of Split(OnLoop)? gave a context twice, or one"),
+    ],
+)
+async def test_how_a_batch_is_split_is_no_reason_to_wait_for_ever(kind: Any, how: str, said: str) -> None:
+    """What splitting raises, or leaves out, is told those whose contexts are in no part. Who asks afterwards
+    is answered, in tasks and in threads."""
+    llm = CachedLM(kind(how))
+    nodes = [llm.node([0, i]) for i in range(3)]
+    found = await asyncio.wait_for(llm.outcomes(nodes), 20)
+    failed = found if how == "raises" else found[1:]
+    assert all(isinstance(one, MemoryError | ModelOutputError) for one in failed)
+    with pytest.raises((MemoryError, ModelOutputError), match=said):
+        raise failed[-1]  # type: ignore[misc]
+    assert len(await asyncio.wait_for(llm.logprobs_many(nodes), 20)) == 3
+    llm.backend.how = how
+    with pytest.raises((MemoryError, ModelOutputError), match=said):
+        await asyncio.to_thread(llm.batch_next_token_logprobs_sync, [[1, 0], [1, 1], [1, 2]])
+    assert len(await asyncio.to_thread(llm.batch_next_token_logprobs_sync, [[1, 0], [1, 1]])) == 2
+
+
+async def test_an_offer_that_cannot_be_split_harms_nobody() -> None:
+    class Narrow(NGramBackend):
+        batches = True
+
+        def split(self, contexts: list[ContextNode]) -> Any:
+            if len(contexts) > 1:
+                raise MemoryError("too many")
+            return [contexts]
+
+    llm = CachedLM(Narrow(TOY, ["abc"]))
+    llm.offer(llm.node([0, 1]), 0.9)
+    assert len(await asyncio.wait_for(llm.next_token_logprobs([0]), 20)) == len(TOY)

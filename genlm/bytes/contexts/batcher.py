@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import os
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, TypeVar, cast
@@ -84,9 +84,9 @@ class Batcher:
     """Answers questions about nodes on a thread of its own.
 
     Guarantees: `evaluate` is called on that one thread only. What it answers, or raises, reaches exactly
-    those who asked for a node of that part. A cancelled request harms no other, and is not evaluated
-    if no batch has taken it. A loop that is closed before its answers come is forgotten. A forked child
-    starts anew.
+    those who asked for a node of that part, and what `split` raises those whose nodes are in none. A
+    cancelled request harms no other, and is not evaluated if no batch has taken it. A loop that is closed
+    before its answers come is forgotten. A forked child starts anew.
 
     Args:
         split: the parts in which the nodes of a batch are to be evaluated.
@@ -190,15 +190,21 @@ class Batcher:
                 return
             waiting = {node: live for node, requests in mine.waiting.items() if (live := _live(requests))}
             mine.waiting = {}
-        for part in self._split(waiting):
-            task = loop.create_task(self._work_here(loop, mine, part))
+        for part, failure in self._parts(waiting):
+            task = loop.create_task(self._work_here(loop, mine, part, failure))
             mine.running[task] = {node: waiting[node] for node in part}
 
-    async def _work_here(self, loop: asyncio.AbstractEventLoop, mine: _Loop, part: list[Question]) -> None:
+    async def _work_here(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        mine: _Loop,
+        part: list[Question],
+        failure: BaseException | None,
+    ) -> None:
         found: Mapping[Question, Outcome]
         try:
             assert self._on_loop is not None
-            found = await self._on_loop(part)
+            found = await self._on_loop(part) if failure is None else dict.fromkeys(part, failure)
         except BaseException as error:
             found = dict.fromkeys(part, error)
         asked = mine.running.pop(cast("asyncio.Task[None]", asyncio.current_task()), None)
@@ -217,6 +223,21 @@ class Batcher:
         mine.events += 1
         self._stir(loop, mine)
 
+    def _parts(self, asked: Collection[Question]) -> Iterator[tuple[list[Question], BaseException | None]]:
+        """The parts of a batch. Where splitting it fails, the last is what is in none, with what was raised:
+        whoever has been taken from what waits is answered."""
+        left = dict.fromkeys(asked)
+        try:
+            for part in self._split(asked):
+                for node in part:
+                    left.pop(node, None)
+                yield part, None
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            if left:
+                yield list(left), error
+
     # -- working, on the worker's thread --------------------------------------------------------------
 
     def _wake(self) -> None:
@@ -227,10 +248,10 @@ class Batcher:
 
     def _work(self) -> None:
         while askers := self._take():
-            for part in self._split(askers):
+            for part, failure in self._parts(askers):
                 found: Mapping[Question, Outcome]
                 try:
-                    found = self._evaluate(part)
+                    found = self._evaluate(part) if failure is None else dict.fromkeys(part, failure)
                 except BaseException as error:
                     found = dict.fromkeys(part, error)
                 self._give([(asker, node, found[node]) for node in part for asker in askers[node]])

@@ -30,7 +30,7 @@ from genlm.bytes.contexts.batcher import QUIET_PASSES, UNTIL_IDLE, Batcher
 from genlm.bytes.contexts.cost import UNKNOWN, Cost, CostMeter
 from genlm.bytes.contexts.logprob_cache import LogProbCache
 from genlm.bytes.contexts.tree import ContextNode, ContextTree
-from genlm.bytes.errors import bad_type, bad_value
+from genlm.bytes.errors import ModelOutputError, bad_type, bad_value
 from genlm.bytes.util.rows import Row, as_tensor
 
 if TYPE_CHECKING:
@@ -258,8 +258,11 @@ class CachedLM(Generic[_B]):
         best = nlargest(room, able, key=offers.__getitem__)
         while best:
             together = sorted([*missing, *best], key=lambda node: node.depth)
-            if len(list(self.backend.split(together))) == 1:
-                return together
+            try:
+                if len(list(self.backend.split(together))) == 1:
+                    return together
+            except Exception:
+                break  # what was offered harms nobody
             best = best[: len(best) // 2]
         return missing
 
@@ -313,8 +316,18 @@ class CachedLM(Generic[_B]):
         for node in sorted(by_context, key=lambda node: node.depth):
             by_tree.setdefault(node.tree, []).append(node)
         for alike in by_tree.values():
+            left = set(alike)
             for part in self.backend.split(alike):
+                if not left.issuperset(part):
+                    raise self._badly_split("gave a context twice, or one that was not to be split")
+                left.difference_update(part)
                 yield [question for node in part for question in by_context[node]]
+            if left:  # who asked for these would wait for ever
+                raise self._badly_split(f"left out {len(left)} of {len(alike)} contexts")
+
+    def _badly_split(self, said: str) -> ModelOutputError:
+        backend = type(self.backend).__name__
+        return ModelOutputError(f"`split` of {backend} {said}: each context must be in exactly one part.")
 
     def _evaluate(self, questions: list[Question]) -> dict[Question, Outcome]:
         """The answers to questions that share a tree, running what is missing."""
