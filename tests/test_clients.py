@@ -20,8 +20,12 @@ import torch
 from toy import EOS_STRING, TOY, ToyLM
 
 from genlm.bytes import AsyncTokenByteTrie, BeamParams, ByteBeamState, Chart, LazyTrieState, TokenByteTrie
+from genlm.bytes.backends.async_lm import cached
 from genlm.bytes.byte_lm import StatefulByteLM, StatefulTokenizedLM
 from genlm.bytes.byte_lm.subclass import makeable
+from genlm.bytes.ensemble.operations import Extremum
+from genlm.bytes.ensemble.state import EnsembleState
+from genlm.bytes.errors import InvalidTypeError
 from genlm.bytes.trie import TrieMode
 from genlm.bytes.util import LazyByteProbs
 
@@ -273,6 +277,29 @@ class TestCopies:
             assert (await read(other, b"c")).logZ == want
         assert copy.deepcopy(beam.states[0]).weight == beam.states[0].weight
         assert len({beam, beam, copy.copy(beam)}) == 2  # by identity
+
+    @pytest.mark.parametrize(
+        "settings", [{}, {"K": 3, "prune_threshold": 0.05}, {"tolerance": 0.2}], ids=repr
+    )
+    async def test_deep_copies_of_what_has_read_a_long_text(self, settings):
+        """What has been read is a chain, as long as the text: longer than what Python copies link by link."""
+        make, text = ToyLM([b"a", b"b", b"c", b"ab", b"bc", b"abcba"]), b"abcba" * 50
+        beam = await (await ByteBeamState.initial(make, BeamParams(**settings))).prefill(text)
+        want = (await beam.prefill(b"ab")).logZ
+        other = copy.deepcopy(beam)
+        assert (await other.prefill(b"ab")).logZ == pytest.approx(want, abs=1e-12)
+        assert len(other.deferred) == len(beam.deferred)
+        nodes = [state.lm_state.node for state in other.states]
+        assert not {node.tree for node in nodes} & {state.lm_state.node.tree for state in beam.states}
+        cousins = list(other.data.deferred.cousins.weights) if len(beam.deferred) else []
+        assert {node.tree for node in cousins} <= {nodes[0].tree}
+
+    async def test_what_holds_a_running_model_is_not_pickled(self, lm, params):
+        beam = await read(await ByteBeamState.initial(lm, params), b"ab")
+        together = EnsembleState([beam, beam], Extremum(False))
+        for one in (beam, beam.states[0], beam.states[0].lm_state, cached(lm), together):
+            with pytest.raises(InvalidTypeError, match=r"cannot be pickled.*read again"):
+                pickle.dumps(one)
 
     async def test_what_holds_numbers_only_is_pickled(self, lm, params):
         logp = await (await read(await ByteBeamState.initial(lm, params), b"ab")).logp_next()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 from genlm.bytes.byte_lm.prior import Segment
 from genlm.bytes.trie.modes import TrieMode
@@ -57,3 +58,7 @@ class History:
             link = link.prev
         found.reverse()
         return found
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        """Itself: nothing about it changes, and link by link a long text is deeper than Python's stack."""
+        return self

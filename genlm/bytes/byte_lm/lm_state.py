@@ -142,6 +142,7 @@ class StatefulTokenizedLM:
         vars(other).update(deepcopy(vars(self), memo))
         other._cached = cached(other.model)  # locks and threads are not copied
         other._place(list(self.context))
+        memo[id(self.node.tree)] = other.node.tree  # where else a context is known by its node
         return other
 
     @property

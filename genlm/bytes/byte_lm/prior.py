@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from genlm.bytes.trie.arrays import ROOT
 from genlm.bytes.trie.modes import EOS
@@ -64,6 +64,10 @@ class Segment:
         longer = Segment()
         longer.length, longer._symbol, longer._before = self.length + 1, symbol, self
         return longer
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        """Itself: a value, and as long a chain as what was read."""
+        return self
 
     def prior(self, trie: TokenByteTrie, length: int) -> float:
         """`token_prior` of the last `length` symbols, at least `LOWEST`; always with one trie."""

@@ -21,7 +21,7 @@ from heapq import nlargest
 from inspect import iscoroutinefunction
 from threading import Lock
 from time import perf_counter
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from jaxtyping import Float
 
@@ -30,7 +30,7 @@ from genlm.bytes.contexts.batcher import QUIET_PASSES, UNTIL_IDLE, Batcher
 from genlm.bytes.contexts.cost import UNKNOWN, Cost, CostMeter
 from genlm.bytes.contexts.logprob_cache import LogProbCache
 from genlm.bytes.contexts.tree import ContextNode, ContextTree
-from genlm.bytes.errors import ModelOutputError, bad_type, bad_value
+from genlm.bytes.errors import InvalidTypeError, ModelOutputError, bad_type, bad_value
 from genlm.bytes.util.rows import Row, as_tensor
 
 if TYPE_CHECKING:
@@ -72,6 +72,14 @@ class CachedLM(Generic[_B]):
         self._offers: dict[ContextNode, float] = {}
         self._calls = self._contexts = 0
         self.readers = 0
+
+    def __reduce__(self) -> Any:
+        """It has a thread, and its backend a model: refused before either fails at something of its own."""
+        raise InvalidTypeError(
+            "A model that runs here, and beams and states over it, cannot be pickled, nor can its cache be "
+            "copied: keep the bytes that were read and the settings (`beam.params`), and read again where they "
+            "are needed: `beam = await ByteBeamState.initial(llm, params)`, `beam = await beam.prefill(text)`."
+        )
 
     # -- the AsyncLM interface ------------------------------------------------------------------------
 

@@ -71,6 +71,11 @@ class ContextNode:
         """The token ids of the context."""
         return self.tree.tokens(self)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> ContextNode:
+        """The same context of the model's copy, where there is one (`StatefulTokenizedLM`); else itself."""
+        tree: ContextTree = memo.get(id(self.tree), self.tree)
+        return self if tree is self.tree else tree.find(self.tokens())
+
     def __repr__(self) -> str:
         return f"ContextNode(depth={self.depth}, token={self.token}, slot={self.slot})"
 
