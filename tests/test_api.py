@@ -75,6 +75,16 @@ class TestAsking:
             assert [c async for c in lm.stream("ab")] == list(plain.stream("ab"))
             assert "ToyLM" in repr(lm)
 
+    async def test_what_is_next_says_how_far_off_it_may_be(self):
+        """As the beam's own distribution does; nothing where nothing is left out."""
+        left_out = BeamParams(tolerance=0.2)
+        for params in (left_out, BeamParams(exact=True)):
+            plain = ByteLM(ToyLM(TOY, seed=5), params)
+            async with AsyncByteLM(ToyLM(TOY, seed=5), params) as lm:
+                found = await lm.next("ab")
+                assert found.slack == (await found.beam.logp_next()).slack == plain.next("ab").slack
+            assert found.slack is not None and (found.slack.expected > 0.0) == (params is left_out)
+
     def test_from_threads_at_once(self):
         lm = ByteLM(ToyLM(TOY, seed=5), PARAMS)
         want = [lm.complete("ab", seed=seed, max_bytes=8) for seed in range(8)]

@@ -19,10 +19,11 @@ class NextBytes(LazyByteProbs):
 
     Attributes:
         beam: the beam after the context.
+        slack: how far off they may be in total variation, as expected and at most; see `LazyByteProbs`.
     """
 
     def __init__(self, later: AsyncNextBytes) -> None:
-        super().__init__(later.ps, later.log_space, units=later.units)
+        super().__init__(later.ps, later.log_space, units=later.units, slack=later.slack)
         self.beam, self._later = later.beam, later
 
     def chars(self, top: int | None = 20) -> Chart:

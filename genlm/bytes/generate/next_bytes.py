@@ -12,10 +12,15 @@ __all__ = ["AsyncNextBytes"]
 
 
 class AsyncNextBytes(LazyByteProbs):
-    """Natural log-probabilities of the next byte, of the end, and on demand of the next character."""
+    """Natural log-probabilities of the next byte, of the end, and on demand of the next character.
+
+    Attributes:
+        beam: the beam after the context.
+        slack: how far off they may be in total variation, as expected and at most; see `LazyByteProbs`.
+    """
 
     def __init__(self, logp: LazyByteProbs, beam: Any, text: bytes) -> None:
-        super().__init__(logp.ps, logp.log_space, units=logp.units)
+        super().__init__(logp.ps, logp.log_space, units=logp.units, slack=logp.slack)
         self.beam = beam
         self._text = text
 
