@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from genlm.bytes.cli.drawing import stdout_console
 from genlm.bytes.cli.output import number, write_json
 from genlm.bytes.cli.shared import Shared
 
@@ -40,7 +41,7 @@ def demo(shared: Shared) -> None:
     from genlm.bytes import BeamParams
 
     with shared.model(BeamParams(K=5, prune_threshold=0.05)) as lm:
-        show(lm, None if shared.as_json else Console())
+        show(lm, None if shared.as_json else stdout_console())
 
 
 def show(lm: ByteLM, console: Console | None) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from genlm.bytes.cli.drawing import stdout_console
 from genlm.bytes.cli.output import bytes_json, write_json
 from genlm.bytes.cli.shared import Shared
 from genlm.bytes.escaping import safe_text
@@ -41,7 +41,7 @@ def info(shared: Shared) -> None:
     if shared.as_json:
         write_json({"model": name, **_json(facts)})
     else:
-        Console().print(_table(name, facts))
+        stdout_console().print(_table(name, facts))
 
 
 def _json(facts: ModelFacts) -> dict[str, Any]:

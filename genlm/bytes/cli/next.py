@@ -6,10 +6,10 @@ import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from genlm.bytes.cli.drawing import stdout_console
 from genlm.bytes.cli.output import bytes_json, number, write_json
 from genlm.bytes.cli.shared import Shared
 from genlm.bytes.cli.source import TextInput
@@ -53,7 +53,7 @@ def next_byte(
             names = {"models": shared.names} if said and said[0] else {}
             write_json({"prompt": bytes_json(prompt), "unit": kind, **names, "next": found})
         else:
-            Console().print(_table(rows, said, shared.names or [], "character" if chars else "byte"))
+            stdout_console().print(_table(rows, said, shared.names or [], "character" if chars else "byte"))
 
 
 def following(

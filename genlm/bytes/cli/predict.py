@@ -6,10 +6,10 @@ import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from genlm.bytes.cli.drawing import stdout_console
 from genlm.bytes.cli.output import write_json
 from genlm.bytes.cli.shared import Shared
 from genlm.bytes.cli.source import TextInput, argument_text
@@ -77,7 +77,7 @@ def predict(
                 document["symbols"] = document["symbols"][:n]
             write_json(document)
         else:
-            Console().print(_chars(found, n) if chars else _words(found))
+            stdout_console().print(_chars(found, n) if chars else _words(found))
 
 
 def _words(found: WordPredictions) -> Table:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from genlm.bytes.cli.drawing import stdout_console
 from genlm.bytes.cli.output import bytes_json, number, on_terminal, write_json
 from genlm.bytes.cli.pages import Overwrite, PageFile, check_page, write_page
 from genlm.bytes.cli.scoring.texts import Texts, not_empty
@@ -88,7 +88,7 @@ def _draw(found: Iterator[tuple[TextRecord, Tokenizations]], most: int) -> None:
     from genlm.bytes.viz import cuts_summary, draw_cuts
 
     for _, one in found:
-        console = Console()
+        console = stdout_console()
         console.print(draw_cuts(one, most))
         console.print(cuts_summary(one), markup=False, highlight=False)
 
@@ -96,8 +96,9 @@ def _draw(found: Iterator[tuple[TextRecord, Tokenizations]], most: int) -> None:
 def _rows(found: Iterator[tuple[TextRecord, Tokenizations]]) -> None:
     """A row for each text; at the end the means."""
     shares, entropies, agree = list[float](), list[float](), 0
-    sys.stdout.write("\t".join(COLUMNS) + "\n")
-    for record, one in found:
+    for at, (record, one) in enumerate(found):
+        if not at:  # with the first text: where it cannot be read, nothing is written
+            sys.stdout.write("\t".join(COLUMNS) + "\n")
         own = one.canonical
         likeliest = bool(len(one)) and one[0].canonical
         figures = (one.canonical_share, one.entropy, one.missing)

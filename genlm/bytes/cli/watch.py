@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.progress import Progress
 from rich.text import Text
 
+from genlm.bytes.cli.drawing import stdout_console
 from genlm.bytes.cli.output import bytes_json, number, on_terminal, write_json
 from genlm.bytes.cli.pages import Overwrite, PageFile, check_page, write_page
 from genlm.bytes.cli.shared import Shared
@@ -80,7 +81,7 @@ def watch(
         elif on_terminal() and (step or step is None) and sys.stdin.isatty():
             browse(views, len(source) + 1, Console(), typer.getchar)
         else:
-            _print_all(views, Console())
+            _print_all(views, stdout_console())
 
 
 def browse(views: Iterator[View], number: int, console: Console, key: Callable[[], str]) -> None:

@@ -47,10 +47,11 @@ def show(
             every.append(table.figures(result))
 
     else:
-        _put([asked.head])
 
-        def each(result: ScoredText, _: Totals) -> None:
-            _put(rows.rows(result, asked))
+        def each(result: ScoredText, before: Totals) -> None:
+            # The head line comes with the first text: where there is none, no model, say, nothing is written.
+            head = [] if before.texts else [asked.head]
+            _put([*head, *rows.rows(result, asked)])
 
     totals = Totals()
     for result in results:
