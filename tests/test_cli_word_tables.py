@@ -176,3 +176,31 @@ def test_several_readers_without_positions(run: Run, toy: Any) -> None:  # noqa:
     done = run("score", "--file", "many.tsv", "--word-column", "word", model=toy)
     assert (done.code, done.loaded) == (1, [])
     assert "`--position` is None" in done.err and "as 'zone' does" in done.err
+
+
+@pytest.mark.parametrize(
+    "head, rows, told",
+    [
+        (
+            ("item", "word"),
+            ["a It", "a burnt.", "b The", "b chef"],
+            "4 rows are the words of 1 text; --id item makes 2",
+        ),
+        (("n", "word"), ["1 It", "2 burnt."], "2 rows are the words of 1 text."),
+        (("who", "word"), ["a It", "b It", "a burnt.", "b sank"], "4 rows are the words of 1 text."),
+    ],
+)
+def test_without_id_it_is_said_how_many_words_are_one_text(
+    run: Run,  # noqa: F811
+    toy: Any,
+    head: tuple[str, ...],
+    rows: list[str],
+    told: str,
+) -> None:
+    """And which column may tell of several; nothing where --id is given, or quiet is asked for."""
+    write("w.tsv", [head, *(row.split() for row in rows)])
+    line = ("score", "--file", "w.tsv", "--word-column", "word")
+    done = run(*line, model=toy)
+    assert done.code == 0 and f"without --id all {told}" in done.err and done.err.count("\n") == 1
+    fine(run(*line, "--quiet", model=toy))
+    fine(run(*line, "--id", head[0], model=toy))

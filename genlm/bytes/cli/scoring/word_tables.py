@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -89,11 +91,35 @@ class WordTables:
         how = (self.align, self.on_missing, self.on_unmatched, sep)
         with called(texts="column" if given is None else "texts", context="context_column"):
             aligned = WordRows.of(named, columns, given, *how)
+        if texts.id_column is None and len(rows) > 1:
+            # Each word follows all rows before it: no figure shows that these are another item's.
+            other = [name for name in head if name not in (word, self.position, columns.context, whole)]
+            remark(_one_text(len(rows), _names_of_texts(head, rows, other)))
         if aligned.unmatched:
             first = aligned.unmatched[0]
             where = f"the first is {first.word!r} in row {first.row + 1}, of text {first.text!r}"
             remark(f"{aligned.lacking}: without figures; {where}.")
         return WordTable(head, rows, aligned, figure_names(asked))
+
+
+def _one_text(words: int, candidate: tuple[str, int] | None) -> str:
+    """That all rows are one text, and what may say of which of several they are."""
+    said = f"without --id all {words:,} rows are the words of 1 text"
+    if candidate is None:
+        return f"{said}."
+    name, texts = candidate
+    return f"{said}; --id {shlex.quote(name)} makes {texts:,} of them."
+
+
+def _names_of_texts(head: list[str], rows: list[list[str]], names: Iterable[str]) -> tuple[str, int] | None:
+    """The first of some columns that looks as if it named texts, with how many it names: each value stands in
+    rows that follow one another, two or more on the average."""
+    for name in names:
+        at = head.index(name)
+        runs = [value for value, _ in groupby(row[at] for row in rows)]
+        if 1 < len(runs) <= len(rows) / 2 and len(set(runs)) == len(runs):
+            return name, len(runs)
+    return None
 
 
 def _texts(
