@@ -88,7 +88,9 @@ class TestInfo:
         assert found["special"] == {"<s>": 0, "</s>": 1} and found["family"] == "byte-level BPE"
         assert (found["dtype"], found["device"]) == ("float32", "cpu")
         assert found["absent"] == found["without_token"] == []
-        assert fine(run("info")).decode().splitlines()[0].split() == ["model", "smollm2-135m-instruct"]
+        for name in ((), ("-m", "embedded")):
+            head = fine(run("info", *name)).decode().splitlines()[0]
+            assert head.split() == ["model", "smollm2-135m-instruct"]
 
     def test_families(self) -> None:
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers

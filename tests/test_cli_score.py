@@ -154,7 +154,11 @@ class TestCheck:
         assert found["tolerance"] == pytest.approx(0.02) and 0.0 <= found["text_mean"] <= found["text_most"]
 
     def test_only_with_a_tolerance(self, run: Run) -> None:
-        refused(run("score", "a", "--check", "--threshold", "0.1", "--K", "3"), 2, "--check", "tolerance")
+        refused(run("score", "a", "--check", "--threshold", "0.1", "--K", "3"), 2, "--check", "--K without")
+        done = run("score", "a", "--check", "--K", "3")
+        refused(done, 2, "--check", "--K without --tolerance has none: give one")
+        assert "threshold" not in done.err  # which nobody has typed
+        fine(run("score", "a", "--check", "--K", "3", "--tolerance", "0.01"))
 
 
 class TestRows:

@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -85,6 +86,8 @@ class TestShared:
             (["--K", "7", "--threshold", "0.01"], BeamParams(K=7, prune_threshold=0.01)),
             (["--tolerance", "0.01"], BeamParams(tolerance=0.01)),
             (["--K", "7", "--tolerance", "0.01"], BeamParams(K=7, tolerance=0.01)),
+            (["--canonical"], BeamParams(canonical=True)),
+            (["--canonical", "--K", "7"], BeamParams(K=7, canonical=True)),
         ],
     )
     def test_beam(self, run: Run, monkeypatch: pytest.MonkeyPatch, args: list[str], params: Any) -> None:
@@ -94,11 +97,8 @@ class TestShared:
         )
         fine(run("next", "the", *args))
         (used,) = seen
-        assert (used.K, used.prune_threshold, used.tolerance) == (
-            params.K,
-            params.prune_threshold,
-            params.tolerance,
-        )
+        settings = ("K", "prune_threshold", "tolerance", "canonical")
+        assert [getattr(used, name) for name in settings] == [getattr(params, name) for name in settings]
 
     def test_the_default_tolerance_is_named(self) -> None:
         default = f"; {BeamParams().tolerance:g} if none of these"
@@ -109,6 +109,7 @@ class TestShared:
         own = BeamParams(K=5, prune_threshold=0.05)
         assert Shared().params(own) is own
         assert Shared(tolerance=0.5).params(own) == BeamParams(tolerance=0.5)
+        assert Shared(canonical=True).params(own) == replace(own, canonical=True)
 
     def test_model_device_dtype(self, run: Run) -> None:
         done = run("info", "-m", "name", "--device", "cpu", "--dtype", "bfloat16")
@@ -125,6 +126,7 @@ class TestShared:
             "K",
             "threshold",
             "tolerance",
+            "canonical",
             "device",
             "dtype",
             "as_json",
@@ -139,7 +141,7 @@ class TestShared:
         "args, word",
         [
             (["--K", "0"], "`--K` is 0"),
-            (["--threshold", "0.1"], "`--K` is None"),
+            (["--threshold", "0.1"], "`--threshold` is 0.1: goes with `--K`, "),
             (["--threshold", "1.5", "--K", "5"], "`--threshold`"),
             (["--tolerance", "nan"], "`--tolerance`"),
             (["--tolerance", "7"], "Pass e.g. 1e-3, or exact=True"),

@@ -107,6 +107,23 @@ def unavailable() -> str:
 # --- the cache ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", [None, "embedded", "Embedded", models.DEFAULT_MODEL])
+def test_each_of_its_names_is_the_embedded_model(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str | None
+) -> None:
+    """Whatever lies about: a folder that is called so is `./embedded`. Another backend finds its file."""
+    from genlm.bytes.models import load
+
+    monkeypatch.chdir(tmp_path)
+    Path("embedded").mkdir()
+    assert load._resolve(name, progress=False) == build() and models.check_options(name, None, {}) == "hf"
+    monkeypatch.setattr(load, "default_gguf_path", lambda **_: Path("found"))
+    monkeypatch.setattr("genlm.bytes.backends.llama_cpp.lm.LlamaCppLM", lambda file, _: file)
+    assert models.load_model(name, backend="llamacpp") == Path("found")
+    with pytest.raises(ModelUnavailableError, match="not a model's folder"):
+        load._resolve("./embedded", progress=False)
+
+
 def test_built_once_then_only_read(world: World) -> None:
     assert build() == build() == world.target
     assert world.holds_the_model()

@@ -116,8 +116,8 @@ class AsyncByteLM(Ensembles, Scoring, Comparisons, Predicting):
         """A model by name: the embedded one, a folder or GGUF file on disk, or one from the model hub.
 
         Args:
-            name_or_path: None for the embedded SmolLM2-135M-Instruct, an existing folder, a GGUF file, or a
-                hub name.
+            name_or_path: None or `'embedded'` for the embedded SmolLM2-135M-Instruct, an existing folder, a
+                GGUF file, or a hub name.
             params: see the class.
             device: `'cpu'`, `'cuda'`, …; by default CUDA if there is any, else the CPU.
             dtype: `'float32'`, `'bfloat16'`, …; by default float32 on a CPU and as stored elsewhere.

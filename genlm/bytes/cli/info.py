@@ -32,9 +32,10 @@ def info(shared: Shared) -> None:
     genlm-bytes info --json
     """
     with shared.model() as lm:
-        from genlm.bytes.models import DEFAULT_MODEL, describe_model
+        from genlm.bytes.models import DEFAULT_MODEL, describe_model, is_embedded
 
-        name = shared.single("one model at a time is told about") or DEFAULT_MODEL
+        typed = shared.single("one model at a time is told about")
+        name = DEFAULT_MODEL if typed is None or is_embedded(typed) else typed
         facts = describe_model(lm.llm)
         if (begins := lm.asynchronous._begins) is not None:
             facts = replace(facts, start=tuple(begins))

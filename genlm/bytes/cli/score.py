@@ -201,11 +201,15 @@ def _finer(shared: Shared, where: Where) -> Check:
     from genlm.bytes.cli.scoring.check import Check
 
     given = ((where.ray, "--ray"), (len(shared.every_name) > 1, "several models"))
-    for is_given, name in (*given, (shared.K is not None or shared.threshold is not None, "a threshold")):
+    for is_given, name in given:
         if is_given:
-            raise typer.BadParameter(
-                f"reads again with a finer tolerance: not with {name}", param_hint="--check"
-            )
+            said = f"reads again with a finer tolerance: not with {name}"
+            raise typer.BadParameter(said, param_hint="--check")
+    if shared.tolerance is None and (shared.K, shared.threshold) != (None, None):
+        # Either takes the place of the default tolerance: there is none that could be finer.
+        name = "--threshold" if shared.K is None else "--K"
+        said = f"reads again with a finer tolerance, and {name} without --tolerance has none: give one"
+        raise typer.BadParameter(said, param_hint="--check")
     return Check()
 
 
@@ -244,6 +248,7 @@ def _settings(shared: Shared, scoring: Scoring, asked: Asked, table: WordTable |
         "threshold": params.prune_threshold,
         "tolerance": params.tolerance,
         "start": shared.start,
+        **({"canonical": True} if params.canonical else {}),
         **asdict(scoring),
         "context": repr(scoring.context),
         "rows": str(asked.unit),

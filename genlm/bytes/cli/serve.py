@@ -13,6 +13,7 @@ import typer
 
 from genlm.bytes.cli.gguf import GGUF
 from genlm.bytes.cli.output import complain
+from genlm.bytes.cli.shared import beam_params
 from genlm.bytes.escaping import safe_text
 
 if TYPE_CHECKING:
@@ -63,6 +64,10 @@ def serve(
     tolerance: Annotated[
         float | None, typer.Option(help="Hypotheses below this share wait; 0.0005 by default.")
     ] = None,
+    canonical: Annotated[
+        bool,
+        typer.Option("--canonical", help="Count only tokenizations that the tokenizer itself makes."),
+    ] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, auto.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16, auto.")] = None,
     gguf: GGUF = GGUF(),  # noqa: B008 — it is frozen
@@ -99,7 +104,7 @@ def serve(
             "says how each of its models is run: n_ctx, n_threads, …", param_hint="--config"
         )
     where = {"device": device, "dtype": dtype}
-    specs = _specs(models, config, K, threshold, tolerance, where, gguf, start)
+    specs = _specs(models, config, K, threshold, tolerance, canonical, where, gguf, start)
     keys = read_keys(api_key)
     local = is_loopback(host)
     hosts = ("localhost", "127.0.0.1", "::1", host) if local or allow_host else ()
@@ -136,17 +141,17 @@ def _specs(
     K: int | None,
     threshold: float | None,
     tolerance: float | None,
+    canonical: bool,
     where: dict[str, str | None],
     gguf: GGUF,
     start: str | None,
 ) -> list[ModelSpec]:
     """What is to be served."""
-    from genlm.bytes import BeamParams
     from genlm.bytes.serve import read_config, spec_of
 
     if config is not None:
         return read_config(config)
-    params = BeamParams(K=K, prune_threshold=threshold or 0.0, tolerance=tolerance)
+    params = beam_params(K, threshold, tolerance, canonical)
     options = {name: value for name, value in where.items() if value is not None}
     given: list[str | None] = [*(models or ())] or [None]
     specs = [spec_of(one, options, params, start) for one in given]

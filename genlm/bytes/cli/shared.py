@@ -16,7 +16,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,24 +29,39 @@ from genlm.bytes.escaping import safe_text
 if TYPE_CHECKING:
     from genlm.bytes import BeamParams, ByteLM
 
-__all__ = ["Shared"]
-
-EMBEDDED = "the embedded SmolLM2-135M-Instruct"
-
+__all__ = ["Shared", "beam_params"]
 
 _option = partial(typer.Option, rich_help_panel="Model, beam, output")
 
 
+def beam_params(
+    K: int | None, threshold: float | None, tolerance: float | None, canonical: bool
+) -> BeamParams:
+    """The beam's settings as they were typed.
+
+    Raises:
+        ValueError: one is wrong, or goes not with the others.
+    """
+    from genlm.bytes import BeamParams
+    from genlm.bytes.errors import bad_value
+
+    if threshold and K is tolerance is None:  # that `K` is None says nothing to who has not typed it
+        rule = "goes with `K`, how many hypotheses the beam keeps at most"
+        raise bad_value("prune_threshold", threshold, rule, "Add K=5, or give a `tolerance` in its place.")
+    return BeamParams(K=K, prune_threshold=threshold or 0.0, tolerance=tolerance, canonical=canonical)
+
+
 @dataclass(frozen=True)
 class Shared:
-    """Options of every command. `K`, `threshold` and `tolerance` are those of `BeamParams`."""
+    """Options of every command. `K`, `threshold`, `tolerance` and `canonical` are those of `BeamParams`."""
 
     names: Annotated[
         list[str] | None,
         _option(
             "--model",
             "-m",
-            help=f"A model folder, GGUF file or hub name; {EMBEDDED} if not given. Several are one.",
+            help="A model folder, GGUF file or hub name, or `embedded`, the default: SmolLM2-135M-Instruct. "
+            "Several are one.",
         ),
     ] = None
     op: Annotated[
@@ -65,6 +80,9 @@ class Shared:
         float | None,
         _option("--tolerance", help="Hypotheses below this share wait; 0.0005 if none of these is given."),
     ] = None
+    canonical: Annotated[
+        bool, _option("--canonical", help="Count only tokenizations that the tokenizer itself makes.")
+    ] = False
     device: Annotated[
         str | None, _option("--device", help="cpu, cuda, cuda:1, mps, auto; CUDA if there is any.")
     ] = None
@@ -111,12 +129,10 @@ class Shared:
         Args:
             default: those of the command, where no option says anything about them.
         """
-        from genlm.bytes import BeamParams
-
         self.gguf.options(self.every_name)
         if default is not None and self.K is self.threshold is self.tolerance is None:
-            return default
-        return BeamParams(K=self.K, prune_threshold=self.threshold or 0.0, tolerance=self.tolerance)
+            return replace(default, canonical=True) if self.canonical else default
+        return beam_params(self.K, self.threshold, self.tolerance, self.canonical)
 
     @contextmanager
     def model(self, default: BeamParams | None = None) -> Iterator[ByteLM]:

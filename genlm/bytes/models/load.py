@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from genlm.bytes.backends.llama_cpp.options import LlamaCppOptions
 from genlm.bytes.errors import GenlmBytesError, ModelUnavailableError, bad_type, bad_value, check_names
-from genlm.bytes.models.embedded import DEFAULT_MODEL, default_gguf_path, default_model_path
+from genlm.bytes.models.embedded import DEFAULT_MODEL, default_gguf_path, default_model_path, is_embedded
 from genlm.bytes.models.progress import quiet
 from genlm.bytes.models.spellings import tokens_decoded
 
@@ -71,8 +71,8 @@ def load_model(
     """A language model by name: the embedded one, a folder or a GGUF file on disk, or one from the model hub.
 
     Args:
-        name_or_path: None or `DEFAULT_MODEL` for the embedded model, an existing folder, a GGUF file, or a
-            hub name.
+        name_or_path: None, `DEFAULT_MODEL` or `'embedded'` for the embedded model, an existing folder, a GGUF
+            file, or a hub name.
         device: as in `load_default_model`; backend `'hf'` only.
         dtype: as in `load_default_model`; by default float32 on a CPU and as stored elsewhere;
             backend `'hf'` only.
@@ -149,7 +149,7 @@ def check_options(name: Any, backend: str | None, options: Mapping[str, Any]) ->
 
 def _file(name: Any) -> Path | None:
     """The file that a name means: one that is there, or that is called so; None if it means no file."""
-    if not isinstance(name, str | os.PathLike):
+    if is_embedded(name) or not isinstance(name, str | os.PathLike):
         return None
     try:
         path = Path(name).expanduser()
@@ -161,7 +161,7 @@ def _file(name: Any) -> Path | None:
 def _load_gguf(name: Any, file: Path | None, progress: bool, options: dict[str, Any]) -> AsyncLM:
     from genlm.bytes.backends.llama_cpp.lm import LlamaCppLM
 
-    if name is None or (isinstance(name, str) and name.lower() == DEFAULT_MODEL):
+    if is_embedded(name):
         file = default_gguf_path(progress=progress)
     if file is None:
         raise bad_value("name_or_path", name, "'llamacpp' reads a GGUF file", "Give the path of one.")
@@ -195,7 +195,7 @@ def _dtype(dtype: Any) -> str:
 
 def _resolve(name: str | os.PathLike[str] | None, progress: bool) -> Path | str:
     """The folder that `name` means, or `name` itself if the hub has such a model."""
-    if name is None or (isinstance(name, str) and name.lower() == DEFAULT_MODEL):
+    if is_embedded(name):
         return default_model_path(progress=progress)
     if not isinstance(name, str | os.PathLike):
         raise bad_type("name_or_path", name, "it must be a model's name or the path of its folder")
