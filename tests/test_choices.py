@@ -81,6 +81,17 @@ def test_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(own.to_tsv().splitlines()) == 7 and "'b'" in repr(own[0])
 
 
+def test_one_context_is_a_table_too(tmp_path: Path) -> None:
+    found, several = toy().choices("a", GIVEN), toy().choices(["a"], GIVEN)
+    columns = ["choice", "logprob", "value", "posterior", "rank"]
+    frame = found.to_dataframe()
+    assert list(frame) == columns and frame["choice"].tolist() == ["b", "abc", "bb", "ca"]
+    assert frame.equals(several.to_dataframe()[columns])
+    path = tmp_path / "one.tsv"
+    assert found.to_tsv(path).splitlines()[0].split("\t") == columns and path.read_text() == found.to_tsv()
+    assert several.to_tsv(path) == path.read_text() != found.to_tsv()
+
+
 async def test_coroutines_and_ensembles() -> None:
     found = await AsyncByteLM(ToyLM(TOY, 1), EXACT).choices("a", GIVEN)
     assert found.logprobs == pytest.approx(toy().choices("a", GIVEN).logprobs)

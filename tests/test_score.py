@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import csv
 import errno
 import io
 import itertools
 import math
+import pickle
 import sys
 
 import numpy as np
@@ -113,6 +115,29 @@ class TestAgainstBruteForce:
 
 
 class TestScore:
+    @pytest.mark.parametrize("op", [None, "mixture", "prod"])
+    def test_what_was_copied_is_the_same(self, op):
+        """Where something is unknown, nan, too: after an impossible byte, for an ensemble that is no mean."""
+        one, other = toy(seed=2), toy(seed=3)
+        lm = one if op is None else ByteLM.ensemble([one, other], op)
+        found = [
+            lm.score("abca", end=True),
+            lm.score("ab\xffa", on_impossible="inf"),
+            lm.score("abc")[1:],
+            lm.word_surprisal("abcab", sep="c"),
+            lm.word_surprisal("abcab", sep="c")[0],
+            lm.choices("a", ["b", "ca"]),
+            lm.choices(["a", "b"], ["b", "ca"], "unconditional"),
+            *([] if op else [lm.tokenizations("abc"), lm.token_logprobs("abc")]),
+        ]
+        for this in found:
+            for copied in (pickle.loads(pickle.dumps(this)), copy.deepcopy(this)):
+                assert copied == this and not copied != this and copied is not this
+            assert this != object() and sum(this == another for another in found) == 1
+        for this in (found[0], found[4], found[5], *found[7:]):
+            assert len({this, copy.deepcopy(this)}) == 1
+        assert found[0] != lm.score("abcb", end=True) and found[0] != lm.score("abca")
+
     def test_slices_totals_and_characters(self):
         lm = toy(seed=2)
         score = lm.score("abcab")

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from genlm.bytes.errors import bad_type, bad_value
+from genlm.bytes.util.equal import equal_fields
 
 __all__ = ["CharScores", "Score", "stated_error"]
 
@@ -128,6 +129,12 @@ class Score:
     def above_one(self) -> int:
         """How many figures, of bytes and of the end, are above probability 1: mass that was found late."""
         return int((self.logprobs > 0.0).sum()) + ((self.end or 0.0) > 0.0)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Score) and equal_fields(self, other)
+
+    def __hash__(self) -> int:
+        return hash(self.text)
 
     def __len__(self) -> int:
         return len(self.text)

@@ -15,15 +15,17 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
 from genlm.bytes.errors import bad_type, bad_value, optional
+from genlm.bytes.resumable import write_whole
 from genlm.bytes.score.byte_scores import Score
 from genlm.bytes.util import logsumexp
 
@@ -32,7 +34,7 @@ __all__ = ["Choices", "ChoicesTable", "Normalise", "check_baseline", "check_norm
 Normalise = Literal["length", "unconditional"] | None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Choices:
     """Some continuations of one context, in the order in which they were given.
 
@@ -42,6 +44,8 @@ class Choices:
         baselines: of each without it; None unless that is what they are normalised by.
         normalise: see the module.
     """
+
+    COLUMNS: ClassVar = ("choice", "logprob", "value", "posterior", "rank")
 
     choices: tuple[str | bytes, ...]
     scores: tuple[Score, ...]
@@ -96,6 +100,22 @@ class Choices:
             for choice, logprob, value, share, rank in columns
         ]
 
+    def to_dataframe(self) -> Any:
+        """A pandas DataFrame, one row a choice.
+
+        Raises:
+            MissingDependencyError: pandas is not installed.
+        """
+        return _dataframe(self.records(), self.COLUMNS)
+
+    def to_tsv(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Tab-separated values with a head line; fields with tabs, quotes or line ends are quoted.
+
+        Args:
+            path: a file to write too; it appears when it is complete.
+        """
+        return _tsv(self.records(), self.COLUMNS, path)
+
     def __len__(self) -> int:
         return len(self.choices)
 
@@ -108,7 +128,7 @@ class Choices:
 class ChoicesTable(list[Choices]):
     """The choices of several contexts, in order."""
 
-    COLUMNS = ("context", "index", "choice", "logprob", "value", "posterior", "rank")
+    COLUMNS = ("context", "index", *Choices.COLUMNS)
 
     def records(self) -> list[dict[str, Any]]:
         """One dictionary a choice, with which of the contexts, and of its choices, it is, from 0."""
@@ -124,16 +144,30 @@ class ChoicesTable(list[Choices]):
         Raises:
             MissingDependencyError: pandas is not installed.
         """
-        pandas = optional("pandas", "`to_dataframe`, other than `records`,", "'genlm-bytes[pandas]'")
-        return pandas.DataFrame(self.records(), columns=list(self.COLUMNS))
+        return _dataframe(self.records(), self.COLUMNS)
 
-    def to_tsv(self) -> str:
-        """Tab-separated values with a head line; fields with tabs, quotes or line ends are quoted."""
-        out = io.StringIO()
-        writer = csv.DictWriter(out, self.COLUMNS, dialect="excel-tab", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.records())
-        return out.getvalue()
+    def to_tsv(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Tab-separated values with a head line; fields with tabs, quotes or line ends are quoted.
+
+        Args:
+            path: a file to write too; it appears when it is complete.
+        """
+        return _tsv(self.records(), self.COLUMNS, path)
+
+
+def _dataframe(records: list[dict[str, Any]], columns: Sequence[str]) -> Any:
+    pandas = optional("pandas", "`to_dataframe`, other than `records`,", "'genlm-bytes[pandas]'")
+    return pandas.DataFrame(records, columns=list(columns))
+
+
+def _tsv(records: list[dict[str, Any]], columns: Sequence[str], path: str | os.PathLike[str] | None) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, dialect="excel-tab", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    if path is not None:
+        write_whole(path, out.getvalue().encode())
+    return out.getvalue()
 
 
 def choices_of(choices: Any, count: int, end: bool) -> list[tuple[str | bytes, ...]]:

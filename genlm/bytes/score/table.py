@@ -15,6 +15,7 @@ from genlm.bytes.errors import bad_type, bad_value, optional
 from genlm.bytes.resumable import write_whole
 from genlm.bytes.score.byte_scores import Score
 from genlm.bytes.score.plot import plot_bars, plot_heat
+from genlm.bytes.util.equal import equal_fields
 
 __all__ = ["COLUMNS", "WordSurprisal", "WordSurprisals"]
 
@@ -63,6 +64,12 @@ class WordSurprisal:
     word_entropy_most: float | None = None
     rank: float | None = None
     rank_most: float | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, WordSurprisal) and equal_fields(self, other)
+
+    def __hash__(self) -> int:
+        return hash((self.text, self.index, self.word))
 
     @property
     def shown(self) -> str:

@@ -99,6 +99,14 @@ class Tokenizations(Sequence[Cut]):
         self._cuts = tuple(sorted(cuts, key=lambda cut: -cut.logprob))
         self.canonical = next((cut for cut in self._cuts if cut.canonical), None)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Tokenizations):
+            return False
+        return (self.text, self.missing, self._cuts) == (other.text, other.missing, other._cuts)
+
+    def __hash__(self) -> int:
+        return hash(self._cuts)
+
     @property
     def logprob(self) -> float:
         """Natural log-probability that the tokens to come spell the text and end with it: of all cuts."""

@@ -12,6 +12,7 @@ from jaxtyping import Float64, Int64
 from genlm.bytes.errors import GenlmBytesError, bad_value
 from genlm.bytes.score.byte_scores import Score
 from genlm.bytes.score.naive import TokenScore
+from genlm.bytes.util.equal import equal_fields
 
 __all__ = ["TokenLogprobs"]
 
@@ -57,6 +58,12 @@ class TokenLogprobs:
         """What each token spells of the text."""
         ends = [max(0, int(start)) for start in self.offsets] + [len(self.score)]
         return tuple(self.score.text[start:end] for start, end in pairwise(ends))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TokenLogprobs) and equal_fields(self, other)
+
+    def __hash__(self) -> int:
+        return hash(self.token_ids)
 
     def __len__(self) -> int:
         return len(self.token_ids)
