@@ -69,6 +69,9 @@ def score(
     tab-separated rows. Totals come last. With --out the same line goes on
     where an interrupted one stopped.
 
+    Figures are in nats unless --bits or --base is given, words' too; in
+    Python and over HTTP words' surprisals are in bits.
+
     Examples:
 
     genlm-bytes score "The chef who won the award cooked dinner."
