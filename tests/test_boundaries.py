@@ -111,4 +111,5 @@ def test_the_page_runs_as_written(default_llm, monkeypatch, capsys):
                 exec(code, namespace)
         else:
             exec(code, namespace)
-    assert capsys.readouterr().out.startswith("nce is Paris\n")
+    said = capsys.readouterr().out
+    assert said.startswith("nce is Paris\n") and said.endswith('{"age":36}\n')
