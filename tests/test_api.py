@@ -100,6 +100,19 @@ class TestAsking:
             assert options(getattr(ByteLM, name)) == options(getattr(AsyncByteLM, name)), name
         assert options(ByteLM.__init__) == options(AsyncByteLM.__init__)
 
+    def test_help_says_what_each_argument_is(self):
+        """Of the plain class too, and not that it is said elsewhere."""
+        for kind in (ByteLM, AsyncByteLM):
+            documented = [(kind, kind.__init__), *inspect.getmembers(kind, inspect.isroutine)]
+            for name, method in documented:
+                if isinstance(name, str) and name[0] == "_":
+                    continue
+                text = inspect.getdoc(kind if name is kind else method) or ""
+                for parameter in inspect.signature(method).parameters:
+                    if parameter not in ("self", "cls", "coroutine"):
+                        assert re.search(rf"^ *\**{parameter}: ", text, re.MULTILINE), (kind, name, parameter)
+        assert "await" not in (ByteLM.parse_special.__doc__ or "")
+
     @pytest.mark.parametrize("method", ["complete", "stream", "score", "word_surprisal", "byte_logprobs"])
     def test_an_unknown_option(self, method):
         close = "method" if method[0] in "swb" and method != "stream" else "temperature"

@@ -195,6 +195,47 @@ def test_its_figures_are_those_of_the_results():
     )
 
 
+SERVED = "16 at once against one by one, throughput"
+
+
+@pytest.mark.parametrize(
+    "page, said, benchmark, row, column",
+    [
+        (
+            "performance.md",
+            r"writing 16 at once is (\S+) times",
+            "reading",
+            "16 prompts at once, write 50 bytes; one by one",
+            3,
+        ),
+        (
+            "performance.md",
+            r"through the server (\d\.\d)",
+            "serving",
+            SERVED,
+            1,
+        ),
+        ("serving.md", r"16 write (\S+) times", "serving", SERVED, 1),
+    ],
+)
+def test_what_many_at_once_gain_is_what_was_measured(page, said, benchmark, row, column):
+    """On each page that says so, by the row of the benchmark."""
+    found = re.search(said, text_of(DOCS / page))
+    results = text_of(REPOSITORY / "benchmarks" / "RESULTS.md")
+    section = results.split(f"<!-- {benchmark}: begin -->")[1].split(f"<!-- {benchmark}: end -->")[0]
+    (line,) = [line for line in section.splitlines() if line.startswith(f"| {row} |")]
+    measured = re.match(r"[\d.]+", line.split("|")[column + 1].strip())
+    assert found and measured and float(found[1]) == round(float(measured[0]), 1)
+
+
+def test_the_size_of_a_batch_is_said():
+    from genlm.bytes.cli.scoring.files import EVERY
+    from genlm.bytes.score.corpus import BYTES
+
+    said = f"a batch at a time, at most {EVERY} texts or {BYTES >> 10} KiB of them"
+    assert said in text_of(DOCS / "command-line.md")
+
+
 def test_both_names_work_and_those_warn_that_are_said_to():
     """The page's table of names, row by row."""
     table = re.search(r"^\| older \| newer .*?\n\n", text_of(COMING), re.DOTALL | re.MULTILINE)

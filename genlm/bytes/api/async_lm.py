@@ -264,6 +264,9 @@ class AsyncByteLM(Ensembles, Scoring, Comparisons, Predicting):
     def special(self, name: str) -> int:
         """The id of a special token by its name, for contexts of parts: `("…", lm.special("<s>"), "…")`.
 
+        Args:
+            name: how the token is written, as `"<|im_end|>"`.
+
         Raises:
             ValueError: the model has no such token.
         """

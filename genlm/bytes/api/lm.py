@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["ByteLM"]
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 P = ParamSpec("P")
 
 
@@ -38,6 +39,16 @@ def _plain(
         return found
 
     return call
+
+
+def _documented(method: Callable[..., Any]) -> Callable[[F], F]:
+    """The documentation of a coroutine for a plain method: `help` has the arguments themselves."""
+
+    def documented(function: F) -> F:
+        function.__doc__ = (method.__doc__ or "").replace("await ", "")
+        return function
+
+    return documented
 
 
 @names_checked(scoring_options, beam_setting)
@@ -79,6 +90,7 @@ class ByteLM(Ensembles):
         )
 
     @classmethod
+    @_documented(AsyncByteLM.from_pretrained)
     def from_pretrained(
         cls,
         name_or_path: str | os.PathLike[str] | None = None,
@@ -118,10 +130,12 @@ class ByteLM(Ensembles):
         """The settings of the beam."""
         return self.asynchronous.params
 
+    @_documented(AsyncByteLM.special)
     def special(self, name: str) -> int:
         """The id of a special token by its name; see `AsyncByteLM.special`."""
         return self.asynchronous.special(name)
 
+    @_documented(AsyncByteLM.parse_special)
     def parse_special(self, text: str) -> tuple[str | int, ...]:
         """A text with special tokens spelled out, as a prompt; see `AsyncByteLM.parse_special`."""
         return self.asynchronous.parse_special(text)
@@ -188,3 +202,9 @@ class ByteLM(Ensembles):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({type(self.llm).__name__}, {self.params!r})"
+
+
+ByteLM.__doc__ = (ByteLM.__doc__ or "").replace(
+    "Its arguments are those of `AsyncByteLM`.\n",
+    "Args:\n" + (AsyncByteLM.__doc__ or "").partition("Args:\n")[2].partition("\n\n")[0] + "\n",
+)

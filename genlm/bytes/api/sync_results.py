@@ -27,7 +27,11 @@ class NextBytes(LazyByteProbs):
         self.beam, self._later = later.beam, later
 
     def chars(self, top: int | None = 20) -> Chart:
-        """Natural log-probabilities of the next whole character; see `AsyncNextBytes.chars`."""
+        """Natural log-probabilities of the next whole character, likeliest first; `"EOS"` is the end.
+
+        Args:
+            top: how many; None for all. See `AsyncNextBytes.chars` for what they cost.
+        """
         return run(self._later.chars(top))
 
 
