@@ -60,8 +60,8 @@ class Shared:
         _option(
             "--model",
             "-m",
-            help="A model folder, GGUF file or hub name, or `embedded`, the default: SmolLM2-135M-Instruct. "
-            "Several are one.",
+            help="A model folder, GGUF file or hub name, or `embedded`; the embedded "
+            "SmolLM2-135M-Instruct if not given. Several are one.",
         ),
     ] = None
     op: Annotated[
