@@ -7,11 +7,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from annotations import AnnotationError
 from toy import EOS_STRING, TOY, ToyLM
 
-from genlm.bytes import ByteLM
+from genlm.bytes import BeamParams, ByteLM, StatefulTokenizedLM
 from genlm.bytes.errors import GenlmBytesError, InvalidTypeError, InvalidValueError, bad_value, called
 from genlm.bytes.score.scorer import Scorer
 
@@ -92,6 +93,33 @@ def test_every_argument_of_every_method(method: str, name: str, tmp_path: Path, 
             allowed = (name, "suffix") if name == "fim" else (name,)
             assert said.startswith(tuple(f"`{one}" for one in allowed)), said
     assert refused or name in UNCHECKED
+
+
+@pytest.mark.parametrize(
+    "value", [int, np.array([1, 2]), np.array("a"), 10**400], ids=["class", "array", "text", "huge"]
+)
+def test_what_only_looks_like_a_number(value: Any) -> None:
+    """A class and an array have the method by which integers are known, and some integers no float holds."""
+    lm = ByteLM(ToyLM(TOY, seed=5), eos=[EOS_STRING])
+    calls = [
+        ("budget", lambda: ByteLM.anchored(safe=lm, risky=lm, budget=value)),
+        ("milliseconds", lambda: lm.predict_words("a", milliseconds=value)),
+        ("space", lambda: lm.predict_chars("a", space=value)),
+    ]
+    if not isinstance(value, int):
+        calls += [
+            ("budget", lambda: lm.predict_words("a", budget=value)),
+            ("depth", lambda: lm.expand("a", depth=value)),
+            ("name", lambda: lm.special(value)),
+            ("start", lambda: ByteLM(ToyLM(TOY), start=value).complete("a", max_bytes=1)),
+            ("K", lambda: BeamParams(K=value)),
+            ("max_context_length", lambda: StatefulTokenizedLM(ToyLM(TOY), [0], max_context_length=value)),
+            ("context[0]", lambda: StatefulTokenizedLM(ToyLM(TOY), [value])),
+        ]
+    for name, asked in calls:
+        with pytest.raises(GenlmBytesError) as caught:
+            asked()
+        assert str(caught.value).startswith(f"`{name}`"), str(caught.value)
 
 
 def test_the_context_is_no_prompt() -> None:

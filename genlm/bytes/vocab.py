@@ -175,7 +175,7 @@ def check_token_ids(argument: str, ids: Sequence[int]) -> list[int]:
     for i, token_id in enumerate(ids):
         try:
             checked.append(token_id.__index__())
-        except AttributeError:
+        except (AttributeError, TypeError):  # a class and an array have the method too
             raise bad_type(f"{argument}[{i}]", token_id, "must be a token id, an integer") from None
         if checked[-1] < 0:
             raise bad_value(f"{argument}[{i}]", token_id, "must be a token id, zero or more")

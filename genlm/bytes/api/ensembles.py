@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from genlm.bytes.errors import bad_type, bad_value, names_checked
+from genlm.bytes.util.numbers import real_number
 
 if TYPE_CHECKING:
     from genlm.bytes.ensemble import Operation
@@ -93,7 +94,7 @@ class Ensembles:
         """
         from genlm.bytes.ensemble.operations import Product
 
-        weight = _number("alpha", alpha)
+        weight = real_number("alpha", alpha)
         made: Self = cls._together(
             _checked(cls, [base, expert, antiexpert]), Product([1.0, weight, -weight]), contexts, 0.0
         )
@@ -114,7 +115,7 @@ class Ensembles:
         """
         from genlm.bytes.ensemble.operations import Contrastive
 
-        if not 0.0 < _number("plausibility", plausibility) <= 1.0:
+        if not 0.0 < real_number("plausibility", plausibility) <= 1.0:
             raise bad_value("plausibility", plausibility, "must be above 0 and at most 1")
         made: Self = cls._together(_checked(cls, [expert, amateur]), Contrastive(plausibility), contexts, 0.0)
         return made
@@ -136,7 +137,7 @@ class Ensembles:
         """
         from genlm.bytes.ensemble.operations import Anchored
 
-        if not _number("budget", budget) >= 0.0:
+        if not real_number("budget", budget) >= 0.0:
             raise bad_value("budget", budget, "must be at least 0 nats")
         made: Self = cls._together(_checked(cls, [safe, risky]), Anchored(budget), contexts, 0.0)
         return made
@@ -151,11 +152,3 @@ def _checked(cls: type, members: Any) -> list[Any]:
         if not isinstance(member, cls):
             raise bad_type(f"members[{i}]", member, f"must be a {cls.__name__}")
     return list(members)
-
-
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise bad_type(name, value, "must be a number")
-    if value != value:
-        raise bad_value(name, value, "must be a number, not NaN")
-    return float(value)

@@ -17,6 +17,7 @@ from genlm.bytes.contexts.tree import ContextNode
 from genlm.bytes.errors import ModelOutputError, bad_type, bad_value
 from genlm.bytes.trie.modes import EOS
 from genlm.bytes.util import LazyByteProbs, escape, sample_dict
+from genlm.bytes.util.numbers import as_index
 from genlm.bytes.util.rows import Row, as_tensor
 from genlm.bytes.vocab import check_token_ids, spell, start_context
 
@@ -74,7 +75,7 @@ class StatefulTokenizedLM:
         *,
         check_model: bool = False,
     ) -> None:
-        if max_context_length is not None and not hasattr(max_context_length, "__index__"):
+        if max_context_length is not None and as_index(max_context_length) is None:
             raise bad_type("max_context_length", max_context_length, "must be an integer, or None")
         if max_context_length is not None and max_context_length < 1:
             raise bad_value(

@@ -13,6 +13,7 @@ from genlm.bytes.byte_lm.rule import SearchRule
 from genlm.bytes.byte_lm.threshold import ThresholdRule
 from genlm.bytes.byte_lm.tolerance import ToleranceRule
 from genlm.bytes.errors import bad_type, bad_value, names_checked
+from genlm.bytes.util.numbers import as_index
 
 __all__ = ["DEFAULT_TOLERANCE", "BeamParams"]
 
@@ -163,11 +164,12 @@ class _Filled(set[bytes]):
 
 
 def _check_K(K: Any) -> int:
-    if isinstance(K, bool) or not hasattr(K, "__index__"):
+    number = as_index(K)
+    if number is None:
         raise bad_type("K", K, "must be an integer of at least 1", "Pass e.g. K=5.")
-    if K < 1:
+    if number < 1:
         raise bad_value("K", K, "must be at least 1", "Pass e.g. K=5.")
-    return int(K.__index__())
+    return number
 
 
 def _check_tolerance(tolerance: Any) -> None:

@@ -50,7 +50,7 @@ def check_symbol(symbol: Any, trie: AsyncTokenByteTrie) -> int | bytes:
         )
     try:
         value = int(symbol.__index__())
-    except AttributeError:
+    except (AttributeError, TypeError):  # a class and an array have the method too
         raise bad_type("b", symbol, "must be a byte as an integer 0..255, or 257 for the end") from None
     if not (0 <= value <= 255 or value == EOS):
         raise bad_value("b", symbol, "must be a byte 0..255, or 257 for the end of the sequence")

@@ -77,8 +77,8 @@ class CachedLM(Generic[_B]):
         """It has a thread, and its backend a model: refused before either fails at something of its own."""
         raise InvalidTypeError(
             "A model that runs here, and beams and states over it, cannot be pickled, nor can its cache be "
-            "copied: keep the bytes that were read and the settings (`beam.params`), and read again where they "
-            "are needed: `beam = await ByteBeamState.initial(llm, params)`, `beam = await beam.prefill(text)`."
+            "copied: keep the bytes that were read and the settings (`beam.params`), and read again there: "
+            "`beam = await ByteBeamState.initial(llm, params)`, `beam = await beam.prefill(text)`."
         )
 
     # -- the AsyncLM interface ------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from genlm.bytes.errors import EmptyBeamError, ImpossibleByteError, UnsupportedM
 from genlm.bytes.trie.modes import EOS, EOT, TrieMode
 from genlm.bytes.util import LazyByteProbs
 from genlm.bytes.util.gather import gather
+from genlm.bytes.util.numbers import as_index
 
 __all__ = ["EnsembleState"]
 
@@ -188,11 +189,12 @@ class EnsembleState(StatefulByteLM):
         Raises:
             ValueError: something else.
         """
-        if isinstance(b, bool) or not hasattr(b, "__index__"):
+        symbol = as_index(b)
+        if symbol is None:
             raise bad_type("b", b, "must be a byte, or 257 for the end")
-        if not (0 <= b < 256 or b == EOS):
+        if not (0 <= symbol < 256 or symbol == EOS):
             raise bad_value("b", b, "must be a byte 0..255, or 257 for the end of the sequence")
-        found = await self._each(lambda i: self._read(i, int(b)))
+        found = await self._each(lambda i: self._read(i, symbol))
         return self._with([member for member, _ in found], [gain for _, gain in found])
 
     async def advance(self, symbol: int) -> Self:

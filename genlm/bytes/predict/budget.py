@@ -6,8 +6,8 @@ import math
 from time import monotonic
 from typing import Any, Self
 
-from genlm.bytes.errors import bad_type, bad_value
-from genlm.bytes.util.numbers import whole_number
+from genlm.bytes.errors import bad_value
+from genlm.bytes.util.numbers import real_number, whole_number
 
 __all__ = ["CONTEXTS", "Budget", "contexts_of"]
 
@@ -42,9 +42,8 @@ class Budget:
         """
         most = whole_number("budget", contexts, 1)
         if milliseconds is not None:
-            if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
-                raise bad_type("milliseconds", milliseconds, "must be a number")
-            if not milliseconds > 0:
+            milliseconds = real_number("milliseconds", milliseconds)
+            if milliseconds <= 0.0:
                 raise bad_value("milliseconds", milliseconds, "must be above 0")
         return cls(most, milliseconds)
 

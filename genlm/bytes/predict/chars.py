@@ -86,6 +86,8 @@ class Symbols:
             raise bad_value("alphabet", alphabet, "must be at least one symbol")
         if not isinstance(fold, bool):
             raise bad_type("fold", fold, "must be True or False")
+        if space is not None and not isinstance(space, str):
+            raise bad_type("space", space, "must be a symbol of the alphabet, or None")
         if space is not None and space not in self.names:
             raise bad_value("space", space, "must be a symbol of the alphabet", f"Add {space!r} to it.")
         if isinstance(floor, bool) or not isinstance(floor, int | float):

@@ -25,6 +25,7 @@ from genlm.bytes.byte_lm.encoder import TextEncoder, text_encoder
 from genlm.bytes.byte_lm.token_path import longest_tokens
 from genlm.bytes.errors import bad_type, bad_value
 from genlm.bytes.trie import TokenByteTrie
+from genlm.bytes.util.numbers import as_index
 from genlm.bytes.vocab import byte_vocab, check_token_ids, logits_count, start_context
 
 __all__ = [
@@ -208,4 +209,4 @@ def as_bytes(name: str, text: str | bytes | bytearray | memoryview) -> bytes:
 
 
 def _is_id(part: Any) -> bool:
-    return hasattr(part, "__index__") and not isinstance(part, bool)
+    return as_index(part) is not None

@@ -12,6 +12,7 @@ from typing import Any
 from genlm.bytes.errors import bad_type, bad_value, called
 from genlm.bytes.prompt.prompt import special_token
 from genlm.bytes.prompt.special_tokens import added_tokens
+from genlm.bytes.util.numbers import as_index
 from genlm.bytes.vocab import byte_vocab, check_token_ids
 
 __all__ = ["start_ids"]
@@ -29,7 +30,7 @@ def start_ids(llm: Any, start: Any) -> list[int]:
         ValueError: the model has no such token; special ones that it has are said.
         TypeError: neither a name nor an id.
     """
-    if isinstance(start, bool) or not (isinstance(start, str) or hasattr(start, "__index__")):
+    if not isinstance(start, str) and as_index(start) is None:
         raise bad_type("start", start, "must be a token's name, or its id")
     with called(name="start", ids="start"):
         found = special_token(llm, start)

@@ -77,9 +77,7 @@ def drawn_entries(drawn: Drawn, text: bytes) -> list[Entry]:
     else:
         return []
     each = zip(pieces, logps, tops, strict=True)
-    return [
-        Entry(piece, logp, tuple((a.bytes, a.logprob) for a in top)) for piece, logp, top in each
-    ]
+    return [Entry(piece, logp, tuple((a.bytes, a.logprob) for a in top)) for piece, logp, top in each]
 
 
 def end_entry(completion: Completion) -> Entry:

@@ -2,11 +2,44 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 from genlm.bytes.errors import bad_type, bad_value
 
-__all__ = ["whole_number"]
+__all__ = ["as_index", "real_number", "whole_number"]
+
+
+def as_index(value: Any) -> int | None:
+    """The integer that a value is; None of what is none. A class and an array have `__index__` too.
+
+    Examples:
+        >>> as_index(3), as_index(True), as_index(int), as_index(2.0)
+        (3, None, None, None)
+    """
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def real_number(name: str, value: Any) -> float:
+    """A number as a float. An integer may be greater than any.
+
+    Raises:
+        TypeError: no number.
+        ValueError: NaN, or beyond what a float holds.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise bad_type(name, value, "must be a number")
+    if value != value:
+        raise bad_value(name, value, "must be a number, not NaN")
+    try:
+        return float(value)
+    except OverflowError:
+        raise bad_value(name, value, "is beyond what a float holds") from None
 
 
 def whole_number(name: str, value: Any, least: int) -> int | None:
@@ -15,8 +48,9 @@ def whole_number(name: str, value: Any, least: int) -> int | None:
         return None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    index = as_index(value)
+    if index is None:
         raise bad_type(name, value, "must be an integer")
-    if value < least:
+    if index < least:
         raise bad_value(name, value, f"must be at least {least}")
-    return int(value.__index__())
+    return index

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from genlm.bytes.errors import bad_type, bad_value, check_names
+from genlm.bytes.util.numbers import as_index
 
 __all__ = ["CACHE_TYPES", "LlamaCppOptions"]
 
@@ -55,12 +56,12 @@ class LlamaCppOptions:
             value = getattr(self, name)
             if value is None and name in ("n_ctx", "n_threads"):
                 continue
-            if isinstance(value, bool) or not hasattr(value, "__index__"):
+            if as_index(value) is None:
                 raise bad_type(name, value, "must be an integer")
             if not least <= value <= most.get(name, 2**31 - 1):
                 limit = f" and at most {most[name]}" if name in most else ""
                 raise bad_value(name, value, f"must be at least {least}{limit}")
-        if not hasattr(self.n_gpu_layers, "__index__"):
+        if as_index(self.n_gpu_layers) is None:
             raise bad_type("n_gpu_layers", self.n_gpu_layers, "must be an integer", "-1 means all layers.")
         for name in ("type_k", "type_v"):
             if getattr(self, name) not in (*CACHE_TYPES, *([None] if name == "type_v" else [])):
