@@ -498,9 +498,9 @@ class ByteBeamState(StatefulByteLM):
         kind = makeable(type(self), 2)
         if kind is ByteBeamState:  # at every byte, many times: without sorting, or a rule's beginning
             after = kind.__new__(kind)
-            after.__dict__.update(self.__dict__)
+            after.params = self.params
         else:
             after = kind(data.hypotheses, self.params)
-            after._begun, after._looked = self._begun, self._looked
-        after.data, after._trie = data, data.hypotheses[0].trie if data.hypotheses else self._trie
+        after.data, after._begun, after._looked = data, self._begun, self._looked
+        after._trie = data.hypotheses[0].trie if data.hypotheses else self._trie
         return after

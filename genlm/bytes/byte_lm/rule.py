@@ -61,7 +61,8 @@ class SearchRule(Protocol):
 
     - A hypothesis read on is `state << symbol`, and its extensions are `state.extend_all()`: no other
       weights.
-    - Of the ways to cover the symbols read, each that is no hypothesis is deferred or is counted as dropped.
+    - Of the ways to cover the symbols read, each that is no hypothesis is deferred or is counted as dropped;
+      but those that cannot read `BeamData.coming` may be left out.
     - `read` evaluates what it likes; `prune` and `missing` evaluate nothing.
     - Steps may be abandoned at any `yield`, and the data they were given be used again.
     """
