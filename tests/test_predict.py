@@ -44,7 +44,7 @@ async def test_a_budget_buys_the_same_whatever_is_known(merges, seed, budget):
         return (
             (await lm.predict_words(text, 8, budget=budget, min_prob=1e-3)).to_dict(),
             (await lm.expand(text, 1e-3, 4, "char", budget=budget)).to_dict(),
-            (await lm.word_surprisal(text, entropy=True, rank=True, budget=budget)).records(),
+            (await lm.word_surprisal(text, entropy=True, rank=True, budget=budget)).to_tsv(),
         )
 
     def fresh():

@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from genlm.bytes.cli.drawing import stdout_console
-from genlm.bytes.cli.output import number, write_json
+from genlm.bytes.cli.output import number, stdout_console, write_json
 from genlm.bytes.cli.shared import Shared
 
 if TYPE_CHECKING:

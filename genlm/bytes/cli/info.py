@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from genlm.bytes.cli.drawing import stdout_console
-from genlm.bytes.cli.output import bytes_json, write_json
+from genlm.bytes.cli.output import bytes_json, stdout_console, write_json
 from genlm.bytes.cli.shared import Shared
 from genlm.bytes.escaping import safe_text
 

@@ -9,8 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from genlm.bytes.cli.drawing import stdout_console
-from genlm.bytes.cli.output import bytes_json, number, write_json
+from genlm.bytes.cli.output import bytes_json, number, stdout_console, write_json
 from genlm.bytes.cli.shared import Shared
 from genlm.bytes.cli.source import TextInput
 from genlm.bytes.options import Method

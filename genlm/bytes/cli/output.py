@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from genlm.bytes.escaping import safe_json, safe_text
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from genlm.bytes.generate import Alternative, Completion
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "completion_json",
     "number",
     "on_terminal",
+    "stdout_console",
     "write",
     "write_json",
     "write_json_line",
@@ -28,9 +31,32 @@ __all__ = [
 ]
 
 
+UNBROKEN = 1_000_000
+"""More columns than any line has."""
+
+
 def on_terminal() -> bool:
     """Whether stdout is a terminal."""
     return sys.stdout.isatty()
+
+
+def stdout_console() -> Console:
+    """What draws tables on stdout: as wide as a terminal is; elsewhere for programs that read lines.
+
+    Rich takes a pipe for a terminal of 80 columns, cuts what is longer, in the middle of a value too, and
+    fills each cell up to its column's width. Elsewhere than on a terminal no line is cut, and none ends with
+    blanks. A terminal is also what is said to be one: `FORCE_COLOR`, `TTY_COMPATIBLE`.
+    """
+    from rich.console import Console  # which not every command needs
+
+    class Lines(Console):
+        def print(self, *drawn: Any, **how: Any) -> None:
+            with self.capture() as captured:
+                super().print(*drawn, **how)
+            self.file.write("\n".join(line.rstrip(" ") for line in captured.get().split("\n")))
+
+    console = Console()
+    return console if console.is_terminal else Lines(width=UNBROKEN)
 
 
 def complain(message: str) -> None:

@@ -9,8 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from genlm.bytes.cli.drawing import stdout_console
-from genlm.bytes.cli.output import write_json
+from genlm.bytes.cli.output import stdout_console, write_json
 from genlm.bytes.cli.shared import Shared
 from genlm.bytes.cli.source import TextInput, argument_text
 

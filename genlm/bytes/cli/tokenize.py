@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from genlm.bytes.cli.drawing import stdout_console
-from genlm.bytes.cli.output import bytes_json, number, on_terminal, write_json
+from genlm.bytes.cli.output import bytes_json, number, on_terminal, stdout_console, write_json
 from genlm.bytes.cli.pages import Overwrite, PageFile, check_page, write_page
 from genlm.bytes.cli.scoring.texts import Texts, not_empty
 from genlm.bytes.cli.shared import Shared

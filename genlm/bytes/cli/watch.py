@@ -13,8 +13,7 @@ from rich.live import Live
 from rich.progress import Progress
 from rich.text import Text
 
-from genlm.bytes.cli.drawing import stdout_console
-from genlm.bytes.cli.output import bytes_json, number, on_terminal, write_json
+from genlm.bytes.cli.output import bytes_json, number, on_terminal, stdout_console, write_json
 from genlm.bytes.cli.pages import Overwrite, PageFile, check_page, write_page
 from genlm.bytes.cli.shared import Shared
 from genlm.bytes.cli.source import TextInput, argument_bytes

@@ -10,18 +10,17 @@ and none is above probability 1. What was never found is said by place: a slice 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from itertools import accumulate
-from typing import Self, overload
+from typing import Any, Self, overload
 
 import numpy as np
 from jaxtyping import Float64
 
 from genlm.bytes.errors import bad_type, bad_value
-from genlm.bytes.util.equal import equal_fields
 
-__all__ = ["CharScores", "Score", "stated_error"]
+__all__ = ["CharScores", "Score", "equal_fields", "stated_error"]
 
 ERROR = 20.0
 """By what the sum of what is expected to be missing at both ends is multiplied for a stated error. Chosen on
@@ -40,6 +39,19 @@ def stated_error(before: float, after: float) -> float:
     """
     error = ERROR * (before + after)
     return error if error == error else math.nan  # the one nan that is the same wherever it is
+
+
+def equal_fields(one: Any, other: Any) -> bool:
+    """Whether two instances of a dataclass have equal fields, arrays as a whole, and nan, which is what is
+    not known, equal to nan: a copy is what it was copied from."""
+    names = [field.name for field in fields(one)]
+    return all(_equal(getattr(one, name), getattr(other, name)) for name in names)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, np.ndarray | float) and isinstance(other, np.ndarray | float):
+        return np.array_equal(one, other, equal_nan=True)
+    return bool(one == other)
 
 
 @dataclass(frozen=True, eq=False)

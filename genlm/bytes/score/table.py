@@ -13,9 +13,8 @@ from typing import Any, overload
 
 from genlm.bytes.errors import bad_type, bad_value, optional
 from genlm.bytes.resumable import write_whole
-from genlm.bytes.score.byte_scores import Score
+from genlm.bytes.score.byte_scores import Score, equal_fields
 from genlm.bytes.score.plot import plot_bars, plot_heat
-from genlm.bytes.util.equal import equal_fields
 
 __all__ = ["COLUMNS", "WordSurprisal", "WordSurprisals"]
 

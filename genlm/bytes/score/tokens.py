@@ -10,9 +10,8 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from genlm.bytes.errors import GenlmBytesError, bad_value
-from genlm.bytes.score.byte_scores import Score
+from genlm.bytes.score.byte_scores import Score, equal_fields
 from genlm.bytes.score.naive import TokenScore
-from genlm.bytes.util.equal import equal_fields
 
 __all__ = ["TokenLogprobs"]
 
