@@ -273,6 +273,7 @@ async def test_reading_ahead_changes_nothing(model, text, settings):
     st.sets(st.integers(0, 5)),
     st.sampled_from([{"exact": True}, {"tolerance": 1e-12}, {"K": 200}]),
 )
+@example(build([("a", "b"), ("a", "a")], "whole"), b"aaa", {2}, {"exact": True})
 @examples(60)
 async def test_foresight_changes_nothing_where_figures_are_wanted(model, text, wanted, settings):
     """What cannot be canonical by the next place is left out before it, and nothing else; and the place where
