@@ -34,8 +34,41 @@ __all__ = ["Choices", "ChoicesTable", "Normalise", "check_baseline", "check_norm
 Normalise = Literal["length", "unconditional"] | None
 
 
+class _Rows:
+    """Records as a table, in columns that are named."""
+
+    COLUMNS: ClassVar[tuple[str, ...]]
+
+    def records(self) -> list[dict[str, Any]]:
+        """One dictionary a choice."""
+        raise NotImplementedError
+
+    def to_dataframe(self) -> Any:
+        """A pandas DataFrame, one row a choice.
+
+        Raises:
+            MissingDependencyError: pandas is not installed.
+        """
+        pandas = optional("pandas", "`to_dataframe`, other than `records`,", "'genlm-bytes[pandas]'")
+        return pandas.DataFrame(self.records(), columns=list(self.COLUMNS))
+
+    def to_tsv(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Tab-separated values with a head line; fields with tabs, quotes or line ends are quoted.
+
+        Args:
+            path: a file to write too; it appears when it is complete.
+        """
+        out = io.StringIO()
+        writer = csv.DictWriter(out, self.COLUMNS, dialect="excel-tab", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.records())
+        if path is not None:
+            write_whole(path, out.getvalue().encode())
+        return out.getvalue()
+
+
 @dataclass(frozen=True)
-class Choices:
+class Choices(_Rows):
     """Some continuations of one context, in the order in which they were given.
 
     Attributes:
@@ -45,7 +78,7 @@ class Choices:
         normalise: see the module.
     """
 
-    COLUMNS: ClassVar = ("choice", "logprob", "value", "posterior", "rank")
+    COLUMNS = ("choice", "logprob", "value", "posterior", "rank")
 
     choices: tuple[str | bytes, ...]
     scores: tuple[Score, ...]
@@ -100,22 +133,6 @@ class Choices:
             for choice, logprob, value, share, rank in columns
         ]
 
-    def to_dataframe(self) -> Any:
-        """A pandas DataFrame, one row a choice.
-
-        Raises:
-            MissingDependencyError: pandas is not installed.
-        """
-        return _dataframe(self.records(), self.COLUMNS)
-
-    def to_tsv(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Tab-separated values with a head line; fields with tabs, quotes or line ends are quoted.
-
-        Args:
-            path: a file to write too; it appears when it is complete.
-        """
-        return _tsv(self.records(), self.COLUMNS, path)
-
     def __len__(self) -> int:
         return len(self.choices)
 
@@ -125,7 +142,7 @@ class Choices:
         return f"Choices({said}{', …' if len(self) > 8 else ''})"
 
 
-class ChoicesTable(list[Choices]):
+class ChoicesTable(_Rows, list[Choices]):
     """The choices of several contexts, in order."""
 
     COLUMNS = ("context", "index", *Choices.COLUMNS)
@@ -137,37 +154,6 @@ class ChoicesTable(list[Choices]):
             for i, found in enumerate(self)
             for j, record in enumerate(found.records())
         ]
-
-    def to_dataframe(self) -> Any:
-        """A pandas DataFrame, one row a choice.
-
-        Raises:
-            MissingDependencyError: pandas is not installed.
-        """
-        return _dataframe(self.records(), self.COLUMNS)
-
-    def to_tsv(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Tab-separated values with a head line; fields with tabs, quotes or line ends are quoted.
-
-        Args:
-            path: a file to write too; it appears when it is complete.
-        """
-        return _tsv(self.records(), self.COLUMNS, path)
-
-
-def _dataframe(records: list[dict[str, Any]], columns: Sequence[str]) -> Any:
-    pandas = optional("pandas", "`to_dataframe`, other than `records`,", "'genlm-bytes[pandas]'")
-    return pandas.DataFrame(records, columns=list(columns))
-
-
-def _tsv(records: list[dict[str, Any]], columns: Sequence[str], path: str | os.PathLike[str] | None) -> str:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, columns, dialect="excel-tab", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    if path is not None:
-        write_whole(path, out.getvalue().encode())
-    return out.getvalue()
 
 
 def choices_of(choices: Any, count: int, end: bool) -> list[tuple[str | bytes, ...]]:
