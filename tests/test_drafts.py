@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,10 @@ from toy import TOY, BatchingToy, ToyLM, vocabularies
 
 from genlm.bytes import AsyncByteLM, BeamParams, ByteBeamState
 from genlm.bytes.backends.async_lm import cached
-from genlm.bytes.byte_lm import rule
+from genlm.bytes.byte_lm import draft, rule
+from genlm.bytes.byte_lm.lm_state import StatefulTokenizedLM
 from genlm.bytes.byte_lm.speculation import side_by_side
+from genlm.bytes.byte_lm.stand_ins import StandIns
 from genlm.bytes.contexts.cached_lm import CachedLM
 from genlm.bytes.contexts.cost import UNKNOWN, Cost, CostMeter, is_worth
 from genlm.bytes.errors import ImpossibleByteError, ModelOutputError
@@ -114,6 +117,65 @@ async def test_n_grams_at_every_ratio(rule: dict[str, Any]) -> None:
     assert logz == pytest.approx([logz[0]] * len(RATIOS), abs=1e-9)
     assert rounds[-1] <= rounds[3] <= rounds[0], "where contexts are cheap, there are fewer calls"
     assert 3 * rounds[-1] <= rounds[0] and contexts[0] <= contexts[-1], (rounds, contexts)
+
+
+async def test_what_stands_in_spares_forwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = b"the cat is on the mat. a ton of hats on the cat. the cat sat in the hat." * 2
+
+    async def forwards() -> tuple[int, float]:
+        backend = Batching(14.0)
+        beam = await ByteBeamState.initial(CachedLM(backend), BeamParams(tolerance=0.01))
+        read = await beam.prefill(text)
+        return len(backend.calls), read.logZ
+
+    few, found = await forwards()
+    monkeypatch.setattr(StandIns, "for_", lambda self, state, place: None)
+    many, same = await forwards()
+    assert found == pytest.approx(same, abs=1e-9) and few <= 0.8 * many, (few, many)
+
+
+async def test_the_likest_stands_in() -> None:
+    llm = BatchingToy(WORDS)
+    start = await ByteBeamState.initial(llm, BeamParams(tolerance=0.01), initial_context=[0])
+    (root,) = start.states
+    ids = {bytes(t.byte_string): i for i, t in enumerate(llm.byte_vocab)}
+
+    def after(*tokens: bytes) -> StatefulTokenizedLM:
+        lm_state = root.lm_state
+        for token in tokens:
+            lm_state <<= ids[token]
+        return lm_state
+
+    stand_ins, state = StandIns(), root.at_boundary(after(b" ", b"the"), root.trie, 0.0, root.mode, None)
+    for other in (after(b" the"), after(b"t", b"h", b"e")):
+        stand_ins.add(4, other)
+        await other.logp_next()
+    stand_ins.add(4, after(b" s", b"the"))
+    first = stand_ins.for_(state, 4)
+    assert first is not None and first is not state and not state.materialized, "of those that are known"
+    assert first.lm_state is state.lm_state and first.weight == state.weight
+    await after(b" s", b"the").logp_next()
+    likest = stand_ins.for_(state, 4)
+    want = await root.at_boundary(after(b" s", b"the"), root.trie, 0.0, root.mode, None).materialize()
+    assert likest is not None and np.array_equal(likest.mass, want.mass)
+    assert not np.array_equal(first.mass, want.mass)
+    assert stand_ins.for_(state, 5) is None
+
+
+async def test_a_text_tells_how_often_its_drafts_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has been needed, or rejected, decides what is drafted next."""
+    rates, text = list[float](), b"the cat is on the mat. a ton of hats on the cat. the cat sat in the hat."
+
+    def is_worth(rate: float, ratio: float, spares: float) -> bool:
+        rates.append(rate)
+        return True
+
+    monkeypatch.setattr(draft, "is_worth", is_worth)
+    llm = BatchingToy([*WORDS, b"f"], seed=2)
+    llm.cost = cost(0.02)
+    await (await ByteBeamState.initial(llm, BeamParams(tolerance=0.01))).prefill(text)
+    assert rates[0] == pytest.approx(draft.NEEDED)
+    assert any(b > a for a, b in pairwise(rates)) and any(b < a for a, b in pairwise(rates)), set(rates)
 
 
 async def test_texts_that_are_read_at_once_share_forwards(monkeypatch: pytest.MonkeyPatch) -> None:

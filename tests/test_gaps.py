@@ -377,9 +377,7 @@ async def test_a_wrong_draft_asks_for_no_crowd(seed: int, monkeypatch: pytest.Mo
     before, after = (bytes(draw.choices(b"ab", k=k)) for k in (16, 6))
     found = []
     for crowd in (2, 10**9):
-        monkeypatch.setattr(
-            draft.Drafter, "too_many_deferred", lambda self, count, crowd=crowd: count > crowd
-        )
+        monkeypatch.setattr(draft.Drafter, "most", crowd)
         llm = BatchingToy(words, seed=seed, dtype=torch.float32)
         rule = ToleranceRule(0.02, constants=ToleranceConstants(nats_per_probe=7.6))
         start = await ByteBeamState.initial(llm, BeamParams(rule=rule), initial_context=[])

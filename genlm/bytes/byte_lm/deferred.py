@@ -82,14 +82,20 @@ class Deferred:
     def weight(self) -> float:
         return self.state.weight
 
-    def catch_up(self, now: History) -> tuple[LazyTrieState | None, Late, list[Deferred]]:
-        """Read what was read since, with the masses known.
+    def catch_up(
+        self, now: History, evaluated: LazyTrieState
+    ) -> tuple[LazyTrieState | None, Late, list[Deferred]]:
+        """Read what was read since.
+
+        Args:
+            now: what has been read.
+            evaluated: the hypothesis with its masses known.
 
         Returns:
             The hypothesis after those symbols, None if it cannot read them; how it came there; and one more
             deferred hypothesis for each token that ends on the way.
         """
-        state: LazyTrieState | None = self.state
+        state: LazyTrieState | None = evaluated
         last, passed, found = self.history, list[LazyTrieState](), list[Deferred]()
         for link in now.suffix_after(self.history):
             assert state is not None

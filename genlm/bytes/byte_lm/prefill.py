@@ -3,9 +3,9 @@
 Byte by byte, the model would be asked for a few contexts at each token's end, and mostly wait for the
 next question. But the bytes are known, so the questions can be drafted. A model that evaluates contexts
 in batches is first asked for the whole tokenization that its tokenizer would choose, in one batch. Then
-the beam reads on with the candidates whose contexts are known, noting each context that it needs and
-lacks, at whatever offset, with the tokens that would come next after it; all these are asked for
-together; and the reading is taken up again at the first offset where one was lacking. What comes out is
+the beam reads on with what is known, others standing in for the contexts that are not, and notes each that it
+needs and lacks; these are asked for together, as far as they are likely to be needed; and the reading is
+taken up again at the first offset where one was lacking. What comes out is
 the beam that reading byte by byte gives: drafts only decide which contexts are computed early. Where the
 first byte of a pass lacks something the step is taken in full, so each pass reads at least one byte,
 however small the model's memory.
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from genlm.bytes.byte_lm.draft import Drafter, MissingContext
@@ -31,7 +31,6 @@ from genlm.bytes.byte_lm.symbols import (
 )
 from genlm.bytes.byte_lm.tokenized_prefill import METHODS, read_path
 from genlm.bytes.byte_lm.trie_state import LazyTrieState
-from genlm.bytes.contexts.tree import ContextNode
 from genlm.bytes.errors import EmptyBeamError, ImpossibleByteError, bad_value
 from genlm.bytes.trie.modes import TrieMode
 
@@ -117,7 +116,7 @@ async def _read(
         listener(done + at, before, after)
 
     with drafter.reading():
-        if drafter.useful and symbols:
+        if drafter.useful and len(symbols) > 1:  # the first is read in full
             await drafter.whole_path(reading.states[0])
         while at < len(symbols):
             before = reading.prune()
@@ -150,25 +149,18 @@ async def _read_known(
     Returns:
         The beam before the first symbol for which a context was lacking, and that symbol's index.
     """
-    exact, exact_at, begun = beam, at, at
+    exact, exact_at = beam, at
     start = beam.data.history.length - at
     resumed = -1
-    lacking: list[MissingContext] = []
-    while at < len(symbols) and at < exact_at + drafter.horizon:
+    while at < len(symbols) and not drafter.has_enough:
         before = beam.prune()
         ahead = foresee(before, at)
-        after, missing, used = _read_if_known(ahead, symbols[at], at + 1 < len(symbols), drafter)
-        lacking += [
-            MissingContext(state, at, at, state.weight - beam.logZ)
-            if place is None
-            else MissingContext(state, place - start, at, 0.0)  # judged by an estimate already
-            for state, place in missing
-        ]
-        if after.states and not lacking:
+        after = _read_if_known(ahead, symbols[at], at, start, at + 1 < len(symbols), drafter)
+        if after.states and not drafter.lacking:
             listener(at, before, after)
         if after.states:
             beam, at = after, at + 1
-        elif not lacking:  # nothing reads on: the full step that comes next may heal
+        elif not drafter.lacking:  # nothing reads on: the full step that comes next may heal
             break
         else:  # all that could go on is lacking: go on along the tokenizer's own path
             found = await drafter.resume(max(at, resumed + 1), beam.states[0])
@@ -176,41 +168,54 @@ async def _read_known(
                 break
             beam, at = beam.restarted(found[0], start + found[1]), found[1]
             resumed = at  # where that does not lead on either, the next time goes further
-        if not lacking:
+        if not drafter.lacking:
             exact, exact_at = beam, at
-            drafter.acceptance.used(used)
         if at % BREATHE == 0:
             await asyncio.sleep(0)
-    drafter.gained(exact_at - begun)
-    if lacking:
-        await drafter.after_missing(lacking)
+    await drafter.evaluate_lacking()
     return exact, exact_at
 
 
 def _read_if_known(
-    beam: _Beam, symbol: int | bytes, pruned: bool, drafter: Drafter
-) -> tuple[_Beam, list[tuple[LazyTrieState, int | None]], list[ContextNode]]:
-    """One step without the model: candidates whose contexts are not known are left out, and listed.
+    beam: _Beam, symbol: int | bytes, at: int, start: int, pruned: bool, drafter: Drafter
+) -> _Beam:
+    """One step without the model: for candidates whose contexts are not known others stand in.
 
-    Where it would take too many deferred ones there is no result, an empty beam.
+    Where it would take a crowd of deferred ones there is no result, an empty beam.
+
+    Args:
+        beam: the beam, pruned.
+        symbol: what it reads.
+        at: the symbol's index,
+        start: and how many symbols the beam's history has before the first.
+        pruned: see `SearchRule.read`.
+        drafter: hears of what is known and of what is lacking.
     """
-    missing, used = list[tuple[LazyTrieState, int | None]](), list[ContextNode]()
+    lacking, late = list[MissingContext](), 0
     step = beam.step(symbol, pruned=pruned)
     try:
         asked = next(step)
         while True:
-            places: Sequence[int | None] = asked.places or [None] * len(asked.hypotheses)
-            known = [state.materialize_if_known() for state in asked.hypotheses]
-            missing += [(s, p) for s, p, k in zip(asked.hypotheses, places, known, strict=True) if not k]
-            used += [state.lm_state.node for state in asked.hypotheses]
-            late = sum(place is not None for _, place in missing)
-            if late and drafter.too_many_deferred(late):
+            answers, guessed = list[LazyTrieState | None](), bool(drafter.lacking or lacking)
+            for i, state in enumerate(asked.hypotheses):
+                place = at if asked.places is None else asked.places[i] - start
+                if state.materialize_if_known():
+                    drafter.known(state, place, needed=not guessed)
+                    answers.append(state)
+                else:
+                    late += place < at
+                    lacking.append(MissingContext(state, at, guessed))
+                    answers.append(drafter.stand_ins.for_(state, place))
+            if late > drafter.most:  # mostly a wrong draft that cannot read the text: all look heavy to it
                 step.close()
-                return beam.with_states([]), missing, used
-            asked = step.send([s for s, k in zip(asked.hypotheses, known, strict=True) if k])
+                lacking = [one for one in lacking if not one.guessed]
+                return beam.with_states([])
+            asked = step.send(answers)
     except StopIteration as stop:
         after: _Beam = stop.value
-        return after, missing, used
+        return after
+    finally:
+        drafter.lacking += lacking
 
 
 def _impossible(

@@ -4,9 +4,10 @@ A token model is asked for what follows one context at a time; a byte string is 
 A rule decides which of them are worth a context. It works on immutable data (`BeamData`), and whatever it
 needs evaluated it asks for: reading byte by byte waits for the model each time; reading a known text
 (`prefill.py`) goes on with what is known already and collects the rest over many bytes (speculation). So a
-step is written once, as a generator that yields an `Evaluate`, is sent back those hypotheses that have been
-evaluated, and returns its result. Hypotheses that are not sent back are left out, as if they had no weight;
-the result is then a draft, good for finding out which contexts later bytes will need.
+step is written once, as a generator that yields an `Evaluate`, is sent back as many hypotheses, evaluated,
+and returns its result. None in place of one: it is left out, as if it had no weight. Another in its place has
+the distribution of a like context (`stand_ins.py`). Either way the result is a draft, good for finding out
+which contexts later bytes will need.
 
 Two rules are here: `ThresholdRule` (`threshold.py`), beam search with a width and a threshold, and
 `ToleranceRule` (`tolerance.py`), which defers what is light. Another is a class with these methods, given as
@@ -49,7 +50,7 @@ class Evaluate(NamedTuple):
     deferred: DeferredQueue = NOTHING_DEFERRED
 
 
-SearchStep = Generator[Evaluate, Sequence[LazyTrieState], T]
+SearchStep = Generator[Evaluate, Sequence[LazyTrieState | None], T]
 
 
 @runtime_checkable

@@ -37,7 +37,7 @@ class ThresholdRule(SearchRule):
 
     def expand(self, data: BeamData, symbol: int | bytes | None) -> SearchStep[BeamData]:
         kept = extensions_above(data.hypotheses, data.log_weight, self.log_threshold)
-        got = yield Evaluate(kept, beside=data.hypotheses)
+        got = _there((yield Evaluate(kept, beside=data.hypotheses)))
         gone = self._others(data, kept)
         lost = min(logsumexp(gone) - data.log_weight, 0.0)  # the share of token ends that are not followed
         held = data.log_weight + math.log1p(-math.exp(lost)) if lost < 0.0 else -math.inf
@@ -55,7 +55,7 @@ class ThresholdRule(SearchRule):
         if pruned and self.K is not None and self.log_threshold == -math.inf:
             kept = [*unable, *(yield from self._extend_in_reach(able, read, symbol, self.K))]
         else:
-            read += read_on((yield Evaluate(able)), symbol)
+            read += read_on(_there((yield Evaluate(able))), symbol)
         if self.max_candidates is not None and len(read) > self.max_candidates:
             raise BudgetExceededError(
                 f"{len(read)} candidates after {symbol!r}; `max_candidates` is {self.max_candidates}. "
@@ -78,13 +78,13 @@ class ThresholdRule(SearchRule):
             The extensions evaluated, or asked for in vain.
         """
         first = sorted(_in_reach(extensions, read, K), key=lambda state: -state.weight)[:K]
-        got = yield Evaluate(first)
+        got = _there((yield Evaluate(first)))
         read += read_on(got, symbol)
         if len(got) < len(first):
             return first
         asked = {id(state) for state in first}
         rest = [e for e in _in_reach(extensions, read, K) if id(e) not in asked]
-        read += read_on((yield Evaluate(rest)), symbol)
+        read += read_on(_there((yield Evaluate(rest))), symbol)
         return [*first, *rest]
 
     def _others(self, data: BeamData, kept: Sequence[LazyTrieState]) -> list[float]:
@@ -93,6 +93,10 @@ class ThresholdRule(SearchRule):
             return []  # nothing is below no threshold
         ids = {id(state) for state in kept}
         return [e.weight for state in data.hypotheses for e in state.extend_all() if id(e) not in ids]
+
+
+def _there(evaluated: Sequence[LazyTrieState | None]) -> list[LazyTrieState]:
+    return [state for state in evaluated if state is not None]
 
 
 def extensions_above(

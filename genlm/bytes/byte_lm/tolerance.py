@@ -79,9 +79,10 @@ class ToleranceRule(SearchRule):
         deferred = deferred.push(light, boundary)
         missing_factor = data.log_missing_factor
         if wanted:
-            got = yield Evaluate(wanted, None, hypotheses, deferred)
+            evaluated = yield Evaluate(wanted, None, hypotheses, deferred)
+            got = [state for state in evaluated if state is not None]
             deferred = deferred.evaluated(got, boundary)
-            missing = log_sum(e for e in wanted if e not in got) - total
+            missing = log_sum(e for e, state in zip(wanted, evaluated, strict=True) if state is None) - total
             # What is missing is taken to do as well as the rest.
             missing_factor -= math.log1p(-math.exp(min(missing, -1e-3)))
             hypotheses = [*hypotheses, *got]
@@ -164,10 +165,9 @@ class ToleranceRule(SearchRule):
             left = max(0, left - len(wanted))
             places = [d.history.length for d in wanted]
             asked = Evaluate([d.state for d in wanted], places, hypotheses, deferred)
-            got = {id(state) for state in (yield asked)}
-            for one in wanted:
-                if id(one.state) in got:
-                    after, passed, found = one.catch_up(now)
+            for one, state in zip(wanted, (yield asked), strict=True):
+                if state is not None:
+                    after, passed, found = one.catch_up(now, state)
                     late.append(passed)
                     deferred = deferred.push_late(found)
                     if after is not None:

@@ -23,6 +23,7 @@ from genlm.bytes.byte_lm.lm_state import StatefulTokenizedLM, next_row, of_its_o
 from genlm.bytes.byte_lm.subclass import makeable
 from genlm.bytes.byte_lm.symbols import check_symbol
 from genlm.bytes.contexts.rows import checked_row
+from genlm.bytes.contexts.tree import ContextNode
 from genlm.bytes.errors import NotMaterializedError
 from genlm.bytes.trie.arrays import ROOT
 from genlm.bytes.trie.masses import NodeMasses
@@ -147,17 +148,30 @@ class LazyTrieState:
                 self._masses = self._masses_of(logps)
         return self._masses is not None
 
+    def standing_on(self, other: StatefulTokenizedLM) -> Self | None:
+        """The same candidate to draft with, which takes what the model has said after another context, if
+        that is known, for what it will say after its own."""
+        logps = None if of_its_own(other) else other.logp_known()
+        if logps is None:
+            return None
+        state = self.at_boundary(self.lm_state, self.trie, self.weight, self.mode, self.canonical)
+        state._masses = self._masses_after(other.node, logps)
+        return state
+
     def _masses_of(self, logps: Row) -> NodeMasses:
         """The masses of a row; those of a row that is remembered are shared by all that stand there."""
-        trie, kept = self.trie.trie, not of_its_own(self.lm_state)  # a backend's rows are never overwritten
-        node = self.lm_state.node if kept else None
-        if node is None or node.logps is not logps:
-            return NodeMasses.from_logprobs(trie, logps, self._allowed(), kept=kept)
+        kept = not of_its_own(self.lm_state)  # a backend's rows are never overwritten
+        if kept and self.lm_state.node.logps is logps:
+            return self._masses_after(self.lm_state.node, logps)
+        return NodeMasses.from_logprobs(self.trie.trie, logps, self._allowed(), kept=kept)
+
+    def _masses_after(self, node: ContextNode, logps: Row) -> NodeMasses:
+        trie = self.trie.trie
         shared = node.masses
         if shared is not None and shared[0] == self.canonical and shared[1].trie is trie:
             return shared[1]
         masses = NodeMasses.from_logprobs(trie, logps, self._allowed(), kept=True)
-        if masses.reads(logps):
+        if masses.reads(logps) and (self.canonical is None or node is self.lm_state.node):
             node.masses = self.canonical, masses
         return masses
 

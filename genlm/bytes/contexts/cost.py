@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
-from itertools import accumulate, combinations
+from itertools import combinations
 from statistics import median
 from typing import NamedTuple
 
-__all__ = ["UNKNOWN", "Cost", "CostMeter", "is_worth", "worth_together"]
+__all__ = ["UNKNOWN", "Cost", "CostMeter", "is_worth"]
 
 WINDOW = 24
 """Calls that a measurement goes by."""
@@ -66,28 +65,6 @@ def is_worth(needed: float, ratio: float, spares: float = 1.0) -> bool:
     if needed >= 1.0:
         return True
     return needed > 0.0 and spares > 0.0 and ratio * needed * spares > 1.0 - needed
-
-
-def worth_together(chances: Sequence[float], ratio: float) -> int:
-    """How many of some contexts that may all be needed at one moment to evaluate early.
-
-    A call is spared there if none is needed of those left out. So of the likeliest `m`,
-
-        r prod_{i > m} (1 - p_i) - sum_{i <= m} (1 - p_i)
-
-    is the expected gain in contexts, and the `m` of the greatest is returned.
-
-    Args:
-        chances: the probability that each is needed, the likeliest first.
-        ratio: `Cost.ratio`.
-    """
-    rest = 1.0  # the probability that none of those left out is needed
-    gains = [0.0] * (len(chances) + 1)
-    price = [0.0, *accumulate(1.0 - p for p in chances)]
-    for m in range(len(chances), -1, -1):
-        gains[m] = min(ratio, 1e9) * rest - price[m]
-        rest *= 1.0 - chances[m - 1]
-    return max(range(len(gains)), key=gains.__getitem__)
 
 
 class CostMeter:
