@@ -134,6 +134,20 @@ async def test_what_stands_in_spares_forwards(monkeypatch: pytest.MonkeyPatch) -
     assert found == pytest.approx(same, abs=1e-9) and few <= 0.8 * many, (few, many)
 
 
+async def test_guesses_that_are_not_worth_their_price_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def contexts() -> tuple[int, float]:
+        llm = BatchingToy([*WORDS, b"f"], seed=2)
+        llm.cost = cost(2.0)
+        beam = await ByteBeamState.initial(llm, BeamParams(tolerance=0.01))
+        read = await beam.prefill(b"the cat is on the mat. a ton of hats on the cat.")
+        return len(llm.asked), read.logZ
+
+    few, found = await contexts()
+    monkeypatch.setattr(draft, "is_worth", lambda rate, ratio, spares: True)
+    many, same = await contexts()
+    assert found == pytest.approx(same, abs=1e-9) and few < 0.95 * many, (few, many)
+
+
 async def test_the_likest_stands_in() -> None:
     llm = BatchingToy(WORDS)
     start = await ByteBeamState.initial(llm, BeamParams(tolerance=0.01), initial_context=[0])
