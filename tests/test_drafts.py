@@ -148,6 +148,25 @@ async def test_guesses_that_are_not_worth_their_price_are_left(monkeypatch: pyte
     assert found == pytest.approx(same, abs=1e-9) and few < 0.95 * many, (few, many)
 
 
+@pytest.mark.parametrize("ratio", [0.0, 14.0, 1e9])
+async def test_what_a_rule_refuses_of_guesses_is_no_fault_of_the_text(ratio: float) -> None:
+    """Stand-ins may give a probability where the model gives none, so that there are more candidates."""
+    words = [b"a", b"b", b"c", b"cbc", b"abaca", b"ab", b"abca", b"aacab", b"aba", b"a", b"cbaaa", b"a"]
+    text, found = b"aaabbaaaac", []
+    for way in ("bytes", "drafts"):
+        llm = BatchingToy(words, seed=5, zeros=0.5)
+        llm.cost = cost(ratio)
+        params = BeamParams(exact=True, max_candidates=12, heal=False)
+        beam = await ByteBeamState.initial(llm, params, initial_context=[])
+        if way == "drafts":
+            beam = await beam.prefill(text)
+        else:
+            for byte in text:
+                beam = await (beam.prune() << byte)
+        found.append(beam.logZ)
+    assert found[0] == pytest.approx(found[1], abs=1e-9)
+
+
 async def test_the_likest_stands_in() -> None:
     llm = BatchingToy(WORDS)
     start = await ByteBeamState.initial(llm, BeamParams(tolerance=0.01), initial_context=[0])
