@@ -17,7 +17,7 @@ from unittest.mock import AsyncMock, MagicMock, patch
 import numpy as np
 import pytest
 import torch
-from toy import EOS_STRING, TOY, ToyLM
+from toy import EOS_STRING, TOY, BatchingToy, ToyLM
 
 from genlm.bytes import AsyncTokenByteTrie, BeamParams, ByteBeamState, Chart, LazyTrieState, TokenByteTrie
 from genlm.bytes.backends.async_lm import cached
@@ -212,6 +212,23 @@ class TestSubclassesOfTheParts:
         assert all(type(s.lm_state) is Hot for s in beam)
         assert beam.logZ != pytest.approx((await (await ByteBeamState.initial(lm, BeamParams(K=20))).prefill(
             b"abca")).logZ)  # fmt: skip
+
+    @pytest.mark.parametrize("kind", [ToyLM, BatchingToy])
+    async def test_a_token_model_of_ones_own_is_asked_where_the_models_answer_is_known(self, kind):
+        """A row that is remembered is that of the model, and not what the client makes of it."""
+
+        class Hot(StatefulTokenizedLM):
+            async def logp_next(self) -> torch.Tensor:
+                return torch.log_softmax((await super().logp_next()) / 2, 0)
+
+        llm, params = kind(TOY), BeamParams(tolerance=1e-3)
+        plain = await ByteBeamState.initial(llm, params)
+        begun = LazyTrieState.initial(Hot.initial(llm), plain.trie)
+        ways = [read, ByteBeamState.prefill]
+        found = [(await way(ByteBeamState([begun], params), b"abcab")).logZ for way in ways]
+        await plain.prefill(b"abcab")  # its rows are remembered now
+        found += [(await way(ByteBeamState([begun], params), b"abcab")).logZ for way in ways]
+        assert found == pytest.approx([found[0]] * 4, abs=1e-12)
 
     async def test_attributes_can_be_put_on_anything(self, lm, params):
         beam = await read(await ByteBeamState.initial(lm, params), b"a")

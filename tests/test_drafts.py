@@ -22,6 +22,7 @@ from toy import TOY, BatchingToy, ToyLM, vocabularies
 from genlm.bytes import AsyncByteLM, BeamParams, ByteBeamState
 from genlm.bytes.backends.async_lm import cached
 from genlm.bytes.byte_lm import draft, rule
+from genlm.bytes.byte_lm.history import History
 from genlm.bytes.byte_lm.lm_state import StatefulTokenizedLM
 from genlm.bytes.byte_lm.speculation import side_by_side
 from genlm.bytes.byte_lm.stand_ins import StandIns
@@ -193,6 +194,24 @@ async def test_the_likest_stands_in() -> None:
     assert likest is not None and np.array_equal(likest.mass, want.mass)
     assert not np.array_equal(first.mass, want.mass)
     assert stand_ins.for_(state, 5) is None
+
+
+@pytest.mark.slow
+async def test_what_waits_is_not_measured_again_from_where_it_was_deferred(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A long text that repeats itself walks back through some symbols for each that it reads."""
+    latest, walked, count = History.latest, 0, 1200
+
+    def counted(self: History, length: int) -> list[History]:
+        nonlocal walked
+        walked += length
+        return latest(self, length)
+
+    monkeypatch.setattr(History, "latest", counted)
+    beam = await ByteBeamState.initial(CachedLM(Batching(14.0)), BeamParams(tolerance=0.02))
+    await beam.prefill((b"the cat is on the mat. a ton of hats on the cat. " * 40)[:count])
+    assert count < walked < 100 * count
 
 
 async def test_a_text_tells_how_often_its_drafts_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ from bisect import insort
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import nlargest
-from itertools import compress, islice, takewhile
+from itertools import islice, takewhile
 from operator import itemgetter
 from typing import NamedTuple, Self
 
@@ -196,9 +196,10 @@ class DeferredQueue:
 
     def push_late(self, found: Iterable[Deferred]) -> Self:
         """Defer hypotheses whose tokens ended at places passed since."""
-        aligned, late = list[Deferred](), dict[History, list[Deferred]]()
+        aligned, late, found = list[Deferred](), dict[History, list[Deferred]](), list(found)
+        boundaries = self._next_boundaries({deferred.history for deferred in found})
         for deferred in found:
-            boundary = self._next_boundary(deferred.history)
+            boundary = boundaries[deferred.history]
             if boundary is None:
                 late.setdefault(deferred.history, []).append(deferred)
             else:
@@ -237,26 +238,19 @@ class DeferredQueue:
         """
         if most == 0:
             return [], self
-        bar, n = log_bar - self.history.log_prob, 0
-        while n < len(self.aligned) and self.aligned[n].key > bar:
-            n += 1
-        taken, left = list(self.aligned[:n]), list[tuple[Deferred, ...]]()
+        now = self.history.log_prob
+        over = [(d, d.key + now) for d in takewhile(lambda d: d.key > log_bar - now, self.aligned)]
         with_cousins = log_bar + math.log(self.constants.cousin_margin)
         gains = self._gains(hypotheses, with_cousins)
         for group, future in self._with_futures():
-            over = [
-                d.weight + future > log_bar + log_margin or d.weight + _gain(d, gains) > with_cousins
+            over += [
+                (d, d.weight + future)
                 for d in group
+                if d.weight + future > log_bar + log_margin or d.weight + _gain(d, gains) > with_cousins
             ]
-            taken += compress(group, over)
-            left.append(tuple(d for d, taken_too in zip(group, over, strict=True) if not taken_too))
-        if not taken:
-            return [], self
-        queue = self._holding(left, self.aligned[n:])
-        if most is not None and len(taken) > most:
-            ranked = sorted(taken, key=lambda d: -self._estimate(d))
-            taken, queue = ranked[:most], queue.push_late(ranked[most:])
-        return taken, queue
+        if most is not None and len(over) > most:
+            over = nlargest(most, over, key=itemgetter(1))
+        return self._taking([d for d, _ in over])
 
     def near(self, log_least: float) -> Iterator[tuple[LazyTrieState, float]]:
         """Those whose estimate exceeds a natural log weight, and the estimate."""
@@ -270,11 +264,7 @@ class DeferredQueue:
         """The aligned that were deferred of late and are nearest to being evaluated, at most so many; and the
         queue without them."""
         since = self.history.length - self.constants.probe_window
-        taken = list(islice((d for d in self.aligned if d.history.length >= since), most))
-        if not taken:
-            return [], self
-        among = set(map(id, taken))
-        return taken, self._holding(self.unaligned, tuple(d for d in self.aligned if id(d) not in among))
+        return self._taking(list(islice((d for d in self.aligned if d.history.length >= since), most)))
 
     def prune(self, log_least: float) -> tuple[Self, Self]:
         """Drop those whose estimate is below `log_least`, and the lightest beyond `max_deferred` of a kind.
@@ -291,6 +281,14 @@ class DeferredQueue:
         kept = (tuple(d for d in group if id(d) in keep) for group in self.unaligned)
         gone = self._holding(lost, self.aligned[n:])
         return gone, self._holding(kept, self.aligned[:n]) if len(gone) else self
+
+    def _taking(self, taken: list[Deferred]) -> tuple[list[Deferred], Self]:
+        """Some of those deferred, and the queue without them."""
+        if not taken:
+            return taken, self
+        among = set(map(id, taken))
+        left = (tuple(d for d in group if id(d) not in among) for group in self.unaligned)
+        return taken, self._holding(left, tuple(d for d in self.aligned if id(d) not in among))
 
     def _holding(
         self,
@@ -317,11 +315,6 @@ class DeferredQueue:
         for group in self.unaligned:
             yield group, self._future_log_estimate(group[0], self.history, self.segment)
 
-    def _estimate(self, deferred: Deferred) -> float:
-        end, segment = self._next_boundary(deferred.history) or (self.history, self.segment)
-        future = self._future_log_estimate(deferred, end, segment)
-        return deferred.weight + future + self.history.log_prob - end.log_prob
-
     def _align(self, deferred: Deferred, end: History, segment: Segment) -> Deferred:
         future = self._future_log_estimate(deferred, end, segment)
         inflation = future - self._expected_future(deferred, end, segment)
@@ -344,13 +337,20 @@ class DeferredQueue:
             insort(found, deferred, key=lambda d: -d.key)
         return tuple(found)
 
-    def _next_boundary(self, start: History) -> tuple[History, Segment] | None:
-        """The first common boundary from `start` on, if there is one, and the segment that ends there."""
-        for link in self.history.suffix_after(start):
+    def _next_boundaries(self, starts: set[History]) -> dict[History, tuple[History, Segment] | None]:
+        """The first common boundary from each of some places on, if there is one, and the segment that ends
+        there. One walk back for all."""
+        found, link = dict[History, tuple[History, Segment] | None](), self.history
+        boundary = (link, self.segment) if self.common_boundary else None
+        while True:
+            if link in starts:
+                found[link] = boundary
+            if len(found) == len(starts):
+                return found
+            assert link.prev is not None, "the history does not begin at a place of these"
             if link.boundary_before is not None:
-                assert link.prev is not None
-                return link.prev, link.boundary_before
-        return (self.history, self.segment) if self.common_boundary else None
+                boundary = link.prev, link.boundary_before
+            link = link.prev
 
     def _future_log_estimate(self, deferred: Deferred, end: History, segment: Segment) -> float:
         """Log of what the symbols from where one was deferred to `end`, where `segment` ends, count for one

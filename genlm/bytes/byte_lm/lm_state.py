@@ -148,8 +148,9 @@ class StatefulTokenizedLM:
 
     @property
     def batches(self) -> bool:
-        """Whether contexts asked for together cost less, so that asking ahead of time pays."""
-        return bool(self._cached.backend.batches)
+        """Whether contexts asked for together cost less, so that asking ahead of time pays. Of a subclass
+        with a `logp_next` of its own they do not: only what is needed is asked for."""
+        return bool(self._cached.backend.batches) and not of_its_own(self)
 
     @property
     def model_cache(self) -> CachedLM[Any]:
@@ -203,12 +204,12 @@ class StatefulTokenizedLM:
         return await self._cached.score(self.node, token)
 
     def logp_known(self) -> Row | None:
-        """`logp_next` if that needs no run of the model; else None.
+        """`logp_next` if that needs no run of the model; else None, as of a subclass with one of its own.
 
         A row that was evaluated ahead of time has been looked at by nobody. Where it is nonsense it is not
         known: it may never be needed, and if it is, the model is asked, and may give a better one.
         """
-        row = self._cached.known(self.node)
+        row = None if of_its_own(self) else self._cached.known(self.node)
         try:
             return None if row is None else self._checked(row)
         except ModelOutputError:

@@ -151,7 +151,7 @@ class LazyTrieState:
     def standing_on(self, other: StatefulTokenizedLM) -> Self | None:
         """The same candidate to draft with, which takes what the model has said after another context, if
         that is known, for what it will say after its own."""
-        logps = None if of_its_own(other) else other.logp_known()
+        logps = other.logp_known()
         if logps is None:
             return None
         state = self.at_boundary(self.lm_state, self.trie, self.weight, self.mode, self.canonical)

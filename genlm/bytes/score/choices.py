@@ -13,62 +13,28 @@ stop, a line's end), or count the end of the sequence (`end=True`).
 
 from __future__ import annotations
 
-import csv
-import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from genlm.bytes.errors import bad_type, bad_value, optional
-from genlm.bytes.resumable import write_whole
+from genlm.bytes.errors import bad_type, bad_value
 from genlm.bytes.score.byte_scores import Score
+from genlm.bytes.score.table import Records
 from genlm.bytes.util import logsumexp
 
 __all__ = ["Choices", "ChoicesTable", "Normalise", "check_baseline", "check_normalise", "choices_of"]
 
 Normalise = Literal["length", "unconditional"] | None
 
-
-class _Rows:
-    """Records as a table, in columns that are named."""
-
-    COLUMNS: ClassVar[tuple[str, ...]]
-
-    def records(self) -> list[dict[str, Any]]:
-        """One dictionary a choice."""
-        raise NotImplementedError
-
-    def to_dataframe(self) -> Any:
-        """A pandas DataFrame, one row a choice.
-
-        Raises:
-            MissingDependencyError: pandas is not installed.
-        """
-        pandas = optional("pandas", "`to_dataframe`, other than `records`,", "'genlm-bytes[pandas]'")
-        return pandas.DataFrame(self.records(), columns=list(self.COLUMNS))
-
-    def to_tsv(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Tab-separated values with a head line; fields with tabs, quotes or line ends are quoted.
-
-        Args:
-            path: a file to write too; it appears when it is complete.
-        """
-        out = io.StringIO()
-        writer = csv.DictWriter(out, self.COLUMNS, dialect="excel-tab", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.records())
-        if path is not None:
-            write_whole(path, out.getvalue().encode())
-        return out.getvalue()
+COLUMNS = ("choice", "logprob", "value", "posterior", "rank")
 
 
 @dataclass(frozen=True)
-class Choices(_Rows):
+class Choices(Records):
     """Some continuations of one context, in the order in which they were given.
 
     Attributes:
@@ -78,12 +44,14 @@ class Choices(_Rows):
         normalise: see the module.
     """
 
-    COLUMNS = ("choice", "logprob", "value", "posterior", "rank")
-
     choices: tuple[str | bytes, ...]
     scores: tuple[Score, ...]
     baselines: tuple[Score, ...] | None = None
     normalise: Normalise = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return COLUMNS
 
     @property
     def logprobs(self) -> Float64[np.ndarray, " choices"]:
@@ -142,10 +110,12 @@ class Choices(_Rows):
         return f"Choices({said}{', …' if len(self) > 8 else ''})"
 
 
-class ChoicesTable(_Rows, list[Choices]):
+class ChoicesTable(Records, list[Choices]):
     """The choices of several contexts, in order."""
 
-    COLUMNS = ("context", "index", *Choices.COLUMNS)
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return ("context", "index", *COLUMNS)
 
     def records(self) -> list[dict[str, Any]]:
         """One dictionary a choice, with which of the contexts, and of its choices, it is, from 0."""

@@ -1,4 +1,4 @@
-"""Word surprisals as records, a pandas DataFrame, or tab-separated values."""
+"""Figures as tables: records, a pandas DataFrame, tab-separated values. Those of words."""
 
 from __future__ import annotations
 
@@ -16,7 +16,43 @@ from genlm.bytes.resumable import write_whole
 from genlm.bytes.score.byte_scores import Score, equal_fields
 from genlm.bytes.score.plot import plot_bars, plot_heat
 
-__all__ = ["COLUMNS", "WordSurprisal", "WordSurprisals"]
+__all__ = ["COLUMNS", "Records", "WordSurprisal", "WordSurprisals"]
+
+
+class Records:
+    """A table: records with the same columns."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns."""
+        raise NotImplementedError
+
+    def records(self) -> list[dict[str, Any]]:
+        """One dictionary a row."""
+        raise NotImplementedError
+
+    def to_dataframe(self) -> Any:
+        """A pandas DataFrame.
+
+        Raises:
+            MissingDependencyError: pandas is not installed.
+        """
+        pandas = optional("pandas", "`to_dataframe`, other than `records`,", "'genlm-bytes[pandas]'")
+        return pandas.DataFrame(self.records(), columns=list(self.columns))
+
+    def to_tsv(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Tab-separated values with a head line; fields with tabs, quotes or line ends are quoted.
+
+        Args:
+            path: a file to write too; it appears when it is complete.
+        """
+        out = io.StringIO()
+        writer = csv.DictWriter(out, self.columns, dialect="excel-tab", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.records())
+        if path is not None:
+            write_whole(path, out.getvalue().encode())
+        return out.getvalue()
 
 
 @dataclass(frozen=True)
@@ -80,7 +116,7 @@ COLUMNS = tuple(field.name for field in dataclasses.fields(WordSurprisal) if fie
 """Those that every row has."""
 
 
-class WordSurprisals(Sequence[WordSurprisal]):
+class WordSurprisals(Records, Sequence[WordSurprisal]):
     """The surprisals of the regions of some texts, in order.
 
     Args:
@@ -99,8 +135,12 @@ class WordSurprisals(Sequence[WordSurprisal]):
     ) -> None:
         self._rows = tuple(rows)
         self.scores = tuple(scores)
-        self.columns = (*COLUMNS, *asked)
+        self._asked = tuple(asked)
         self.base = base
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (*COLUMNS, *self._asked)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -112,7 +152,7 @@ class WordSurprisals(Sequence[WordSurprisal]):
     def __getitem__(self, at: int | slice) -> WordSurprisal | WordSurprisals:
         if not isinstance(at, slice):
             return self._rows[at]
-        return WordSurprisals(self._rows[at], self.scores, self.columns[len(COLUMNS) :], self.base)
+        return WordSurprisals(self._rows[at], self.scores, self._asked, self.base)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, WordSurprisals) and self._rows == other._rows
@@ -122,29 +162,6 @@ class WordSurprisals(Sequence[WordSurprisal]):
     def records(self) -> list[dict[str, Any]]:
         """One dictionary a region."""
         return [{name: getattr(row, name) for name in self.columns} for row in self._rows]
-
-    def to_dataframe(self) -> Any:
-        """A pandas DataFrame, one row a region.
-
-        Raises:
-            MissingDependencyError: pandas is not installed.
-        """
-        pandas = optional("pandas", "`to_dataframe`, other than `records`,", "'genlm-bytes[pandas]'")
-        return pandas.DataFrame(self.records(), columns=list(self.columns))
-
-    def to_tsv(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Tab-separated values with a head line; fields with tabs, quotes or line ends are quoted.
-
-        Args:
-            path: a file to write too; it appears when it is complete.
-        """
-        out = io.StringIO()
-        writer = csv.writer(out, "excel-tab", lineterminator="\n")
-        writer.writerow(self.columns)
-        writer.writerows(record.values() for record in self.records())
-        if path is not None:
-            write_whole(path, out.getvalue().encode())
-        return out.getvalue()
 
     def plot(self, text: int = 0, ax: Any = None) -> Any:
         """A bar for each region of a text, with matplotlib.
