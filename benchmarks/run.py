@@ -38,6 +38,7 @@ BENCHMARKS = {
     "window": ("accuracy.window", "what a sliding window loses against the full context"),
     "canonical": ("accuracy.canonical", "what canonical tokenizations cost"),
     "judged": ("accuracy.judged", "how far off the scores of known texts are, with and without hindsight"),
+    "oracle": ("accuracy.oracle", "how few contexts a search that knew what each is worth would need"),
     "accuracy": (
         "accuracy.benchmark",
         "how far off the distributions of the next byte are, and what they cost",

@@ -287,8 +287,13 @@ class DeferredQueue:
         if not taken:
             return taken, self
         among = set(map(id, taken))
-        left = (tuple(d for d in group if id(d) not in among) for group in self.unaligned)
-        return taken, self._holding(left, tuple(d for d in self.aligned if id(d) not in among))
+
+        def left(those: tuple[Deferred, ...]) -> tuple[Deferred, ...]:
+            if among.isdisjoint(map(id, those)):
+                return those
+            return tuple([d for d in those if id(d) not in among])
+
+        return taken, self._holding(map(left, self.unaligned), left(self.aligned))
 
     def _holding(
         self,
