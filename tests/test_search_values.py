@@ -15,7 +15,7 @@ from toy import FixedLM, ToyLM, vocabularies
 
 from genlm.bytes import BeamParams, ByteBeamState, TokenByteTrie
 from genlm.bytes.byte_lm.constants import ToleranceConstants
-from genlm.bytes.byte_lm.deferred import DeferredQueue
+from genlm.bytes.byte_lm.deferred import Deferred, DeferredQueue
 from genlm.bytes.byte_lm.prior import Segment, token_prior
 from genlm.bytes.trie.arrays import TrieArrays
 
@@ -127,6 +127,18 @@ async def test_inside_a_long_token_a_byte_costs_its_length(
     monkeypatch.setattr(TrieArrays, "child", counted)
     beam = await start.prefill(b"ab" * (length // 2))
     assert len(beam) and steps < 10 * length**2
+
+
+async def test_what_is_found_late_is_aligned_where_it_would_have_been() -> None:
+    """At the first common boundary since it was deferred, as what waits there already."""
+    (state,) = await ByteBeamState.initial(FixedLM([b"a", b"ab"], rule=lambda _: [0.3, 0.7]), BeamParams())
+    extensions = (state << 97).extend_all()
+    begun = DeferredQueue().read(97, state.mode, -2.0)
+    at_once, late = begun.push(extensions, False), begun
+    for boundary in (False, True, True):
+        at_once, late = (q.push([], boundary).read(97, state.mode, -2.0) for q in (at_once, late))
+    late = late.push_late([Deferred(extension, begun.history) for extension in extensions])
+    assert not late.unaligned and [d.key for d in late] == pytest.approx([d.key for d in at_once])
 
 
 async def test_both_kinds_of_deferred_hypotheses_are_bounded() -> None:
