@@ -13,6 +13,7 @@ import asyncio
 import hashlib
 import os
 import re
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -38,7 +39,7 @@ from genlm.bytes.score.hindsight import Hindsight
 from genlm.bytes.score.window import read_sliding
 from genlm.bytes.trie import TrieMode
 
-__all__ = ["run"]
+__all__ = ["DEFAULT", "REPORT", "digest", "measured", "run", "texts"]
 
 SETTINGS = {
     f"{tolerance:g}": Setting(f"tolerance {tolerance:g}", {"tolerance": tolerance})
@@ -53,6 +54,10 @@ PLOT = ROOT / "docs" / "assets" / "judged.svg"
 CHOOSE, REPORT = "choose", "report"
 STARTS = {"<|im_start|>": "", "<|endoftext|>": " as a document"}
 """The tokens that texts are read after, and what is added to a text's name."""
+
+
+Measure = Callable[[Session, Figures, list[str], bool], Coroutine[Any, Any, None]]
+"""Measures the texts of some names, all if there are none, or those that are not known."""
 
 
 @dataclass(frozen=True)
@@ -114,13 +119,19 @@ def texts() -> dict[str, tuple[str, bytes]]:
     return {path.stem: (path.parent.name, path.read_bytes()) for path in found}
 
 
-def run(options: Options) -> Report:
-    """Measure what was asked for; report all that is known."""
-    figures = Figures(HERE / "figures" / "judged.json")
+def measured(name: str, measure: Measure, options: Options) -> Figures:
+    """The figures of a name, with those measured that were asked for."""
+    figures = Figures(HERE / "figures" / f"{name}.json")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     wanted = [name.strip() for name in options.rows.split(",") if name.strip()]
     with Session() as session:
-        asyncio.run(_measure(session, figures, wanted, options.resume))
+        asyncio.run(measure(session, figures, wanted, options.resume))
+    return figures
+
+
+def run(options: Options) -> Report:
+    """Measure what was asked for; report all that is known."""
+    figures = measured("judged", _measure, options)
     plot(figures)
     return report(figures)
 
@@ -128,7 +139,7 @@ def run(options: Options) -> Report:
 async def _measure(session: Session, figures: Figures, wanted: list[str], resume: bool) -> None:
     for name, (part, text) in texts().items():
         for start, suffix in STARTS.items():
-            known = name + suffix in figures and figures[name + suffix]["text"] == _digest(text)
+            known = name + suffix in figures and figures[name + suffix]["text"] == digest(text)
             if (wanted and name not in wanted) or (resume and known):
                 continue
             row = await _row(session, name + suffix, text, session.llm.tokenizer.convert_tokens_to_ids(start))
@@ -142,7 +153,7 @@ async def _measure(session: Session, figures: Figures, wanted: list[str], resume
 async def _row(session: Session, name: str, text: bytes, first: int) -> dict[str, Any]:
     """All settings' readings of a text after a token."""
     truth = await _truth(session, name, text, first)
-    row = {"text": _digest(text), "bytes": len(text), "tokens": await session.tokens(text)}
+    row = {"text": digest(text), "bytes": len(text), "tokens": await session.tokens(text)}
     for setting, words in SETTINGS.items():
         counter = counting(session.engine)
         found = await read(counter, words.beam_params(), text, first, drafts=False)
@@ -151,7 +162,7 @@ async def _row(session: Session, name: str, text: bytes, first: int) -> dict[str
     return row
 
 
-def _digest(text: bytes) -> str:
+def digest(text: bytes) -> str:
     return hashlib.sha256(text).hexdigest()[:12]
 
 
@@ -161,7 +172,7 @@ async def _truth(session: Session, name: str, text: bytes, first: int) -> np.nda
     if TRUTHS.exists():
         with np.load(TRUTHS) as kept:
             known = dict(kept)
-    key = f"{name}, {REFERENCE.words}, {_digest(text)}"
+    key = f"{name}, {REFERENCE.words}, {digest(text)}"
     if key not in known:
         found = await read(session.engine, REFERENCE.beam_params(), text, first, drafts=True)
         known[key] = found.hindsight.astype(np.float32)

@@ -8,14 +8,11 @@ error. No rule that goes by shares can need fewer contexts for the same error: i
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections import defaultdict
 from typing import Any
 
 import numpy as np
-import torch
-from accuracy.judged import DEFAULT, REPORT, texts
+from accuracy.judged import DEFAULT, REPORT, digest, measured, texts
 from accuracy.session import Session
 from accuracy.settings import Setting
 from common.figures import Figures
@@ -77,21 +74,18 @@ def choices(own: dict[ContextNode, np.ndarray]) -> dict[str, list[float]]:
 
 def run(options: Options) -> Report:
     """Read what was asked for; report all that is known."""
-    figures = Figures(HERE / "figures" / "oracle.json")
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    wanted = [name.strip() for name in options.rows.split(",") if name.strip()]
-    with Session() as session:
-        asyncio.run(_measure(session, figures, wanted, options.resume))
+    figures = measured("oracle", _measure, options)
     return report(figures, Figures(HERE / "figures" / "judged.json"))
 
 
 async def _measure(session: Session, figures: Figures, wanted: list[str], resume: bool) -> None:
     first = session.llm.tokenizer.convert_tokens_to_ids(START)
     for name, (part, text) in texts().items():
-        if part != REPORT or (wanted and name not in wanted) or (resume and name in figures):
+        known = name in figures and figures[name]["text"] == digest(text)
+        if part != REPORT or (wanted and name not in wanted) or (resume and known):
             continue
         found = choices(await shares(session.engine, text, first))
-        figures.put(name, {"tokens": await session.tokens(text), **found})
+        figures.put(name, {"text": digest(text), "tokens": await session.tokens(text), **found})
         print(name, found[f"{THRESHOLDS[-1]:g}"], flush=True)
         session.engine.clear_cache()
 

@@ -206,8 +206,7 @@ def _read_if_known(
                     late += place < at
                     lacking.append(MissingContext(state, at, guessed))
                     answers.append(drafter.stand_ins.for_(state, place))
-            dead = guessed and asked.places is not None and not asked.beside
-            if late > drafter.most / (16 if dead else 1):  # a wrong draft: all look heavy to it
+            if late > drafter.most:  # a wrong draft: all look heavy to it
                 step.close()
                 lacking = [one for one in lacking if not one.guessed]
                 return beam.with_states([])
