@@ -51,9 +51,10 @@ SURE = 14
 At 2, 14 and 60 contexts a forward, 28 takes 1 to 5 % more than 14, and 56 up to 8 % (in their price)."""
 
 MOST = 60
-"""Lacking contexts that a pass looks for, times the square root of how many a forward is worth. Half as many
-take a quarter more forwards and 4 % fewer contexts, twice as many about as many, and more of the beam's own
-time."""
+"""Lacking contexts that the passes of all texts read at once look for together, times the square root of how
+many a forward is worth. Of one text, half as many take a quarter more forwards and 4 % fewer contexts, twice
+as many about as many, and more of the beam's own time. Of 32 texts at once, as many for each would take 5 %
+more contexts, a quarter more forwards and half as much again of the beam's own time."""
 
 LARGEST = 1024.0
 """The ratio beyond which drafts grow no more: rows take memory, however fast they come. What is measured ends
@@ -109,7 +110,12 @@ class Drafter:
     def _ratio(self) -> float:
         """How many contexts a forward is worth to this text: texts that are read at once share them."""
         model = self._model
-        return 0.0 if model is None else min(model.cost.ratio / max(1, model.readers), LARGEST)
+        return 0.0 if model is None else min(model.cost.ratio / self._readers, LARGEST)
+
+    @property
+    def _readers(self) -> int:
+        """How many texts are being read at once."""
+        return 1 if self._model is None else max(1, self._model.readers)
 
     def reading(self) -> AbstractContextManager[None]:
         """Within it, the text is being read."""
@@ -156,7 +162,7 @@ class Drafter:
     @property
     def most(self) -> float:
         """How many lacking contexts a pass looks for, as far as memory has room."""
-        return max(1.0, min(MOST * math.sqrt(self._ratio), self._room))
+        return max(1.0, min(MOST * math.sqrt(self._ratio / self._readers), self._room))
 
     @property
     def has_enough(self) -> bool:
