@@ -39,8 +39,8 @@ class Cut(NamedTuple):
     @classmethod
     def of(cls, state: LazyTrieState, place: int) -> Cut | None:
         """That of a hypothesis at a token's end; None of a model of a client's own."""
-        node = _node(state)
-        return None if node is None else cls(place, node.token)
+        token_id = state.last_token
+        return None if token_id is None else cls(place, token_id)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ it, and the aligned keep their order for good: one comparison a byte tells wheth
 from __future__ import annotations
 
 import math
-from bisect import insort
+from bisect import bisect_right, insort
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import nlargest
@@ -286,14 +286,17 @@ class DeferredQueue:
         """Some of those deferred, and the queue without them."""
         if not taken:
             return taken, self
-        among = set(map(id, taken))
+        among, lightest = set(map(id, taken)), min(d.key for d in taken)
 
-        def left(those: tuple[Deferred, ...]) -> tuple[Deferred, ...]:
-            if among.isdisjoint(map(id, those)):
-                return those
+        def left(those: Sequence[Deferred]) -> tuple[Deferred, ...]:
             return tuple([d for d in those if id(d) not in among])
 
-        return taken, self._holding(map(left, self.unaligned), left(self.aligned))
+        # Of the aligned, in the order of their keys, none is taken beyond the one of the least.
+        n = bisect_right(self.aligned, -lightest, key=_falling)
+        aligned = (*left(self.aligned[:n]), *self.aligned[n:])
+        places = {d.history.length for d in taken}
+        groups = (left(g) if g[0].history.length in places else g for g in self.unaligned)
+        return taken, self._holding(groups, aligned)
 
     def _holding(
         self,
@@ -339,7 +342,7 @@ class DeferredQueue:
             return self.aligned
         found = list(self.aligned)
         for deferred in new:  # few, among many that are in order already
-            insort(found, deferred, key=lambda d: -d.key)
+            insort(found, deferred, key=_falling)
         return tuple(found)
 
     def _next_boundaries(self, starts: set[History]) -> dict[History, tuple[History, Segment] | None]:
@@ -370,6 +373,10 @@ class DeferredQueue:
         """The same without inflation."""
         start = deferred.history
         return 0.0 if start is end else min(_prior(deferred, end, segment), end.log_prob - start.log_prob)
+
+
+def _falling(deferred: Deferred) -> float:
+    return -deferred.key
 
 
 def _gain(deferred: Deferred, gains: Mapping[Cut, float]) -> float:

@@ -10,15 +10,14 @@ contexts are computed early and never what comes out.
 
 from __future__ import annotations
 
-import asyncio
 import math
 from bisect import bisect_left
 from collections import Counter
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from genlm.bytes.byte_lm.lm_state import StatefulTokenizedLM, next_row
+from genlm.bytes.byte_lm.lm_state import StatefulTokenizedLM
 from genlm.bytes.byte_lm.stand_ins import StandIns
 from genlm.bytes.byte_lm.symbols import offsets, spelled
 from genlm.bytes.byte_lm.token_path import draft_tokens
@@ -227,5 +226,7 @@ def _guesses(node: ContextNode) -> int:
 
 async def _evaluate(contexts: list[StatefulTokenizedLM]) -> None:
     """A draft that fails (longer than the model can read, say) costs nothing: who needs it asks again."""
-    asked = (next_row(context) for context in dict.fromkeys(contexts) if not context.known)
-    await asyncio.gather(*asked, return_exceptions=True)
+    nodes = list(dict.fromkeys(context.node for context in contexts if not context.known))
+    if nodes:
+        with suppress(Exception):
+            await contexts[0].model_cache.outcomes(nodes)

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple, Self
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 from genlm.bytes.trie.arrays import ROOT
 from genlm.bytes.trie.modes import EOS
@@ -29,6 +30,9 @@ __all__ = ["Segment", "token_prior"]
 LOWEST = -1e3
 """Natural log that stands for probability 0 where differences are taken."""
 
+REMEMBERED = 2048
+"""Segments whose priors are remembered, a few hundred bytes each."""
+
 
 def token_prior(trie: TokenByteTrie, symbols: Iterable[int | bytes]) -> float:
     """Log-probability that tokens drawn evenly from the vocabulary spell a text beginning with `symbols`.
@@ -36,10 +40,7 @@ def token_prior(trie: TokenByteTrie, symbols: Iterable[int | bytes]) -> float:
     Inside a UTF-8 character, where a symbol continues one, a token that begins there is drawn from those that
     do: a model knows that much of what it has written. Minus infinity if no tokens spell it.
     """
-    segment = Segment()
-    for symbol in symbols:
-        segment = segment.after(symbol)
-    found = segment.prior(trie, segment.length)
+    found = _priors(trie, tuple(symbols), 0)[0]
     return found if found > LOWEST else -math.inf
 
 
@@ -47,44 +48,26 @@ class Segment:
     """Some symbols, and the priors of all their suffixes. A value; what is asked for is worked out once.
 
     Attributes:
-        length: how many symbols.
+        symbols: the symbols.
     """
 
-    __slots__ = ("_before", "_covers", "_priors", "_symbol", "length")
+    __slots__ = ("_priors", "symbols")
 
-    def __init__(self) -> None:
-        self.length = 0
-        self._symbol: int | bytes = -1
-        self._before: Segment | None = None
-        self._covers: _Covers | None = None
-        self._priors: list[float] | None = None
+    def __init__(self, symbols: tuple[int | bytes, ...] = ()) -> None:
+        self.symbols = symbols
+        self._priors: tuple[int, list[float]] = len(symbols) + 1, []  # from which place on; all they are
 
     def after(self, symbol: int | bytes) -> Segment:
         """One more symbol."""
-        longer = Segment()
-        longer.length, longer._symbol, longer._before = self.length + 1, symbol, self
-        return longer
-
-    def __deepcopy__(self, memo: dict[int, object]) -> Self:
-        """Itself: a value, and as long a chain as what was read."""
-        return self
+        return Segment((*self.symbols, symbol))
 
     def prior(self, trie: TokenByteTrie, length: int) -> float:
         """`token_prior` of the last `length` symbols, at least `LOWEST`; always with one trie."""
-        if self._priors is None:
-            self._priors = self._known_covers(trie).priors()
-        return self._priors[self.length - length]
-
-    def _known_covers(self, trie: TokenByteTrie) -> _Covers:
-        links, link = list[Segment](), self
-        while link._covers is None and link._before is not None:
-            links.append(link)
-            link = link._before
-        covers = link._covers or _Covers((), (), trie)
-        for link in reversed(links):
-            covers = covers.after(link._symbol)
-        self._covers, self._before = covers, None  # what came before is not needed any more
-        return covers
+        place = len(self.symbols) - length
+        first, priors = self._priors
+        if place < first:
+            first, priors = self._priors = place, _priors(trie, self.symbols, place)
+        return priors[place - first]
 
 
 class _Covers(NamedTuple):
@@ -94,37 +77,64 @@ class _Covers(NamedTuple):
         open: of the tokens that begin at each place and go on: the place, the node they have come to, and how
             many tokens a draw at that place is from.
         ending: for each place, the tokens that end there: where they begin, and their share of a draw.
-        trie: the trie.
     """
 
-    open: tuple[tuple[int, int, int], ...]
-    ending: tuple[tuple[tuple[int, float], ...], ...]
-    trie: TokenByteTrie
+    open: tuple[tuple[int, int, int], ...] = ()
+    ending: tuple[tuple[tuple[int, float], ...], ...] = ()
 
-    def after(self, symbol: int | bytes) -> _Covers:
+    def after(self, symbol: int | bytes, trie: TokenByteTrie) -> _Covers:
         """With one more symbol."""
-        arrays, place = self.trie.arrays, len(self.ending)
+        arrays, place = trie.arrays, len(self.ending)
         if symbol == EOS:  # read by a token of its own: where tokens end, it can be
-            return _Covers((), (*self.ending, ((place, 1.0),)), self.trie)
+            return _Covers((), (*self.ending, ((place, 1.0),)))
         going, ends = list[tuple[int, int, int]](), list[tuple[int, float]]()
-        for begin, node, drawn in (*self.open, (place, ROOT, _drawn_from(self.trie, symbol))):
+        for begin, node, drawn in (*self.open, (place, ROOT, _drawn_from(trie, symbol))):
             node = arrays.child(node, symbol)
             if node >= 0:
                 going.append((begin, node, drawn))
                 if arrays.ends[node]:
                     ends.append((begin, int(arrays.ends[node]) / drawn))
-        return _Covers(tuple(going), (*self.ending, tuple(ends)), self.trie)
+        return _Covers(tuple(going), (*self.ending, tuple(ends)))
 
-    def priors(self) -> list[float]:
-        """Natural logs of `g` of each place."""
-        arrays = self.trie.arrays
-        g = [*[0.0] * len(self.ending), 1.0]
+    def priors(self, trie: TokenByteTrie, first: int) -> list[float]:
+        """Natural logs of `g` of each place from `first` on."""
+        arrays = trie.arrays
+        g = [*[0.0] * (len(self.ending) - first), 1.0]
         for begin, node, drawn in self.open:
-            g[begin] += (int(arrays.hi[node]) - int(arrays.lo[node]) - int(arrays.ends[node])) / drawn
-        for end in range(len(self.ending), 0, -1):
+            if begin >= first:
+                below = int(arrays.hi[node]) - int(arrays.lo[node]) - int(arrays.ends[node])
+                g[begin - first] += below / drawn
+        for end in range(len(self.ending), first, -1):
             for begin, share in self.ending[end - 1]:
-                g[begin] += share * g[end]
+                if begin >= first:
+                    g[begin - first] += share * g[end - first]
         return [max(math.log(p), LOWEST) if p > 0.0 else LOWEST for p in g]
+
+
+_Symbols = tuple[int | bytes, ...]
+_Known = dict[_Symbols, tuple[_Covers, int, list[float]]]
+_known: WeakKeyDictionary[TokenByteTrie, _Known] = WeakKeyDictionary()
+
+
+def _priors(trie: TokenByteTrie, symbols: _Symbols, first: int) -> list[float]:
+    """Natural logs of `g` of each place of some symbols from `first` on.
+
+    A text is read ahead many times, and texts share words: the segments asked for last are remembered.
+    """
+    known = _known.setdefault(trie, {})
+    n, found = len(symbols), known.get(symbols)
+    while found is None and n:
+        n -= 1
+        found = known.get(symbols[:n])
+    covers, begun, priors = found or (_Covers((), ()), 1, [])
+    if n < len(symbols) or first < begun:
+        for symbol in symbols[n:]:
+            covers = covers.after(symbol, trie)
+        begun, priors = first, covers.priors(trie, first)
+        if len(known) >= REMEMBERED:
+            known.clear()
+        known[symbols] = covers, begun, priors
+    return priors[first - begun :]
 
 
 def _drawn_from(trie: TokenByteTrie, symbol: int | bytes) -> int:

@@ -129,6 +129,19 @@ class LazyTrieState:
         state.canonical = canonical
         return state
 
+    @cached_property
+    def lm_state(self) -> StatefulTokenizedLM | Any:
+        """The model after the committed tokens. Of an extension it is made here: most are never evaluated."""
+        before, token_id = self._last
+        return before << token_id
+
+    @property
+    def last_token(self) -> int | None:
+        """The id of the last committed token, -1 of none; None of a model of a client's own."""
+        if "lm_state" not in vars(self):
+            return self._last[1]
+        return self.lm_state.node.token if isinstance(self.lm_state, StatefulTokenizedLM) else None
+
     # -- masses ---------------------------------------------------------------------------------------
 
     async def materialize(self) -> Self:
@@ -381,8 +394,13 @@ class LazyTrieState:
         if canonical is not None:
             canonical = canonical.after(token_id)
             assert canonical is not None, "tokens that may not follow have probability zero"
-        lm_state = self.lm_state << token_id
-        return self.at_boundary(lm_state, self.trie, weight, self.mode, canonical)
+        before = self.lm_state
+        if type(self) is not LazyTrieState or type(before) is not StatefulTokenizedLM:
+            return self.at_boundary(before << token_id, self.trie, weight, self.mode, canonical)
+        state = self.at_boundary(before, self.trie, weight, self.mode, canonical)
+        state._last = before, token_id
+        del state.lm_state
+        return state
 
     def _moved(self, node: int, mass: float, terminated: bool = False) -> Self | None:
         if mass <= 0.0:

@@ -90,7 +90,7 @@ def probabilities(
 ) -> Float64[np.ndarray, " interval"]:
     """Probabilities of some token ids, 0 where not allowed, in a buffer that the next call overwrites."""
     taken, weights = _buffers.sized(len(ids), row.dtype)
-    np.take(row, ids, out=taken, mode="clip")  # "raise" would go through a copy; all ids are inside
+    row.take(ids, out=taken, mode="clip")  # "raise" would go through a copy; all ids are inside
     np.exp(taken, out=weights, dtype=np.float64)
     if allowed is not None:
         weights *= allowed

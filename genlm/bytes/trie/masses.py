@@ -122,9 +122,7 @@ class NodeMasses:
         """Probabilities of the tokens from `first` to `stop` in sorted order, as `mode` counts them."""
         weights = _inside(self._weights, first, stop)
         if weights is None:
-            weights = self._pass(first, stop).copy()
-            if stop > first + 1:  # a token's end is met on the way to others: what is kept is worth more
-                self._weights = first, weights
+            self._weights = first, weights = first, self._pass(first, stop).copy()
         if mode is TrieMode.WITH_EOS:
             inside = [leaf - first for leaf in self._blocks.eos if first <= leaf < stop]
             if inside:
@@ -157,11 +155,19 @@ class NodeMasses:
     def _sum(self, first: int, stop: int, mode: TrieMode) -> float:
         """Probability of a node's tokens."""
         large = stop - first > self._blocks.large
-        return float((self._block_sums if large else self._tokens)(first, stop, mode).sum())
+        return float(np.add.reduce((self._block_sums if large else self._tokens)(first, stop, mode)))
 
     def token(self, leaf: int, ended: TrieMode) -> float:
         """Probability of the token at a sorted position."""
-        return float(self._tokens(leaf, leaf + 1, ended)[0])
+        if ended is TrieMode.WITH_EOS and leaf in self._blocks.eos:
+            return 0.0
+        start, values = self._weights
+        if 0 <= leaf - start < len(values):
+            return float(values[leaf - start])
+        if self._logps is None or (self._allowed is not None and not self._allowed[leaf]):
+            return 0.0
+        # numpy's, as where there are many: `math.exp` differs in the last digit.
+        return float(np.exp(self._logps[self.trie.token_ids[leaf]], dtype=np.float64))
 
     def ending(self, node: int, ended: TrieMode) -> float:
         """Probability of the tokens that end at `node`. Empty tokens, at the root, spell nothing: 0."""
@@ -169,7 +175,7 @@ class NodeMasses:
         if node == ROOT or not arrays.ends[node]:
             return 0.0
         first = int(arrays.lo[node])
-        return float(self._tokens(first, first + int(arrays.ends[node]), ended).sum())
+        return sum(self.token(leaf, ended) for leaf in range(first, first + int(arrays.ends[node])))
 
     def eos(self) -> float:
         """Probability of the tokens that spell an end of sequence."""
