@@ -250,6 +250,20 @@ async def test_texts_that_are_read_at_once_share_forwards(monkeypatch: pytest.Mo
     assert together < 0.9 * each_for_itself, (together, each_for_itself)
 
 
+async def test_texts_that_are_read_at_once_fill_one_batch() -> None:
+    """As many contexts together as one of them would look for by itself."""
+    lm = CachedLM(Batching(14.0))
+    start = await ByteBeamState.initial(lm, BeamParams(tolerance=0.01))
+    drafter = draft.Drafter(start, [*b"the cat is on the mat."])
+    await drafter.whole_path(start.states[0])  # which shows how many rows there is room for
+    with contextlib.ExitStack() as readers:
+        alone = drafter.most
+        for n in range(1, 9):
+            readers.enter_context(lm.reading())
+            assert n * drafter.most == pytest.approx(alone)
+    assert drafter.most == alone > 100
+
+
 async def test_readers_that_fail_are_readers_no_more() -> None:
     lm = CachedLM(Batching(14.0))
     start = await ByteBeamState.initial(lm, BeamParams(tolerance=0.01))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from toy import FixedLM, ToyLM, vocabularies
 
 from genlm.bytes import BeamParams, ByteBeamState, TokenByteTrie
+from genlm.bytes.byte_lm import prior
 from genlm.bytes.byte_lm.constants import ToleranceConstants
 from genlm.bytes.byte_lm.deferred import Deferred, DeferredQueue
 from genlm.bytes.byte_lm.prior import Segment, token_prior
@@ -94,15 +95,19 @@ def prior_by_definition(trie: TokenByteTrie, text: bytes) -> float:
 @given(
     vocabularies(b"ab\xc3\xa9", complete=False),
     st.lists(st.sampled_from(b"ab\xc3\xa9"), max_size=7).map(bytes),
+    st.lists(st.none() | st.integers(0, 7), min_size=7, max_size=7),
+    st.sampled_from([1, 3, prior.REMEMBERED]),
 )
-@examples(60)
-def test_priors_are_what_they_say(words, text):
+@examples(100)
+def test_priors_are_what_they_say(words, text, asked, remembered):
     trie = TokenByteTrie(ToyLM(words).byte_vocab)
     segment = Segment()
-    for n, byte in enumerate(text, start=1):
-        segment = segment.after(byte)
-        if n % 2:  # asked now and then, or only at the end
-            segment.prior(trie, n)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prior, "REMEMBERED", remembered)
+        for n, byte in enumerate(text, start=1):
+            segment = segment.after(byte)
+            if (length := asked[n - 1]) is not None:  # now and then, of one place or another
+                segment.prior(trie, min(length, n))
     for length in range(len(text) + 1):
         want = prior_by_definition(trie, text[len(text) - length :])
         assert math.exp(segment.prior(trie, length)) == pytest.approx(want)

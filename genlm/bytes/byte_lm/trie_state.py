@@ -58,6 +58,9 @@ class LazyTrieState:
             not follow them then have probability zero; nothing is renormalized. None: all tokens count.
     """
 
+    _last: tuple[StatefulTokenizedLM, int]
+    """Of an extension: the model before its last token, and the token."""
+
     def __init__(
         self,
         lm_state: StatefulTokenizedLM | Any,
