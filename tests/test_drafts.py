@@ -16,7 +16,7 @@ from budget import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from ngram import NGramBackend
-from test_reading_in_parts import held, rules
+from test_reading_in_parts import byte_by_byte, held, rules
 from toy import TOY, BatchingToy, ToyLM, vocabularies
 
 from genlm.bytes import AsyncByteLM, BeamParams, ByteBeamState
@@ -360,6 +360,41 @@ async def test_an_offer_harms_nobody(what: str) -> None:
 
 
 NONSENSE = {"nan": lambda row: row * math.nan, "logits": lambda row: row + 7.0}
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE)
+@given(
+    seed=st.integers(0, 999),
+    text=st.text("abc", min_size=8, max_size=30).map(str.encode),
+    tolerance=st.sampled_from([0.5, 0.1]),
+)
+@examples(60)
+async def test_nonsense_in_a_draft_harms_nobody(
+    nonsense: str, seed: int, text: bytes, tolerance: float
+) -> None:
+    """What never needed a row that is none is read, or cannot be, as it is byte by byte."""
+
+    class Astray(BatchingToy):
+        cost = Cost(1e9, 1.0)
+
+        async def next_token_logprobs(self, token_ids: Sequence[int], lora_name: None = None) -> torch.Tensor:
+            row = await super().next_token_logprobs(token_ids)
+            drawn = np.random.default_rng([seed, *(token + 1 for token in token_ids)]).random()
+            return NONSENSE[nonsense](row) if token_ids and drawn < 0.2 else row
+
+    async def outcome(at_once: bool) -> Any:
+        llm = Astray([b"a", b"b", b"c", b"bb", b"bc", b"aa", b"abc", b"abbba"], seed, zeros=0.5)
+        beam = await ByteBeamState.initial(llm, BeamParams(tolerance=tolerance), initial_context=[])
+        try:
+            beam = await (beam.prefill(text) if at_once else byte_by_byte(beam, [*text]))
+        except ModelOutputError:
+            return "nonsense"
+        except ImpossibleByteError:
+            return None
+        return held(beam) if len(beam) else None
+
+    want = await outcome(at_once=False)
+    assert want == "nonsense" or await outcome(at_once=True) == want
 
 
 @pytest.mark.parametrize("nonsense", NONSENSE)

@@ -169,7 +169,7 @@ class StatefulTokenizedLM:
     @property
     def known(self) -> bool:
         """Whether `logp_next` answers at once, without running the model."""
-        return self.node.logps is not None
+        return self.logp_known() is not None
 
     @property
     def log_normalizer(self) -> float:
