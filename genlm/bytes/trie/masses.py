@@ -122,7 +122,8 @@ class NodeMasses:
         """Probabilities of the tokens from `first` to `stop` in sorted order, as `mode` counts them."""
         weights = _inside(self._weights, first, stop)
         if weights is None:
-            self._weights = first, weights = first, self._pass(first, stop).copy()
+            weights = self._pass(first, stop).copy()
+            self._weights = first, weights
         if mode is TrieMode.WITH_EOS:
             inside = [leaf - first for leaf in self._blocks.eos if first <= leaf < stop]
             if inside:
@@ -154,6 +155,8 @@ class NodeMasses:
 
     def _sum(self, first: int, stop: int, mode: TrieMode) -> float:
         """Probability of a node's tokens."""
+        if stop == first + 1:
+            return self.token(first, mode)
         large = stop - first > self._blocks.large
         return float(np.add.reduce((self._block_sums if large else self._tokens)(first, stop, mode)))
 
