@@ -96,7 +96,7 @@ def prior_by_definition(trie: TokenByteTrie, text: bytes) -> float:
     vocabularies(b"ab\xc3\xa9", complete=False),
     st.lists(st.sampled_from(b"ab\xc3\xa9"), max_size=7).map(bytes),
     st.lists(st.none() | st.integers(0, 7), min_size=7, max_size=7),
-    st.sampled_from([1, 3, prior.REMEMBERED]),
+    st.sampled_from([1, 300, prior.REMEMBERED]),
 )
 @examples(100)
 def test_priors_are_what_they_say(words, text, asked, remembered):
@@ -112,6 +112,16 @@ def test_priors_are_what_they_say(words, text, asked, remembered):
         want = prior_by_definition(trie, text[len(text) - length :])
         assert math.exp(segment.prior(trie, length)) == pytest.approx(want)
         assert math.exp(token_prior(trie, text[len(text) - length :])) == pytest.approx(want)
+
+
+def test_what_is_remembered_of_segments_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of one that grows as long as a text, all of whose beginnings are asked for."""
+    monkeypatch.setattr(prior, "REMEMBERED", 10_000)
+    trie, segment = TokenByteTrie(ToyLM([b"a", b"b", b"ab"]).byte_vocab), Segment()
+    for byte in b"ab" * 500:
+        segment = segment.after(byte)
+        segment.prior(trie, 1)
+    assert 0 < sum(map(len, prior._known[trie])) <= 2 * prior.REMEMBERED
 
 
 @pytest.mark.parametrize("length", [50, 100, 200])

@@ -52,8 +52,9 @@ At 2, 14 and 60 contexts a forward, 28 takes 1 to 5 % more than 14, and 56 up to
 MOST = 60
 """Lacking contexts that the passes of all texts read at once look for together, times the square root of how
 many a forward is worth. Of one text, half as many take a quarter more forwards and 4 % fewer contexts, twice
-as many about as many, and more of the beam's own time. Of 32 texts at once, as many for each would take 4 %
-more contexts, a quarter more forwards and half as much again of the beam's own time."""
+as many about as many, and more of the beam's own time. Of 32 texts at once (a hundred
+English sentences), as many for each take 4 % more contexts, a quarter more forwards and half as much again of
+the beam's own time."""
 
 LARGEST = 1024.0
 """The ratio beyond which drafts grow no more: rows take memory, however fast they come. What is measured ends

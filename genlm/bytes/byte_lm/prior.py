@@ -30,8 +30,9 @@ __all__ = ["Segment", "token_prior"]
 LOWEST = -1e3
 """Natural log that stands for probability 0 where differences are taken."""
 
-REMEMBERED = 2048
-"""Segments whose priors are remembered, a few hundred bytes each."""
+REMEMBERED = 1 << 18
+"""Symbols of segments whose priors are remembered, some megabytes. A segment counts as 128 more than it has:
+of short ones there are 2,000, of one that grows to thousands of symbols without a common boundary a few."""
 
 
 def token_prior(trie: TokenByteTrie, symbols: Iterable[int | bytes]) -> float:
@@ -79,8 +80,8 @@ class _Covers(NamedTuple):
         ending: for each place, the tokens that end there: where they begin, and their share of a draw.
     """
 
-    open: tuple[tuple[int, int, int], ...] = ()
-    ending: tuple[tuple[tuple[int, float], ...], ...] = ()
+    open: tuple[tuple[int, int, int], ...]
+    ending: tuple[tuple[tuple[int, float], ...], ...]
 
     def after(self, symbol: int | bytes, trie: TokenByteTrie) -> _Covers:
         """With one more symbol."""
@@ -131,7 +132,7 @@ def _priors(trie: TokenByteTrie, symbols: _Symbols, first: int) -> list[float]:
         for symbol in symbols[n:]:
             covers = covers.after(symbol, trie)
         begun, priors = first, covers.priors(trie, first)
-        if len(known) >= REMEMBERED:
+        if len(known) * (len(symbols) + 128) >= REMEMBERED:
             known.clear()
         known[symbols] = covers, begun, priors
     return priors[first - begun :]
